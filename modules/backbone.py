@@ -1,0 +1,79 @@
+"""The one backbone that every head stands on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modules.action_encoder import ActionEncoder
+from modules.batch import Batch
+from modules.config import Behaviour, ModelConfig
+from modules.fusion_encoder import FusionEncoder, VideoTokens
+from modules.module_clip import CLIP, ObjectTap, ObjectTokens
+from modules.object_encoder import ObjectEncoder
+from modules.similarity import build_similarity
+from modules.trajectory_encoder import TrajectoryEncoder
+
+
+class Backbone(nn.Module):
+    """CLIP, object, trajectory and action encoders, fusion encoder and similarity header; parts without a use are not
+    created.
+    """
+
+    def __init__(self, config: ModelConfig, behaviour: Behaviour) -> None:
+        super().__init__()
+        self.config, self.behaviour = config, behaviour
+        self.clip = CLIP(config)
+        self.object_encoder = ObjectEncoder(config) if config.object_blocks else None
+        self.trajectory_encoder = TrajectoryEncoder(config) if config.has_trajectories else None
+        self.action_encoder = ActionEncoder(config) if config.has_actions else None
+        self.fusion = FusionEncoder(config, behaviour)
+        self.similarity = build_similarity(config)
+
+    def set_grad_checkpoint(self, enabled: bool) -> None:
+        """Keep block inputs only in the visual tower and the box pooling, and compute the rest again in the backward
+        pass.
+        """
+        self.clip.visual.grad_checkpoint = enabled
+        if self.object_encoder is not None:
+            self.object_encoder.grad_checkpoint = enabled
+
+    def object_tap(self, batch: Batch) -> ObjectTap | None:
+        """How this batch's boxes enter the visual tower; None for a model without objects."""
+        encoder = self.object_encoder
+        if encoder is None:
+            return None
+
+        def encode(patches: Tensor) -> ObjectTokens:
+            return encoder(patches, batch["boxes"], batch["box_index"])
+
+        return ObjectTap(self.config.object_blocks, encode, inject=self.config.object_fuse == "attention")
+
+    def encode_video(self, batch: Batch, *, features_need_grad: bool = True) -> VideoTokens:
+        """Encode a finished batch's clips (see modules/batch.py).
+
+        Args:
+            features_need_grad: False where no loss sends gradient into the frame features; trajectories and actions
+            keep theirs.
+        """
+        video = self.clip.visual(batch["video"], self.object_tap(batch), features_need_grad=features_need_grad)
+        trajectories = trajectory_mask = actions = None
+        if self.config.has_trajectories or self.config.has_actions:
+            assert self.object_encoder is not None and video.objects is not None
+            objects = self.object_encoder.with_frame_positions(video.objects)
+            if self.trajectory_encoder is not None:
+                ids = batch["trajectory_ids"]
+                trajectories = self.trajectory_encoder(objects.tokens, batch["box_trajectory"], ids)
+                trajectory_mask = ids != 0
+            if self.action_encoder is not None:
+                actions = self.action_encoder(video.early_tokens, objects)
+        return VideoTokens(video.frame_features, batch["video_mask"], trajectories, trajectory_mask, actions)
+
+    def encode_text(self, text_ids: Tensor) -> Tensor:
+        """(B, L) -> (B, L, E), every position projected into the joint space."""
+        return self.clip.encode_text(text_ids)
+
+    @staticmethod
+    def text_feature(text: Tensor, lengths: Tensor) -> Tensor:
+        """Hidden state of the end token: (B, L, E), (B,) -> (B, E)."""
+        return text[torch.arange(text.shape[0], device=text.device), lengths - 1]

@@ -1,0 +1,58 @@
+"""Collectives that are no-ops in a single process. Gradients of gathered tensors go back to the rank that owns them."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.rows = x.shape[0]
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        # Every rank's loss may read every row: the owner's gradient is the sum over ranks.
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        return grad[rank() * ctx.rows :][: ctx.rows]
+
+
+def gather(x: Tensor) -> Tensor:
+    """Rows of all ranks in rank order: (B, ...) -> (W·B, ...). Sizes must agree between ranks."""
+    return x if world_size() == 1 else _Gather.apply(x.contiguous())
+
+
+def gather_constant(x: Tensor) -> Tensor:
+    """`gather` without gradient; booleans travel as bytes."""
+    with torch.no_grad():
+        if x.dtype == torch.bool:
+            return gather(x.to(torch.uint8)).bool()
+        return gather(x.detach())
+
+
+def global_mean(total: Tensor, count: int) -> Tensor:
+    """Sum of this rank's terms over the number of terms on all ranks, times the number of ranks.
+
+    With this scaling the mean of gradients that DDP takes over ranks is the gradient of the global mean, however
+    unevenly the
+    terms are spread. The count is known on the host; only its sum over ranks lives on the device. 0 terms give 0.
+    """
+    if world_size() == 1:
+        return total / max(count, 1)
+    everywhere = torch.tensor(float(count), device=total.device)
+    dist.all_reduce(everywhere)
+    return total * world_size() / everywhere.clamp(min=1)

@@ -1,0 +1,159 @@
+"""Transformer parts shared by every encoder, named as in CLIP's state dict."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+HEAD_WIDTH = 64
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm computed in fp32 whatever the autocast type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class _QuickGELU(torch.autograd.Function):
+    """x * sigmoid(1.702 x), keeping only x for the backward pass: the sigmoid and its product would be the two largest
+    activations of a block."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(1.702 * x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        gate = torch.sigmoid(1.702 * x)
+        return grad * gate * (1 + 1.702 * x * (1 - gate))
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    return _QuickGELU.apply(x)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with CLIP's packed input projection.
+
+    Masks are boolean, True = may be attended, and broadcast to (B, heads, queries, keys).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // HEAD_WIDTH)
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(B, S, D) -> (B, heads, S, D / heads)."""
+        width = x.shape[-1]
+        return self._split(F.linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width]))
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, D) -> two of (B, heads, S, D / heads)."""
+        width = x.shape[-1]
+        keys, values = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
+        return self._split(keys), self._split(values)
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All three of the same tokens in one product."""
+        queries, keys, values = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        return self._split(queries), self._split(keys), self._split(values)
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, is_causal: bool = False
+    ) -> Tensor:
+        """-> (B, queries, D)."""
+        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=is_causal)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(quick_gelu(self.c_fc(x)))
+
+
+class ResidualBlock(nn.Module):
+    """CLIP's pre-norm residual attention block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attn = Attention(width)
+        self.ln_1 = LayerNorm(width)
+        self.mlp = MLP(width)
+        self.ln_2 = LayerNorm(width)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of tokens (B, S, D) that this block's queries may attend to."""
+        return self.attn.keys_values(self.ln_1(x))
+
+    def attend(self, rows: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Output of the block for `rows` (B, R, D) over given keys and values."""
+        rows = rows + self.attn.attend(self.attn.queries(self.ln_1(rows)), keys, values, mask)
+        return rows + self.mlp(self.ln_2(rows))
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        is_causal: bool = False,
+        rows: Tensor | None = None,
+        extra_keys: Tensor | None = None,
+    ) -> Tensor:
+        """Run the block on x (B, S, D).
+
+        Args:
+            mask: boolean, True = may be attended; broadcasts to (B, heads, queries, keys).
+            rows: (B, R, D), tokens of x; only their outputs are computed and returned, keys and values come from all
+            of x.
+            extra_keys: (B, K, D), tokens that are attended to after those of x but not computed further.
+
+        Returns:
+            (B, S, D), or (B, R, D) with `rows`.
+        """
+        if rows is not None:
+            keys_from = x if extra_keys is None else torch.cat([x, extra_keys], dim=1)
+            return self.attend(rows, *self.keys_values(keys_from), mask)
+        queries, keys, values = self.attn.queries_keys_values(self.ln_1(x))
+        if extra_keys is not None:
+            more_keys, more_values = self.keys_values(extra_keys)
+            keys, values = torch.cat([keys, more_keys], dim=2), torch.cat([values, more_values], dim=2)
+        x = x + self.attn.attend(queries, keys, values, mask, is_causal)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks under CLIP's name `resblocks`."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(ResidualBlock(width) for _ in range(layers))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, is_causal: bool = False) -> Tensor:
+        for block in self.resblocks:
+            x = block(x, mask, is_causal=is_causal)
+        return x
+
+
+def maybe_checkpoint(enabled: bool, function, *args, **kwargs):
+    """Call `function`; when enabled and gradients are recorded, keep its inputs only and compute it again in the
+    backward pass.
+    """
+    if enabled and torch.is_grad_enabled():
+        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+    return function(*args, **kwargs)

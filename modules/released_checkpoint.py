@@ -1,0 +1,153 @@
+"""From the released code's state dict (spec, state dict) to this project's names, and back to its names for
+comparison.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from modules.backbone import Backbone
+from modules.config import Behaviour, ModelConfig
+from modules.initialise import config_from_clip
+
+# Released prefix or name -> ours, first match wins. Only block 0 of object_fusion and blocks 0..5 of the fusion
+# transformer ever ran.
+_LIVE: tuple[tuple[str, str], ...] = (
+    (r"clip\.fusion_positional_embedding", r"fusion.positional_embedding"),
+    (r"clip\.fusion_transformer\.resblocks\.([0-5])\.(.+)", r"fusion.blocks.\1.\2"),
+    (r"clip\.fusion_proj", r"vocabulary_head.proj"),
+    (r"clip\.fusion_logit_bias", r"vocabulary_head.bias"),
+    (r"clip\.fusion_match_matrix", r"matching_head.match"),
+    (r"clip\.fusion_unmatch_matrix", r"matching_head.unmatch"),
+    (r"clip\.object_frame_pos_emb", r"object_encoder.frame_embedding"),
+    (r"clip\.object_cls_embedding", r"trajectory_encoder.cls_embedding"),
+    (r"clip\.object_action", r"action_encoder.queries"),
+    (r"clip\.visual\.transformer\.object_encoder\.box_categories", r"object_encoder.slot_embedding"),
+    (r"clip\.visual\.transformer\.object_encoder\.patch_to_d\.(.+)", r"object_encoder.patch_mlp.\1"),
+    (r"clip\.visual\.transformer\.object_encoder\.c_coord_to_feature\.(.+)", r"object_encoder.box_mlp.\1"),
+    (r"clip\.object_fusion\.transformer\.resblocks\.0\.(.+)", r"trajectory_encoder.block.\1"),
+    (r"clip\.object_fusion\.(ln_post\..+|proj)", r"trajectory_encoder.\1"),
+    (r"clip\.object_act_fusion\.transformer\.resblocks\.([01])\.(.+)", r"action_encoder.blocks.\1.\2"),
+    (r"clip\.object_act_fusion\.(ln_post\..+|proj)", r"action_encoder.\1"),
+    (r"lstm_visual\.(.+)", r"similarity.lstm.\1"),
+    (r"transformerClip\.(.+)", r"similarity.transformer.\1"),
+    (r"frame_position_embeddings\.weight", r"similarity.frame_position_embeddings.weight"),
+    (r"cross\.embeddings\.position_embeddings\.weight", r"similarity.position_embeddings.weight"),
+    (r"cross\.transformer\.(.+)", r"similarity.transformer.\1"),
+    (r"cross\.pooler\.(.+)", r"similarity.\1"),
+    (r"similarity_dense\.(.+)", r"similarity.similarity_dense.\1"),
+)
+# Stored by the released code, read by none of its losses (spec, state dict).
+_DEAD: tuple[str, ...] = (
+    r"clip\.lm_head\..+",
+    r"clip\.object_alignment_proj",
+    r"clip\.object_logit_bias",
+    r"clip\.object_fusion_positional_embedding",
+    r"clip\.object_text_fusion_positional_embedding",
+    r"clip\.fusion_transformer\.resblocks\.\d+\..+",
+    r"clip\.object_fusion\..+",
+    r"clip\.object_act_fusion\..+",
+    r"obj_ln\..+",
+    r"obj_proj",
+)
+_CLIP =
+r"clip\.(visual\..+|transformer\..+|token_embedding\.weight|positional_embedding|ln_final\..+|text_projection|logit_scale)"
+_LEGACY_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
+
+
+@dataclass
+class Conversion:
+    """state: our names; dropped: dead released keys; unknown: keys outside the table; unused: live keys this model has
+    no part for.
+    """
+
+    state: dict[str, Tensor]
+    dropped: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+
+def is_released(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has the released names."""
+    return "clip.fusion_positional_embedding" in state
+
+
+def our_name(key: str) -> str | None:
+    """Our name of a live released key; "" for a dead one, None for an unknown one."""
+    for pattern, replacement in _LIVE:
+        if re.fullmatch(pattern, key):
+            return re.sub(pattern, replacement, key)
+    if any(re.fullmatch(pattern, key) for pattern in _DEAD):
+        return ""
+    return key if re.fullmatch(_CLIP, key) else None
+
+
+def released_names(keys: list[str]) -> dict[str, str]:
+    """Our name -> released key, for the live ones among released `keys`."""
+    return {name: key for key in keys if (name := our_name(key))}
+
+
+def config_from_released(state: Mapping[str, Tensor], **choices: object) -> ModelConfig:
+    """Sizes of a released state dict, with the caller's choices for what no shape tells (layers, modes, words)."""
+    clip = {key.removeprefix("clip."): value for key, value in state.items() if key.startswith("clip.")}
+    visual = {key: value for key, value in clip.items() if "object_encoder" not in key}
+    frames, count, _ = state["clip.visual.transformer.object_encoder.box_categories"].shape
+    sizes: dict[str, object] = {
+        "max_frames": frames,
+        "object_count": count,
+        "num_actions": state["clip.object_action"].shape[-2],
+        "linear_patch": "3d" if state["clip.visual.conv1.weight"].ndim == 5 else "2d",
+    }
+    return config_from_clip(visual, **{**sizes, **choices})
+
+
+def convert(released: Mapping[str, Tensor], model: Backbone) -> Conversion:
+    """Translate a released state dict for `model`.
+
+    Raises:
+        ValueError: a parameter of the model has no entry, or one of another size; all are named. Similarity headers
+        are left
+            out of this check: the released checkpoint has meanP, which has no parameters.
+    """
+    wanted = dict(model.named_parameters())
+    result = Conversion({})
+    for key, value in released.items():
+        for old, new in _LEGACY_ENDINGS.items():
+            key = key.removesuffix(old) + new if key.endswith(old) else key
+        name = our_name(key)
+        if name is None:
+            result.unknown.append(key)
+        elif name == "":
+            result.dropped.append(key)
+        elif name not in wanted:
+            result.unused.append(key)
+        else:
+            result.state[name] = _fit(name, value.float(), wanted[name])
+    back = {name: key for key in released if (name := our_name(key))}
+    problems = [
+        f"no entry for {name}" for name in wanted if name not in result.state and not name.startswith("similarity.")
+    ]
+    problems += [
+        f"{back[name]} has shape {tuple(value.shape)}, the model needs {tuple(wanted[name].shape)}"
+        for name, value in result.state.items()
+        if value.shape != wanted[name].shape
+    ]
+    if problems:
+        raise ValueError("the released checkpoint does not fit the model: " + "; ".join(problems))
+    return result
+
+
+def _fit(name: str, value: Tensor, parameter: Tensor) -> Tensor:
+    """Drop rows of the released position table that no layout can reach, and the leading 1s of the action queries."""
+    if name == "fusion.positional_embedding":
+        return value[: parameter.shape[0]]
+    if name == "action_encoder.queries":
+        return value.flatten(0, -2)
+    return value
+
+
+RELEASED_BEHAVIOUR = Behaviour.preset("released")

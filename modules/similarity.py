@@ -1,0 +1,98 @@
+"""Text-video similarity headers of CLIP4Clip: meanP, seqLSTM, seqTransf (loose types) and tightTransf."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modules.config import ModelConfig
+from modules.layers import LayerNorm, Transformer, quick_gelu
+
+
+def pool_frames(frames: Tensor, frame_mask: Tensor) -> Tensor:
+    """Normalised sum of normalised valid frames: (B, T, E), (B, T) -> (B, E), fp32."""
+    frames = F.normalize(frames.float(), dim=-1)
+    return F.normalize((frames * frame_mask[..., None]).sum(1), dim=-1)
+
+
+class LooseSimilarity(nn.Module):
+    """Cosine of the text feature and the pooled frames, times exp(logit scale). meanP pools the frame features
+    themselves.
+    """
+
+    is_loose = True
+
+    def contextualise(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
+        """Hook for headers that read frames as a sequence: (B, T, E) -> (B, T, E)."""
+        return frames
+
+    def video_feature(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
+        """(B, T, E) unnormalised frame features, (B, T) True = valid -> (B, E) of length 1."""
+        return pool_frames(self.contextualise(frames, frame_mask), frame_mask)
+
+    def forward(self, text_feature: Tensor, video_feature: Tensor, logit_scale: Tensor) -> Tensor:
+        """(Bt, E) unnormalised, (Bv, E) of length 1 -> (Bt, Bv) logits."""
+        return logit_scale.exp() * (F.normalize(text_feature.float(), dim=-1) @ video_feature.t())
+
+
+class SeqLSTM(LooseSimilarity):
+    """An LSTM over the valid frames, added to the frame features."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(config.embed_dim, config.embed_dim, batch_first=True)
+
+    def contextualise(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
+        # Valid frames come first and the LSTM reads forward, so padding cannot reach a valid frame: no packing is
+        # needed.
+        return self.lstm(frames.float())[0] + frames
+
+
+class SeqTransf(LooseSimilarity):
+    """A transformer with frame positions over the valid frames, added to the frame features."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.frame_position_embeddings = nn.Embedding(config.context_length, config.embed_dim)
+        self.transformer = Transformer(config.embed_dim, config.header_layers)
+
+    def contextualise(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
+        positions = self.frame_position_embeddings.weight[: frames.shape[1]]
+        return self.transformer(frames + positions, frame_mask[:, None, None]) + frames
+
+
+class TightTransf(nn.Module):
+    """A cross transformer over [text feature, frames] for every pair, read at row 0 through a pooler and a dense
+    layer.
+    """
+
+    is_loose = False
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.embed_dim
+        self.position_embeddings = nn.Embedding(config.context_length, width)
+        self.transformer = Transformer(width, config.header_layers)
+        self.ln_pool = LayerNorm(width)
+        self.dense = nn.Linear(width, width)
+        self.similarity_dense = nn.Linear(width, 1)
+
+    def forward(self, text_feature: Tensor, frames: Tensor, frame_mask: Tensor) -> Tensor:
+        """(Bt, E), (Bv, T, E), (Bv, T) -> (Bt, Bv) logits, without logit scale; nothing is normalised."""
+        texts, videos = text_feature.shape[0], frames.shape[0]
+        text = text_feature[:, None, None].expand(-1, videos, 1, -1)
+        pairs = torch.cat([text, frames.expand(texts, -1, -1, -1)], dim=2).flatten(0, 1)
+        mask = torch.cat([frame_mask.new_ones(videos, 1), frame_mask], dim=1).repeat(texts, 1)[:, None, None]
+        pairs = pairs + self.position_embeddings.weight[: pairs.shape[1]]
+        for block in self.transformer.resblocks[:-1]:
+            pairs = block(pairs, mask)
+        row = self.transformer.resblocks[-1](pairs, mask, rows=pairs[:, :1])[:, 0]
+        return self.similarity_dense(quick_gelu(self.dense(self.ln_pool(row)))).view(texts, videos)
+
+
+def build_similarity(config: ModelConfig) -> nn.Module:
+    """The header that the configuration names."""
+    if config.sim_header == "meanP":
+        return LooseSimilarity()
+    return {"seqLSTM": SeqLSTM, "seqTransf": SeqTransf, "tightTransf": TightTransf}[config.sim_header](config)

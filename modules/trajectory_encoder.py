@@ -1,0 +1,45 @@
+"""One token per trajectory, read from the boxes that share its id across frames."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modules.config import ModelConfig
+from modules.layers import LayerNorm, ResidualBlock
+
+
+class TrajectoryEncoder(nn.Module):
+    """A [CLS] query attends to the boxes of one trajectory (spec: only the first stored block runs, only its row 0 is
+    read).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.vision_width
+        self.cls_embedding = nn.Parameter(torch.empty(1, width))
+        self.block = ResidualBlock(width)
+        self.ln_post = LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
+
+    def forward(self, object_tokens: Tensor, box_trajectory: Tensor, trajectory_ids: Tensor) -> Tensor:
+        """Encode trajectories.
+
+        Keys and values of the box tokens are computed once per clip; a trajectory is one query row with its own mask.
+
+        Args:
+            object_tokens: (B, T, O, D).
+            box_trajectory: (B, T, O) int64, the trajectory of each box, 0 for an empty slot.
+            trajectory_ids: (B, N) int64, 0 for an unused row.
+
+        Returns:
+            (B, N, E); rows whose id is 0 carry no meaning.
+        """
+        batch, trajectories = trajectory_ids.shape
+        cls = self.cls_embedding.to(object_tokens.dtype).expand(batch, 1, -1)
+        keys, values = self.block.keys_values(torch.cat([cls, object_tokens.flatten(1, 2)], dim=1))
+        member = box_trajectory.flatten(1)[:, None] == trajectory_ids[:, :, None]  # (B, N, T·O)
+        member = member & (trajectory_ids != 0)[:, :, None]
+        mask = torch.cat([member.new_ones(batch, trajectories, 1), member], dim=2)[:, None]
+        out = self.block.attend(cls.expand(batch, trajectories, -1), keys, values, mask)
+        return self.ln_post(out) @ self.proj

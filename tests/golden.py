@@ -1,0 +1,363 @@
+"""Compare this project with stored outputs of the released code: `python -m tests.golden STEM [--only PREFIX]...`.
+
+STEM names a pair `STEM.json`, `STEM.npz`, by path or by name in tests/golden_data. One line per entry with its largest
+relative error; the exit status is 1 when an entry is out of tolerance or not covered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modules.batch import finish_batch
+from modules.config import Behaviour
+from modules.pretrain import PretrainModel
+from modules.released_checkpoint import config_from_released, convert, released_names
+from tests.golden_data import recipe
+
+DATA = Path(__file__).parent / "golden_data"
+TOLERANCES = {"activation": 1e-4, "loss": 1e-4, "gradient": 1e-3, "exact": 0.0}
+INPUTS = ("hard_negative_video", "hard_negative_text", "answer_ids", "video_mask")  # stored inputs, not outputs
+
+
+@dataclass
+class Check:
+    """One compared entry: largest error relative to the stored array's largest magnitude (absolute where that is 0)."""
+
+    entry: str
+    error: float
+    kind: str
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= TOLERANCES[self.kind]
+
+
+def relative_error(value: Any, stored: Any) -> float:
+    """Largest absolute difference over the stored array's largest magnitude."""
+    value, stored = np.asarray(value, np.float64), np.asarray(stored, np.float64)
+    if value.shape != stored.shape:
+        raise ValueError(f"shape {value.shape} against stored {stored.shape}")
+    if not value.size:
+        return 0.0
+    scale = np.abs(stored).max()
+    return float(np.abs(value - stored).max() / (scale if scale else 1.0))
+
+
+class Golden:
+    """A stored pair of files, and the model and inputs that it was made from."""
+
+    def __init__(self, stem: Path) -> None:
+        self.meta = json.loads(stem.with_suffix(".json").read_text())
+        self.arrays = np.load(stem.with_suffix(".npz"))
+        self.seed, self.dims = self.meta["seed"], self.meta["dims"]
+
+    def model(self, cls: type = PretrainModel, extra_keys: dict | None = None, **choices: Any) -> Any:
+        """The released weights in our model, through the released-checkpoint converter; dropout 0, training mode."""
+        keys = {**self.meta["keys"], **(extra_keys or {})}
+        state = {k: torch.from_numpy(np.array(recipe.weight(k, s, self.seed))) for k, s in keys.items()}
+        defaults = {"need_object": True, "use_action": True, "object_layer": self.dims["object_layer"], "dropout": 0.0}
+        config = config_from_released(state, max_words=self.dims["words"], **{**defaults, **choices})
+        model = cls(config, Behaviour.preset("released"))
+        model.load_state_dict(convert(state, model).state, strict=True)
+        return model
+
+    def batch(self, size: int | None = None, change: Callable[[dict], None] | None = None, **more: Tensor) -> dict:
+        """The recipe's batch under our names; `change` edits it before it is finished."""
+        size = size or self.meta.get("batch", 2)
+        raw = {k: torch.from_numpy(v) for k, v in recipe.inputs(self.seed, size, vocab=self.dims["vocab_size"]).items()}
+        batch = {
+            "video": raw["video"],
+            "video_mask": torch.ones(size, self.dims["frames"], dtype=torch.bool),
+            "text_ids": raw["input_ids"],
+            "boxes": raw["boxes"],
+            "box_trajectory": raw["box_classes"],
+            "trajectory_ids": raw["trajectory_classes"],
+            **{name: raw[name].bool() for name in ("mlm_mask", "noun_mask", "verb_mask")},
+            "text_mask": raw["input_mask"].bool(),
+            **more,
+        }
+        if change:
+            change(batch)
+        return finish_batch(batch)
+
+    def stored(self, entry: str) -> np.ndarray:
+        return self.arrays[entry]
+
+    def check(self, entry: str, value: Any, kind: str = "activation", stored: Any = None) -> Check:
+        if isinstance(value, Tensor):
+            value = value.detach().numpy()
+        return Check(entry, relative_error(value, self.stored(entry) if stored is None else stored), kind)
+
+    def gradients(self, task: str, model: PretrainModel) -> Check:
+        """Gradient norms of all stored parameters as one entry, `gradient_norms.{task}`: the worst of them."""
+        names = released_names(list(self.meta["keys"]))
+        norms = {
+            names[n]: 0.0 if p.grad is None else p.grad.norm().item() for n, p in model.named_parameters() if n in names
+        }
+        worst = 0.0
+        for key, stored in self.meta["gradient_norms"][task].items():
+            stored = stored or 0.0
+            worst = max(worst, abs(norms.get(key, 0.0) - stored) / (stored or 1.0))
+        return Check(f"gradient_norms.{task}", worst, "gradient")
+
+
+def pretrain(golden: Golden) -> Iterator[Check]:
+    """Every intermediate result and loss of pre-training."""
+    size = golden.meta.get("batch", 2)
+    model, batch = golden.model(), golden.batch(**_negatives(golden, "pretrain", size))
+    g, name = golden, "pretrain."
+    seen = model.clip.visual(batch["video"], model.object_tap(batch))
+    video, text = model.encode_video(batch), model.encode_text(batch["text_ids"])
+    yield g.check(name + "frame_features", video.frames.flatten(0, 1))
+    yield g.check(name + "object_tokens", seen.objects.tokens)
+    yield g.check(name + "object_padding", seen.objects.is_padding, "exact")
+    used = video.trajectory_mask.numpy()
+    stored = g.stored(name + "trajectory_tokens")[:, : used.shape[1]][used]
+    yield g.check(name + "trajectory_tokens", video.trajectories.detach().numpy()[used], stored=stored)
+    yield g.check(name + "action_tokens", video.actions)
+    yield from _text_checks(g, model, batch, text)
+    yield g.check(name + "similarity", model._similarity_logits(batch, video, text).text_to_video)
+    yield from _fusion_checks(g, model, batch, video, text)
+    yield from _losses(g, "pretrain", model, batch)
+
+
+def _negatives(golden: Golden, task: str, size: int) -> dict[str, Tensor]:
+    """Drawn negatives of the stored run; with two samples, the other one."""
+    entry = f"{task}.hard_negative_"
+    if entry + "video" in golden.arrays:
+        return {f"hard_negative_{k}": torch.from_numpy(golden.stored(entry + k)).long() for k in ("video", "text")}
+    other = torch.arange(size).flip(0)
+    return {"hard_negative_video": other, "hard_negative_text": other}
+
+
+def _text_checks(g: Golden, model: PretrainModel, batch: dict, text: Tensor) -> Iterator[Check]:
+    masked = model.encode_text(batch["text_ids"].masked_fill(batch["mlm_mask"], 0))
+    mask = batch["text_mask"].numpy()
+    for entry, value in (("pretrain.text_tokens", text), ("pretrain.text_tokens_masked", masked)):
+        stored = g.stored(entry)[:, : mask.shape[1]][mask]
+        yield g.check(entry, value.detach().numpy()[mask], stored=stored)
+    yield g.check("pretrain.text_feature", model.text_feature(text, batch["text_lengths"]))
+
+
+def _fusion_checks(g: Golden, model: PretrainModel, batch: dict, video: Any, text: Tensor) -> Iterator[Check]:
+    start = model.fusion.text_start
+    rows, index = model.masked_token_rows(batch, video), batch["mlm_index"]
+    clip = torch.arange(len(rows))[:, None].expand_as(batch["mlm_positions"]).flatten()[index]
+    at = batch["mlm_positions"].flatten()[index]
+    stored = g.stored("pretrain.fusion_mlm")[clip, start + at]
+    yield g.check("pretrain.fusion_mlm", rows.flatten(0, 1)[index], stored=stored)
+
+    negatives = model._negatives(batch, model._similarity_logits(batch, video, text))
+    pairs = model._pairs(batch, video, text, negatives)
+    ends = start + pairs.text_lengths.numpy() - 1
+    all_rows = g.stored("pretrain.fusion_vtm")
+    stored = np.stack([all_rows[:, model.fusion.mean_row], all_rows[np.arange(len(ends)), ends]], axis=1)
+    yield g.check("pretrain.fusion_vtm", model.matching_rows(*pairs), stored=stored)
+
+    predicted = batch["text_mask"].numpy()[:, 1:]
+    stored = g.stored("pretrain.fusion_next_token")[:, : predicted.shape[1]][predicted]
+    value = model.next_token_rows(video, text).detach().numpy()[predicted]
+    yield g.check("pretrain.fusion_next_token", value, stored=stored)
+
+
+def _losses(g: Golden, task: str, model: PretrainModel, batch: dict) -> Iterator[Check]:
+    losses = {k: v for k, v in model(batch).items() if not k.endswith("_accuracy")}
+    sum(losses.values()).backward()
+    matching = [losses.pop(k) for k in ("object_noun", "action_verb") if k in losses]
+    losses["matching"] = sum(matching, torch.zeros(()))
+    for name, value in losses.items():
+        yield g.check(f"{task}.loss.{name}", value, "loss")
+    if task not in OTHER_GRADIENTS:
+        yield g.gradients(task, model)
+
+
+# -- corner cases of pre-training
+# ------------------------------------------------------------------------------------------
+
+
+def _no_boxes(batch: dict, samples: slice = slice(0, 1)) -> None:
+    batch["boxes"][samples] = -1
+    batch["box_trajectory"][samples] = 0
+    batch["trajectory_ids"][samples] = 0
+
+
+def _no_tags(batch: dict) -> None:
+    batch["noun_mask"][1] = batch["verb_mask"][1] = False
+
+
+def _no_boxes_no_tags(batch: dict) -> None:
+    _no_boxes(batch)
+    _no_tags(batch)
+
+
+CASES: dict[str, tuple[Callable[[dict], None] | None, dict[str, Any]]] = {
+    "no_boxes": (_no_boxes, {}),
+    "no_tags": (_no_tags, {}),
+    "optional.no_boxes_no_tags": (_no_boxes_no_tags, {}),
+    "optional.no_boxes_any": (lambda batch: _no_boxes(batch, slice(None)), {}),
+    "optional.no_action": (None, {"use_action": False}),
+    "optional.layer_10": (None, {"object_layer": 10}),
+    "optional.attention_only": (None, {"object_fuse": "attention"}),
+}
+# The released code loses the gradient of the frames' positions there; ours has it.
+OTHER_GRADIENTS = ("optional.attention_only",)
+
+
+def corner_cases(golden: Golden) -> Iterator[Check]:
+    for name, (change, choices) in CASES.items():
+        model = golden.model(**choices)
+        batch = golden.batch(2, change, **_negatives(golden, name, 2))
+        video, text = model.encode_video(batch), model.encode_text(batch["text_ids"])
+        if video.actions is not None:
+            yield golden.check(f"{name}.action_tokens", video.actions)
+        yield golden.check(f"{name}.frame_features", video.frames.flatten(0, 1))
+        pairs = model._pairs(batch, video, text, model._negatives(batch, None))
+        yield golden.check(f"{name}.fusion_vtm_video_row", model.matching_rows(*pairs)[:, 0])
+        yield _assignments(golden, name, model, batch, video, text)
+        yield from _losses(golden, name, model, batch)
+
+
+def _assignments(g: Golden, name: str, model: PretrainModel, batch: dict, video: Any, text: Tensor) -> Check:
+    """The stored assignments against ours; the error counts those that differ."""
+    solved = model.solve_set_matching(batch, model._start_set_matching(batch, video, text))
+    ours = []
+    for sample in range(2):
+        for kind, words in (("object_noun", "noun_positions"), ("action_verb", "verb_positions")):
+            pairs = solved.get(kind, ([], [], []))
+            rows = [r for s, r in zip(pairs[0], pairs[1], strict=True) if s == sample]
+            columns = [batch[words][sample].index(w) for s, w in zip(pairs[0], pairs[2], strict=True) if s == sample]
+            if rows:
+                ours.append((rows, columns))
+    stored = [(m["rows"], m["columns"]) for m in g.meta["matching"][name]]
+    return Check(
+        f"matching.{name}",
+        float(abs(len(ours) - len(stored)) + sum(a != b for a, b in zip(ours, stored, strict=False))),
+        "exact",
+    )
+
+
+# -- optimiser, similarity headers, object tokens inside the tower
+# ----------------------------------------------------------
+
+
+def optimiser(golden: Golden) -> Iterator[Check]:
+    from utils.optimizer import BertAdam
+    from utils.schedule import SCHEDULES
+
+    spec = golden.meta["optimiser"]
+    for schedule in spec["lr"]:
+        named = {
+            n: torch.nn.Parameter(torch.from_numpy(np.array(recipe.weight(n, s, golden.seed))))
+            for n, s in spec["shapes"].items()
+        }
+        groups = [{**group, "params": [named[n] for n in group["names"]]} for group in spec["groups"]]
+        for group in groups:
+            del group["names"]
+        optimizer = BertAdam(groups, schedule=SCHEDULES[schedule], warmup=spec["warmup"], t_total=spec["t_total"])
+        rates = []
+        for step in range(1, spec["steps"] + 1):
+            scale = {1: 1.0, 2: 4.0, 0: 0.05}[step % 3]
+            for n, parameter in named.items():
+                grad = recipe.weight(f"grad.{n}.{step}", spec["shapes"][n], golden.seed)
+                parameter.grad = torch.from_numpy(np.array(grad)) * scale
+            rates.append(optimizer.current_rates())
+            optimizer.step()
+            if step in spec["stored_steps"]:
+                for n, parameter in named.items():
+                    yield golden.check(f"optimiser.{schedule}.step{step}.{n}", parameter)
+        yield golden.check(f"optimiser.{schedule}.lr", rates)
+
+
+@torch.no_grad()
+def similarity(golden: Golden) -> Iterator[Check]:
+    spec, size = golden.meta["similarity"], 3
+    mask = torch.from_numpy(golden.stored("similarity.video_mask")).bool()
+    for header, keys in spec["extra_keys"].items():
+        model = golden.model(extra_keys=keys, sim_header=header, header_layers=spec["cross_num_hidden_layers"]).eval()
+        batch = golden.batch(size)
+        video, text = model.encode_video(batch), model.encode_text(batch["text_ids"])
+        feature = model.text_feature(text, batch["text_lengths"])
+        if header == "meanP":
+            yield golden.check("similarity.frame_features", video.frames)
+            yield golden.check("similarity.text_feature", feature)
+            all_frames = model._similarity_logits(batch, video, text).text_to_video
+            yield golden.check("similarity.meanP_all_frames", all_frames)
+        logits = model._similarity_logits(batch, video._replace(frame_mask=mask), text)
+        yield golden.check(f"similarity.{header}", logits.text_to_video)
+
+
+@torch.no_grad()
+def attention(golden: Golden) -> Iterator[Check]:
+    for layer in (12, 11, 10, -3, None):
+        choices = {"object_layer": layer, "object_fuse": "attention"} if layer else {}
+        model, batch = golden.model(**choices).eval(), golden.batch(2)
+        seen = model.clip.visual(batch["video"], model.object_tap(batch))
+        name = f"attention.{str(layer).lower()}"
+        yield golden.check(f"{name}.frame_features", seen.frame_features)
+        if f"{name}.object_tokens" in golden.arrays:
+            yield golden.check(f"{name}.object_tokens", seen.objects.tokens)
+
+
+# Which entries each function covers, by prefix.
+PARTS: tuple[tuple[Callable[[Golden], Iterator[Check]], tuple[str, ...]], ...] = (
+    (pretrain, ("pretrain.",)),
+    (corner_cases, ("no_boxes.", "no_tags.", "optional.")),
+    (optimiser, ("optimiser.",)),
+    (similarity, ("similarity.",)),
+    (attention, ("attention.",)),
+)
+
+
+def entries(golden: Golden) -> list[str]:
+    """Everything that has to be covered: stored arrays that are outputs, gradient norms, assignments."""
+    names = [name for name in golden.arrays if name.split(".")[-1] not in INPUTS]
+    names += [f"gradient_norms.{task}" for task in golden.meta.get("gradient_norms", {})]
+    return names + [f"matching.{case}" for case in golden.meta.get("matching", {})]
+
+
+def run(golden: Golden, only: list[str]) -> tuple[list[Check], list[str]]:
+    """Checks of the wanted entries, and the wanted entries that nothing covers (`optional.*` may be left out)."""
+
+    def starts(entry: str, prefixes: Iterable[str]) -> bool:
+        case = entry.removeprefix("gradient_norms.").removeprefix("matching.") + "."
+        return any(entry.startswith(p) or case.startswith(p) for p in prefixes)
+
+    missing = [entry for entry in entries(golden) if not only or starts(entry, only)]
+    checks = []
+    for part, prefixes in PARTS:
+        if any(starts(entry, prefixes) for entry in missing):
+            checks += [check for check in part(golden) if not only or starts(check.entry, only)]
+    done = {check.entry for check in checks}
+    return checks, [entry for entry in missing if entry not in done and "optional." not in entry]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stem", help="path or name (in tests/golden_data) of the pair of files, without extension")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PREFIX", help="entries that start so; repeatable"
+    )
+    args = parser.parse_args(argv)
+    stem = Path(args.stem)
+    checks, uncovered = run(Golden(stem if stem.with_suffix(".json").exists() else DATA / args.stem), args.only)
+    for check in checks:
+        print(f"{'ok  ' if check.passed else 'FAIL'} {check.error:9.2e}  {check.entry}")
+    for entry in uncovered:
+        print(f"FAIL not covered  {entry}")
+    failed = sum(not check.passed for check in checks) + len(uncovered)
+    print(f"{len(checks) - failed + len(uncovered)} of {len(checks) + len(uncovered)} entries within tolerance")
+    return 1 if failed or not checks else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Initial values, CLIP's weights, and the released checkpoint's names."""
+
+import pytest
+import torch
+
+from modules.config import Behaviour
+from modules.initialise import config_from_clip, initialise, load_clip
+from modules.pretrain import PretrainModel
+from modules.released_checkpoint import config_from_released, convert, is_released, our_name
+from tests import tiny
+from tests.golden import DATA, Golden
+from tests.golden_data import recipe
+
+
+def clip_state(model) -> dict[str, torch.Tensor]:
+    return {k.removeprefix("clip."): v.clone() for k, v in model.state_dict().items() if k.startswith("clip.")}
+
+
+def released_state() -> dict[str, torch.Tensor]:
+    keys = Golden(DATA / "tiny-seed0").meta["keys"]
+    return {k: torch.as_tensor(recipe.weight(k, s, 0)) for k, s in keys.items()}
+
+
+def test_sizes_come_from_the_clip_state_dict():
+    assert config_from_clip(clip_state(tiny.model()), **{k: v for k, v in tiny.SIZES.items() if k not in (
+        "image_resolution", "patch_size", "vision_width", "vision_layers", "embed_dim", "context_length", "vocab_size",
+        "text_width", "text_layers")}) == tiny.config()  # fmt: skip
+
+
+def test_clip_fills_its_towers_and_what_starts_from_them():
+    source, model = tiny.model(seed=1), tiny.model(seed=2)
+    done = load_clip(model, clip_state(source))
+    state, clip = model.state_dict(), clip_state(source)
+    assert torch.equal(state["clip.visual.conv1.weight"], clip["visual.conv1.weight"])
+    assert torch.equal(state["fusion.blocks.2.mlp.c_fc.weight"], clip["transformer.resblocks.2.mlp.c_fc.weight"])
+    for ours, theirs in (
+        ("trajectory_encoder.block", 2),
+        ("action_encoder.blocks.0", 2),
+        ("action_encoder.blocks.1", 3),
+    ):
+        key = "attn.in_proj_weight"
+        assert torch.equal(state[f"{ours}.{key}"], clip[f"visual.transformer.resblocks.{theirs}.{key}"])
+    assert torch.equal(state["action_encoder.proj"], clip["visual.proj"])
+    rows = len(clip["positional_embedding"])
+    assert torch.equal(state["fusion.positional_embedding"][:rows], clip["positional_embedding"])
+    assert "vocabulary_head.proj" not in done and "object_encoder.slot_embedding" not in done
+
+
+def test_clip_never_overwrites_what_a_checkpoint_gave():
+    source, model = tiny.model(seed=1), tiny.model(seed=2)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    given = set(before) - {"clip.ln_final.weight"}
+    assert load_clip(model, clip_state(source), given) == ["clip.ln_final.weight"]
+    after = model.state_dict()
+    assert all(torch.equal(after[k], before[k]) for k in given)
+
+
+def test_clip_of_other_sizes_is_an_error_naming_both_shapes():
+    with pytest.raises(ValueError, match=r"token_embedding.weight has shape \(100, 64\), the model needs \(90, 64\)"):
+        load_clip(tiny.model(vocab_size=90), clip_state(tiny.model()))
+
+
+def test_no_clip_is_an_error():
+    with pytest.raises(ValueError, match="not a CLIP ViT state dict.*visual.conv1.weight"):
+        config_from_clip({"layer1.weight": torch.zeros(1)})
+
+
+def test_3d_patches_start_as_the_2d_ones():
+    flat = tiny.model(need_object=False, use_action=False)
+    deep = tiny.model(need_object=False, use_action=False, linear_patch="3d")
+    load_clip(deep, clip_state(flat))
+    video = tiny.batch(2, flat.config)["video"]
+    torch.testing.assert_close(deep.clip.visual(video).frame_features, flat.clip.visual(video).frame_features)
+
+
+def test_initial_values_follow_the_released_code():
+    torch.manual_seed(0)
+    model = PretrainModel(tiny.config(), Behaviour())
+    initialise(model)
+    assert model.object_encoder.slot_embedding.abs().max() == 0
+    assert abs(model.fusion.blocks[0].mlp.c_fc.weight.std().item() - 0.02) < 0.002
+    assert abs(model.vocabulary_head.proj.std().item() - 64**-0.5) < 0.01
+    assert abs(model.action_encoder.queries.std().item() - 64**-0.5) < 0.03
+    assert abs(model.fusion.positional_embedding.std().item() - 0.01) < 0.001
+    assert model.vocabulary_head.bias.abs().max() == 0
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_every_released_key_of_the_full_size_table_is_known():
+    keys = list(Golden(DATA / "tiny-seed0").meta["keys"])
+    assert all(our_name(key) is not None for key in keys)
+    dead = {"clip.lm_head.weight", "clip.fusion_transformer.resblocks.6.ln_1.bias", "obj_proj",
+    "clip.object_fusion.conv1.weight",
+            "clip.object_fusion.transformer.resblocks.1.ln_1.bias", "clip.object_text_fusion_positional_embedding"}  #
+            fmt: skip
+    assert all(our_name(key) == "" for key in dead)
+    assert our_name("somebody.elses.key") is None
+
+
+def test_released_state_converts_with_dead_and_unknown_keys_listed():
+    state = {**released_state(), "extra.head.weight": torch.zeros(2)}
+    assert is_released(state)
+    config = config_from_released(state, need_object=True, use_action=True)
+    assert (config.object_count, config.num_actions, config.max_frames, config.vision_width) == (10, 4, 12, 64)
+    result = convert(state, PretrainModel(config, Behaviour.preset("released")))
+    assert result.unknown == ["extra.head.weight"] and "obj_proj" in result.dropped and not result.unused
+    without = convert(state, PretrainModel(config_from_released(state), Behaviour.preset("released")))
+    assert "clip.object_action" in without.unused
+
+
+def test_missing_live_key_is_an_error_that_names_it():
+    state = released_state()
+    config = config_from_released(state, need_object=True, use_action=True)
+    del state["clip.fusion_proj"]
+    with pytest.raises(ValueError, match="no entry for vocabulary_head.proj"):
+        convert(state, PretrainModel(config, Behaviour()))
+
+
+def test_legacy_layer_norm_names_are_understood():
+    state = {k.replace(".ln_final.weight", ".ln_final.gamma"): v for k, v in released_state().items()}
+    config = config_from_released(state, need_object=True, use_action=True)
+    assert "clip.ln_final.weight" in convert(state, PretrainModel(config, Behaviour())).state
