@@ -11,7 +11,7 @@ from modules.config import Behaviour, ModelConfig
 from modules.fusion_encoder import FusionEncoder, VideoTokens
 from modules.module_clip import CLIP, ObjectTap, ObjectTokens
 from modules.object_encoder import ObjectEncoder
-from modules.similarity import build_similarity
+from modules.similarity import LooseSimilarity, build_similarity
 from modules.trajectory_encoder import TrajectoryEncoder
 
 
@@ -72,6 +72,14 @@ class Backbone(nn.Module):
     def encode_text(self, text_ids: Tensor) -> Tensor:
         """(B, L) -> (B, L, E), every position projected into the joint space."""
         return self.clip.encode_text(text_ids)
+
+    def similarity_matrix(self, text_feature: Tensor, frames: Tensor, frame_mask: Tensor, chunk: int = 256) -> Tensor:
+        """Logits of every text with every clip, in chunks of texts: (Nt, E), (Nv, T, E), (Nv, T) -> (Nt, Nv)."""
+        if isinstance(self.similarity, LooseSimilarity):
+            return self.similarity(
+                text_feature, self.similarity.video_feature(frames, frame_mask), self.clip.logit_scale
+            )
+        return torch.cat([self.similarity(part, frames, frame_mask) for part in text_feature.split(chunk)])
 
     @staticmethod
     def text_feature(text: Tensor, lengths: Tensor) -> Tensor:

@@ -27,7 +27,17 @@ class VideoTokens(NamedTuple):
 
     def select(self, index: Tensor) -> VideoTokens:
         """Clips `index` of the batch."""
-        return VideoTokens(*(None if part is None else part[index] for part in self))
+
+        def pick(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part[index]
+
+        return VideoTokens(
+            self.frames[index],
+            self.frame_mask[index],
+            pick(self.trajectories),
+            pick(self.trajectory_mask),
+            pick(self.actions),
+        )
 
 
 class Context(NamedTuple):

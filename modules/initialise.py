@@ -58,7 +58,7 @@ def config_from_clip(state: StateDict, **choices: object) -> ModelConfig:
         "text_width": state["token_embedding.weight"].shape[1],
         "text_layers": count_blocks(state, "transformer."),
     }
-    return ModelConfig(**{**sizes, **choices})  # type: ignore[arg-type]
+    return ModelConfig(**{**sizes, **choices})
 
 
 def count_blocks(state: StateDict, prefix: str) -> int:

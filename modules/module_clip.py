@@ -54,6 +54,9 @@ class VisionOutput(NamedTuple):
 class VisionTower(nn.Module):
     """ViT whose last two blocks attend over the tokens of all frames (spec: visual encoder)."""
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, patch = config.vision_width, config.patch_size

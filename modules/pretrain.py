@@ -27,6 +27,7 @@ from modules.losses import (
     token_loss,
 )
 from modules.set_matching import Pairs, PendingScores, assign, squared_distance, word_scores
+from modules.similarity import LooseSimilarity
 
 LOSSES = ("vtm", "mlm", "plm", "object_noun", "action_verb", "contrastive")
 
@@ -60,6 +61,12 @@ class PretrainModel(Backbone):
         """Take the present `requires_grad` flags (after freezing layers) as what may train at all."""
         self._trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
+    @property
+    def available_losses(self) -> tuple[str, ...]:
+        """The losses that this configuration has."""
+        absent = {"object_noun": not self.config.has_trajectories, "action_verb": not self.config.has_actions}
+        return tuple(name for name in LOSSES if not absent.get(name, False))
+
     def set_active_losses(self, names: set[str] | frozenset[str]) -> None:
         """Compute these losses from now on, and freeze what they cannot reach, so that every trained parameter has a
         gradient.
@@ -86,7 +93,7 @@ class PretrainModel(Backbone):
         if name == "clip.token_embedding.weight":
             return vocabulary or contrastive
         if name == "clip.logit_scale":
-            return contrastive and self.similarity.is_loose
+            return contrastive and isinstance(self.similarity, LooseSimilarity)
         if name.startswith("clip."):
             return contrastive
         reached = {
@@ -146,7 +153,7 @@ class PretrainModel(Backbone):
 
     def _similarity_logits(self, batch: Batch, video: VideoTokens, text: Tensor) -> Logits:
         feature = self.text_feature(text, batch["text_lengths"])
-        if self.similarity.is_loose:
+        if isinstance(self.similarity, LooseSimilarity):
             pooled = self.similarity.video_feature(video.frames, video.frame_mask)
             scale = self.clip.logit_scale
             return Logits(
@@ -289,4 +296,8 @@ class PretrainModel(Backbone):
         solved = self.solve_set_matching(batch, pending)
         tokens = {"object_noun": video.trajectories, "action_verb": video.actions}
         count = sum(len(pairs.sample) for pairs in solved.values())
-        return {name: global_mean(squared_distance(tokens[name], text, pairs), count) for name, pairs in solved.items()}
+        return {
+            name: global_mean(squared_distance(found, text, solved[name]), count)
+            for name, found in tokens.items()
+            if name in solved and found is not None
+        }

@@ -54,8 +54,10 @@ _DEAD: tuple[str, ...] = (
     r"obj_ln\..+",
     r"obj_proj",
 )
-_CLIP =
-r"clip\.(visual\..+|transformer\..+|token_embedding\.weight|positional_embedding|ln_final\..+|text_projection|logit_scale)"
+_CLIP = (
+    r"clip\.(visual\..+|transformer\..+|token_embedding\.weight|positional_embedding|ln_final\..+"
+    r"|text_projection|logit_scale)"
+)
 _LEGACY_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
 
 

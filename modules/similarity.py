@@ -91,8 +91,13 @@ class TightTransf(nn.Module):
         return self.similarity_dense(quick_gelu(self.dense(self.ln_pool(row)))).view(texts, videos)
 
 
-def build_similarity(config: ModelConfig) -> nn.Module:
+def build_similarity(config: ModelConfig) -> LooseSimilarity | TightTransf:
     """The header that the configuration names."""
     if config.sim_header == "meanP":
         return LooseSimilarity()
-    return {"seqLSTM": SeqLSTM, "seqTransf": SeqTransf, "tightTransf": TightTransf}[config.sim_header](config)
+    headers: dict[str, type[SeqLSTM | SeqTransf | TightTransf]] = {
+        "seqLSTM": SeqLSTM,
+        "seqTransf": SeqTransf,
+        "tightTransf": TightTransf,
+    }
+    return headers[config.sim_header](config)

@@ -89,10 +89,14 @@ def test_initial_values_follow_the_released_code():
 def test_every_released_key_of_the_full_size_table_is_known():
     keys = list(Golden(DATA / "tiny-seed0").meta["keys"])
     assert all(our_name(key) is not None for key in keys)
-    dead = {"clip.lm_head.weight", "clip.fusion_transformer.resblocks.6.ln_1.bias", "obj_proj",
-    "clip.object_fusion.conv1.weight",
-            "clip.object_fusion.transformer.resblocks.1.ln_1.bias", "clip.object_text_fusion_positional_embedding"}  #
-            fmt: skip
+    dead = {
+        "clip.lm_head.weight",
+        "clip.fusion_transformer.resblocks.6.ln_1.bias",
+        "obj_proj",
+        "clip.object_fusion.conv1.weight",
+        "clip.object_fusion.transformer.resblocks.1.ln_1.bias",
+        "clip.object_text_fusion_positional_embedding",
+    }
     assert all(our_name(key) == "" for key in dead)
     assert our_name("somebody.elses.key") is None
 

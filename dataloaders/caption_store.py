@@ -1,0 +1,182 @@
+"""Captions of a pre-training set: a stream from their JSON file, and flat arrays of their tagged pieces on disk.
+
+Millions of captions neither fit into Python objects nor may be parsed at every start; here they are a few flat files
+that a process maps into memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from dataloaders.tagging import NOUN, VERB, TaggedCaption
+
+READ_SIZE = 1 << 20
+ARRAYS: dict[str, np.dtype[Any]] = {
+    "tokens": np.dtype("<u2"),
+    "kinds": np.dtype("u1"),
+    "token_ends": np.dtype("<i8"),
+    "ids": np.dtype("u1"),
+    "id_ends": np.dtype("<i8"),
+    "shards": np.dtype("<i4"),
+    "offsets": np.dtype("<i8"),
+}
+
+
+class CaptionRow(NamedTuple):
+    """One row of a caption file."""
+
+    video_id: str
+    caption: str
+
+
+def iter_captions(path: str | Path) -> Iterator[CaptionRow]:
+    """Yield the rows of a JSON list of {"video_id", "caption"}, reading a part of the file at a time.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not such a list; the message names the file and the row.
+    """
+    for number, row in enumerate(_iter_json_list(Path(path))):
+        if not isinstance(row, dict) or "video_id" not in row or not isinstance(row.get("caption"), str):
+            raise ValueError(
+                f'{path}: row {number} is {str(row)[:100]!r}; rows are {{"video_id": ..., "caption": "..."}}'
+            )
+        yield CaptionRow(str(row["video_id"]), row["caption"])
+
+
+def _iter_json_list(path: Path) -> Iterator[Any]:
+    decoder = json.JSONDecoder()
+    with open(path, encoding="utf-8") as handle:
+        buffer = handle.read(READ_SIZE).lstrip()
+        if not buffer.startswith("["):
+            raise ValueError(f"{path} is not a JSON list of captions: it starts with {buffer[:20]!r}")
+        position = 1
+        while True:
+            buffer, position = _fill(handle, buffer, position, " \t\r\n,")
+            if position == len(buffer):
+                raise ValueError(f"{path} ends before its list does: the file is incomplete")
+            if buffer[position] == "]":
+                return
+            try:
+                value, position = decoder.raw_decode(buffer, position)
+            except ValueError as error:
+                more = handle.read(max(READ_SIZE, len(buffer) - position))
+                if not more:
+                    raise ValueError(f"{path} is not valid JSON: {error}") from error
+                buffer, position = buffer[position:] + more, 0
+                continue
+            yield value
+
+
+def _fill(handle: IO[str], buffer: str, position: int, skipped: str) -> tuple[str, int]:
+    """Move past the characters in `skipped`, reading on where the buffer ends."""
+    while True:
+        while position < len(buffer) and buffer[position] in skipped:
+            position += 1
+        if position < len(buffer):
+            return buffer, position
+        buffer, position = handle.read(READ_SIZE), 0
+        if not buffer:
+            return buffer, position
+
+
+class PackedCaptions(NamedTuple):
+    """Tagged captions in the form in which they are stored: N of them, their pieces one after the other."""
+
+    lengths: np.ndarray  # (N,) int64, number of pieces
+    tokens: np.ndarray  # (sum of lengths,) uint16
+    kinds: np.ndarray  # (sum of lengths,) uint8, NOUN, VERB or 0
+
+
+def pack_captions(captions: Sequence[TaggedCaption]) -> PackedCaptions:
+    """Put tagged captions one after the other."""
+    lengths = np.array([len(caption.ids) for caption in captions], dtype=np.int64)
+    tokens = np.concatenate([caption.ids for caption in captions]).astype(ARRAYS["tokens"])
+    kinds = np.concatenate([caption.is_noun * NOUN + caption.is_verb * VERB for caption in captions])
+    return PackedCaptions(lengths, tokens, kinds.astype(ARRAYS["kinds"]))
+
+
+class CaptionWriter:
+    """Writes caption rows into the flat files of a folder; memory does not grow with the number of rows."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._files = {name: array_path(folder, name).open("wb") for name in ARRAYS}
+        self._tokens = 0
+        self._id_bytes = 0
+        self.rows = 0
+
+    def extend(
+        self, video_ids: Sequence[str], shards: np.ndarray, offsets: np.ndarray, captions: PackedCaptions
+    ) -> None:
+        """Add N rows: clip ids, numbers of their shards, byte offsets there, and the pieces of their captions."""
+        encoded = [video_id.encode() for video_id in video_ids]
+        token_ends = self._tokens + np.cumsum(captions.lengths)
+        id_ends = self._id_bytes + np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        values = {
+            "tokens": captions.tokens,
+            "kinds": captions.kinds,
+            "token_ends": token_ends,
+            "ids": np.frombuffer(b"".join(encoded), dtype=ARRAYS["ids"]),
+            "id_ends": id_ends,
+            "shards": shards,
+            "offsets": offsets,
+        }
+        for name, value in values.items():
+            self._files[name].write(value.astype(ARRAYS[name], copy=False).tobytes())
+        self.rows += len(encoded)
+        self._tokens += int(captions.lengths.sum())
+        self._id_bytes += sum(map(len, encoded))
+
+    def close(self) -> None:
+        """Write what is buffered and close the files."""
+        for file in self._files.values():
+            file.close()
+
+
+class CaptionArrays:
+    """Read-only view of the files that `CaptionWriter` wrote; opened on first use, in each process by itself."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_folder": self._folder, "_arrays": {}}
+
+    def __len__(self) -> int:
+        return len(self._array("token_ends"))
+
+    def video_id(self, row: int) -> str:
+        """Return the clip id of a row."""
+        return self._slice("ids", "id_ends", row).tobytes().decode()
+
+    def place(self, row: int) -> tuple[int, int]:
+        """Return the shard number and the byte offset of a row's clip."""
+        return int(self._array("shards")[row]), int(self._array("offsets")[row])
+
+    def caption(self, row: int) -> TaggedCaption:
+        """Return the pieces of a row's caption, all of them."""
+        kinds = self._slice("kinds", "token_ends", row)
+        tokens = self._slice("tokens", "token_ends", row)
+        return TaggedCaption(tokens.astype(np.int64), kinds == NOUN, kinds == VERB)
+
+    def _slice(self, values: str, ends: str, row: int) -> np.ndarray:
+        bounds = self._array(ends)
+        start = int(bounds[row - 1]) if row else 0
+        return np.asarray(self._array(values)[start : int(bounds[row])])
+
+    def _array(self, name: str) -> np.ndarray:
+        array = self._arrays.get(name)
+        if array is None:
+            array = self._arrays[name] = np.memmap(array_path(self._folder, name), dtype=ARRAYS[name], mode="r")
+        return array
+
+
+def array_path(folder: str | Path, name: str) -> Path:
+    """Return the file of the array `name` (a key of ARRAYS) in a caption store."""
+    return Path(folder) / f"{name}.{ARRAYS[name].str.lstrip('<|')}"

@@ -1,0 +1,98 @@
+"""Small files that users give beside a data set: lists of video ids, and the sizes of the videos."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ID_COLUMNS = ("video_id", "videoid", "id")
+
+
+def read_ids(path: str | Path) -> list[str]:
+    """Return the distinct video ids in a file, in its order.
+
+    Args:
+        path: .csv with a column video_id, videoid or id; .json with a list of ids, a list of {"video_id": ...} or a
+            dictionary with such a list under "videos"; .jsonl with a {"video_id": ...} per line; any other name: one id
+            per line.
+
+    Raises:
+        ValueError: if no ids are found in it.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind == ".csv":
+        ids = _csv_ids(path)
+    elif kind == ".json":
+        ids = _json_ids(json.loads(path.read_bytes()), path)
+    elif kind == ".jsonl":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        ids = _json_ids([json.loads(line) for line in lines if line.strip()], path)
+    else:
+        ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not ids:
+        raise ValueError(f"no video ids in {path}")
+    return list(dict.fromkeys(ids))
+
+
+def _csv_ids(path: Path) -> list[str]:
+    with open(path, newline="", encoding="utf-8") as handle:
+        reader = csv.DictReader(handle)
+        column = next((name for name in ID_COLUMNS if name in (reader.fieldnames or [])), None)
+        if column is None:
+            raise ValueError(f"{path} has none of the columns {', '.join(ID_COLUMNS)}")
+        return [row[column] for row in reader if row[column]]
+
+
+def _json_ids(content: Any, path: Path) -> list[str]:
+    entries = content.get("videos") if isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        raise ValueError(f"{path} is neither a list of ids nor a dictionary with a list 'videos'")
+    ids = []
+    for entry in entries:
+        value = entry.get("video_id") if isinstance(entry, dict) else entry
+        if value is None:
+            raise ValueError(f"{path}: entry {str(entry)[:80]} has no 'video_id'")
+        ids.append(str(value))
+    return ids
+
+
+def read_frame_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
+    """Return video id -> (width, height) in pixels.
+
+    Args:
+        path: .json with {id: [width, height]} or {id: {"width": ..., "height": ...}}; else a csv with the columns
+            video_id, width and height.
+
+    Raises:
+        ValueError: if an entry is not a size.
+    """
+    path = Path(path)
+    pairs = _json_sizes(path) if path.suffix.lower() == ".json" else _csv_sizes(path)
+    sizes = {}
+    for video_id, size in pairs:
+        try:
+            width, height = (int(number) for number in size)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: size of {video_id!r} is {size!r}, not width and height") from error
+        if width <= 0 or height <= 0:
+            raise ValueError(f"{path}: size of {video_id!r} is {width}x{height}")
+        sizes[video_id] = (width, height)
+    return sizes
+
+
+def _json_sizes(path: Path) -> Iterator[tuple[str, Any]]:
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a dictionary of video ids and sizes")
+    for video_id, size in content.items():
+        yield video_id, [size.get("width"), size.get("height")] if isinstance(size, dict) else size
+
+
+def _csv_sizes(path: Path) -> Iterator[tuple[str, Any]]:
+    with open(path, newline="", encoding="utf-8") as handle:
+        for row in csv.DictReader(handle):
+            yield str(row.get("video_id")), [row.get("width"), row.get("height")]

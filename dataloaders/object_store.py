@@ -1,0 +1,368 @@
+"""The object store: one LMDB with the chosen boxes of every clip, built once from the detector's JSON files.
+
+A value is a fixed header (magic, kind, O, T) and raw little-endian arrays; nothing is unpickled when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lmdb
+import numpy as np
+
+from dataloaders.files import atomic_write_text, build_once, fingerprint_folder, read_fingerprint, stable_hash
+from dataloaders.label_map import label_map_hash
+from dataloaders.parallel import chunked, ordered_map
+from modules.boxes import other_rect_order
+from modules.utils_object_tractor import (
+    OBJECT_RULES,
+    PROBLEMS,
+    ObjectFileError,
+    ObjectReport,
+    load_object_file,
+    trajectory_ids,
+)
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+HEADER = struct.Struct("<4sBxHi")
+MAGIC = b"OBJ1"
+OBJECTS, PROBLEM = 0, 1
+CHUNK = 256
+INITIAL_MAP_SIZE = 64 << 20
+META_FILE = "store.json"
+PROBLEMS_FILE = "problems.tsv"
+JSON_FOLDERS = ("", "tsv_files")
+
+
+class RectOrderError(ValueError):
+    """Most object files make sense only in the other order of rect."""
+
+
+@dataclass(frozen=True)
+class ObjectSettings:
+    """What the content of a store depends on, beside the files.
+
+    object_count: boxes per frame, O. rule, rect_order: see `modules.utils_object_tractor.object_loader_confident`.
+    frames: number of frames that every file must have, T; None accepts any.
+    """
+
+    object_count: int
+    rule: str = "intended"
+    rect_order: str = "xyxy"
+    frames: int | None = None
+
+
+class ObjectRecord(NamedTuple):
+    """Objects of one clip: T frames, O boxes per frame."""
+
+    boxes: np.ndarray  # (T, O, 4) float32 x1, y1, x2, y2 in original pixels, -1 padding
+    classes: np.ndarray  # (T, O) int64 label map indices, 0 padding
+    trajectory_ids: np.ndarray  # (2 * O,) int64, 0 padded at the end
+
+
+def pack_record(record: ObjectRecord) -> bytes:
+    """Return the stored form of a record."""
+    frames, object_count = record.classes.shape
+    parts = (record.boxes.astype("<f4"), record.classes.astype("<i4"), record.trajectory_ids.astype("<i4"))
+    return HEADER.pack(MAGIC, OBJECTS, object_count, frames) + b"".join(part.tobytes() for part in parts)
+
+
+def unpack_record(value: bytes) -> ObjectRecord | str:
+    """Return the record in a stored value, or the text of the problem that its file had.
+
+    Raises:
+        ValueError: if the value is not one that `pack_record` or the builder wrote.
+    """
+    if len(value) < HEADER.size or value[: len(MAGIC)] != MAGIC:
+        raise ValueError("value is not an object record")
+    _, kind, object_count, frames = HEADER.unpack_from(value)
+    if kind == PROBLEM:
+        return value[HEADER.size :].decode()
+    slots = frames * object_count
+    if len(value) != HEADER.size + 4 * (5 * slots + 2 * object_count):
+        raise ValueError(f"object record of {len(value)} bytes does not fit {frames} frames of {object_count} boxes")
+    boxes = np.frombuffer(value, "<f4", 4 * slots, HEADER.size)
+    integers = np.frombuffer(value, "<i4", offset=HEADER.size + 16 * slots).astype(np.int64)
+    shape = (frames, object_count)
+    return ObjectRecord(boxes.reshape(*shape, 4).copy(), integers[:slots].reshape(shape), integers[slots:])
+
+
+def pack_problem(message: str) -> bytes:
+    """Return the stored form of a clip whose file gives no objects."""
+    return HEADER.pack(MAGIC, PROBLEM, 0, 0) + message.encode()
+
+
+def default_store_path(
+    object_path: str | Path, settings: ObjectSettings, video_ids: Iterable[str] | None = None
+) -> Path:
+    """Return where a store lies by default: inside `object_path`, named after what it depends on."""
+    frames = "any" if settings.frames is None else settings.frames
+    subset = "" if video_ids is None else f"_ids{ids_digest(video_ids)[:8]}"
+    name = f"objects_{settings.object_count}_{settings.rule}_{settings.rect_order}_{frames}frames{subset}.lmdb"
+    return Path(object_path) / name
+
+
+def ids_digest(video_ids: Iterable[str]) -> str:
+    """Return a digest of a set of ids that does not depend on their order."""
+    return f"{sum(map(stable_hash, set(video_ids))) % 2**64:016x}"
+
+
+def find_object_file(object_path: str | Path, video_id: str) -> Path | None:
+    """Return the object file of a clip, {video_id}.json in `object_path` or its folder tsv_files; None when absent."""
+    for folder in JSON_FOLDERS:
+        path = Path(object_path, folder, f"{video_id}.json")
+        if path.is_file():
+            return path
+    return None
+
+
+def build_object_store(
+    object_path: str | Path,
+    label_map: dict[str, Any],
+    settings: ObjectSettings,
+    video_ids: Iterable[str] | None = None,
+    store_path: str | Path | None = None,
+    frame_sizes: Mapping[str, tuple[int, int]] | None = None,
+    workers: int = 1,
+) -> Path:
+    """Return the folder to open with `ObjectStore`, built from the JSON files unless it is there and current.
+
+    Call it before the process group starts: the first process builds, the others wait. A store whose JSON files were
+    removed after it was built is used as it is, if it was built with the same settings and label map.
+
+    Args:
+        object_path: folder of {video_id}.json, or of tsv_files/{video_id}.json.
+        video_ids: clips to store; None takes every file there is, so that one store serves all splits of a data set.
+        store_path: folder of the store; by default inside `object_path`.
+        frame_sizes: video id -> (width, height), for boxes beyond the frame; without it only negative coordinates are
+            seen.
+        workers: processes that read JSON.
+
+    Raises:
+        FileNotFoundError: if `object_path` has no object files.
+        RectOrderError: if most files only make sense in the other rect order.
+        ValueError: for settings that do not exist.
+    """
+    if settings.rule not in OBJECT_RULES or settings.object_count < 1:
+        raise ValueError(f"object store settings are not usable: {settings}")
+    ids = None if video_ids is None else sorted(set(video_ids))
+    target = Path(store_path) if store_path else default_store_path(object_path, settings, ids)
+    fixed = {
+        "format": FORMAT,
+        "settings": vars(settings),
+        "label_map": label_map_hash(label_map),
+        "ids": None if ids is None else ids_digest(ids),
+        "frame_sizes": None if not frame_sizes else ids_digest(f"{key} {frame_sizes[key]}" for key in frame_sizes),
+    }
+    folders = [Path(object_path, folder) for folder in JSON_FOLDERS]
+    files = [fingerprint_folder(folder, ".json") if folder.is_dir() else {"count": 0} for folder in folders]
+    if not any(entry["count"] for entry in files):
+        built_with = read_fingerprint(target) or {}
+        if {key: built_with.get(key) for key in fixed} == fixed:
+            logger.info("%s: its JSON files are gone; used as it is", target)
+            return target
+        raise FileNotFoundError(f"no object files: looked for *.json in {folders[0]} and {folders[1]} (--object_path)")
+    job = _Job(Path(object_path), label_map, settings, frame_sizes or {})
+
+    def build(folder: Path) -> None:
+        _build(folder, job, ids, workers)
+        _forget_environment(target)
+
+    return build_once(target, {**fixed, "files": files}, build)
+
+
+class _Job(NamedTuple):
+    object_path: Path
+    label_map: dict[str, Any]
+    settings: ObjectSettings
+    frame_sizes: Mapping[str, tuple[int, int]]
+
+
+class _Parsed(NamedTuple):
+    values: list[tuple[bytes, bytes]]
+    report: ObjectReport
+    problem_lines: list[str]
+
+
+def _build(folder: Path, job: _Job, ids: list[str] | None, workers: int) -> None:
+    logger.info("building the object store of %s", job.object_path)
+    report = ObjectReport()
+    names = _all_ids(job.object_path) if ids is None else iter(ids)
+    chunks = (_sized(chunk, job) for chunk in chunked(names, CHUNK))
+    environment = lmdb.open(str(folder), map_size=INITIAL_MAP_SIZE, sync=False, metasync=False)
+    try:
+        with open(folder / PROBLEMS_FILE, "w", encoding="utf-8") as problems:
+            for parsed in ordered_map(_parse_chunk, chunks, workers, _start_worker, (job._replace(frame_sizes={}),)):
+                _write_values(environment, parsed.values)
+                problems.writelines(parsed.problem_lines)
+                report.merge(parsed.report)
+                _check_rect_order(report, job.settings.rect_order)
+        environment.sync(True)
+    finally:
+        environment.close()
+    (folder / "lock.mdb").unlink(missing_ok=True)  # readers open without a lock
+    meta = {"settings": vars(job.settings), "label_map": label_map_hash(job.label_map), "report": report.as_dict()}
+    atomic_write_text(folder / META_FILE, json.dumps(meta, indent=1))
+    for line in report.summary():
+        logger.info("objects: %s", line)
+
+
+def _sized(video_ids: list[str], job: _Job) -> list[tuple[str, tuple[int, int] | None]]:
+    """Pair ids with their frame sizes here, so that workers need not hold the sizes of millions of clips."""
+    return [(video_id, job.frame_sizes.get(video_id)) for video_id in video_ids]
+
+
+def _all_ids(object_path: Path) -> Iterator[str]:
+    for folder in JSON_FOLDERS:
+        place = object_path / folder
+        if not place.is_dir():
+            continue
+        with os.scandir(place) as entries:
+            for entry in entries:
+                is_first = not folder or not (object_path / entry.name).is_file()
+                if entry.name.endswith(".json") and entry.is_file() and is_first:
+                    yield entry.name[: -len(".json")]
+
+
+def _write_values(environment: lmdb.Environment, values: list[tuple[bytes, bytes]]) -> None:
+    while True:
+        try:
+            with environment.begin(write=True) as transaction:
+                for key, value in values:
+                    transaction.put(key, value)
+            return
+        except lmdb.MapFullError:
+            environment.set_mapsize(2 * environment.info()["map_size"])
+
+
+def _check_rect_order(report: ObjectReport, rect_order: str) -> None:
+    """Stop a build early when the order is wrong as a rule; single such files are reported like other broken ones."""
+    if 2 * report.rect_order_files > report.files:
+        other = other_rect_order(rect_order)
+        raise RectOrderError(
+            f"{report.rect_order_files} of {report.files} object files hold boxes that make sense as {other}, not as "
+            f"{rect_order}; for example {report.examples['rect_order_files'][0]}. Use --rect_order {other}"
+        )
+
+
+_worker: _Job | None = None
+
+
+def _start_worker(job: _Job) -> None:
+    global _worker
+    _worker = job
+
+
+def _parse_chunk(chunk: list[tuple[str, tuple[int, int] | None]]) -> _Parsed:
+    assert _worker is not None
+    total, values, lines = ObjectReport(), [], []
+    for video_id, frame_size in chunk:
+        report = ObjectReport(max_examples=total.max_examples)
+        value = _parse_clip(video_id, frame_size, _worker, report)
+        if value is not None:
+            values.append((_key(video_id), value))
+        for problem, count in report.problems().items():
+            example = report.examples[problem][0].replace("\t", " ").replace("\n", " ")
+            lines.append(f"{problem}\t{video_id}\t{count}\t{example}\n")
+        total.merge(report)
+    return _Parsed(values, total, lines)
+
+
+def _parse_clip(video_id: str, frame_size: tuple[int, int] | None, job: _Job, report: ObjectReport) -> bytes | None:
+    path = find_object_file(job.object_path, video_id)
+    if path is None:
+        report.note("missing_files", video_id)
+        return None
+    settings = job.settings
+    try:
+        loaded = load_object_file(
+            path,
+            settings.object_count,
+            job.label_map,
+            report,
+            settings.rule,
+            settings.rect_order,
+            frame_size,
+            settings.frames,
+        )
+    except ObjectFileError as error:
+        report.note(error.problem, str(path), str(error))
+        return pack_problem(f"{path.name}: {PROBLEMS[error.problem]}: {error}")
+    trajectories = trajectory_ids(loaded["conf_set"], settings.object_count, settings.rule)
+    return pack_record(ObjectRecord(loaded["objects"], loaded["obj_cls"], trajectories))
+
+
+def _key(video_id: str) -> bytes:
+    """Return the key of a clip: its id, or a digest of an id that LMDB would find too long (511 bytes)."""
+    key = os.fsencode(video_id)
+    return key if len(key) <= 511 else key[:480] + f"{stable_hash(video_id):016x}".encode()
+
+
+# LMDB must not open a file twice in one process. A forked process inherits the mapping, which is safe to read because
+# no lock table is used; a spawned one starts with an empty dictionary.
+_environments: dict[str, lmdb.Environment] = {}
+
+
+def _forget_environment(path: Path) -> None:
+    environment = _environments.pop(str(path.resolve()), None)
+    if environment is not None:
+        environment.close()
+
+
+class ObjectStore:
+    """Reads a store that `build_object_store` returned; opened on first use in each process, pickled as its path.
+
+    Attributes:
+        settings: what it was built with.
+        report: counts of the build (fields of `ObjectReport`).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).resolve()
+        try:
+            meta = json.loads((self.path / META_FILE).read_bytes())
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{self.path} is not an object store: it has no {META_FILE}") from error
+        self.settings = ObjectSettings(**meta["settings"])
+        self.report: dict[str, Any] = meta["report"]
+
+    def get(self, video_id: str) -> ObjectRecord | None:
+        """Return the objects of a clip; None when it has no file or its file was unusable (see `problem`)."""
+        found = self._read(video_id)
+        return found if isinstance(found, ObjectRecord) else None
+
+    def problem(self, video_id: str) -> str | None:
+        """Return why a clip has no objects, None when it has."""
+        found = self._read(video_id)
+        if found is None:
+            return f"{video_id}: no object file when {self.path} was built"
+        return found if isinstance(found, str) else None
+
+    def __len__(self) -> int:
+        return int(self._environment().stat()["entries"])
+
+    def _read(self, video_id: str) -> ObjectRecord | str | None:
+        with self._environment().begin() as transaction:
+            value = transaction.get(_key(video_id))
+        try:
+            return None if value is None else unpack_record(value)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path}, clip {video_id}: {error}; delete the folder to have it built again"
+            ) from error
+
+    def _environment(self) -> lmdb.Environment:
+        environment = _environments.get(str(self.path))
+        if environment is None:
+            environment = lmdb.open(str(self.path), readonly=True, lock=False, readahead=False, subdir=True)
+            _environments[str(self.path)] = environment
+        return environment

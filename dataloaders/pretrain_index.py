@@ -1,0 +1,272 @@
+"""The samples of a pre-training set: captions, their tags, and where each clip lies in the shards."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dataloaders.caption_store import CaptionArrays, CaptionWriter, PackedCaptions, iter_captions, pack_captions
+from dataloaders.files import atomic_write_text, build_once, fingerprint_file
+from dataloaders.parallel import chunked, ordered_map
+from dataloaders.tagging import TAGGERS, Tagger, make_tagger, tag_caption
+from modules.tokenizer import ClipTokenizer
+
+logger = logging.getLogger(__name__)
+
+INDEX_FILE = "path.index"
+META_FILE = "index.json"
+FORMAT = 1
+CHUNK = 2000
+MAX_EXAMPLES = 5
+
+
+class ClipPlace(NamedTuple):
+    """A row of `path.index`."""
+
+    video_id: str
+    shard_path: str
+    offset: int
+
+
+class PretrainItem(NamedTuple):
+    """One sample: a caption of L pieces (no start, no end) and the place of its clip."""
+
+    video_id: str
+    shard_path: str
+    offset: int
+    token_ids: np.ndarray  # (L,) int64
+    is_noun: np.ndarray  # (L,) bool
+    is_verb: np.ndarray  # (L,) bool
+
+
+@dataclass
+class IndexReport:
+    """What was found in the caption file and in path.index, with the first ids of everything left out."""
+
+    samples: int = 0
+    captions_without_clip: int = 0
+    clips_without_caption: int = 0
+    empty_captions: int = 0
+    repeated_caption_ids: int = 0
+    repeated_clips: int = 0
+    broken_index_lines: int = 0
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, name: str, example: str) -> None:
+        """Count one `name` (a field) and keep `example` if it is among the first."""
+        setattr(self, name, getattr(self, name) + 1)
+        shown = self.examples.setdefault(name, [])
+        if len(shown) < MAX_EXAMPLES:
+            shown.append(example)
+
+    def summary(self) -> list[str]:
+        """Return lines for a log."""
+        texts = {
+            "captions_without_clip": "captions left out: their clip is not in the shards",
+            "empty_captions": "captions left out: they are empty",
+            "clips_without_caption": "clips in the shards without a caption",
+            "repeated_caption_ids": "further captions of a clip that already has one, each a sample of its own",
+            "repeated_clips": "repeated rows in path.index left out: the first one counts",
+            "broken_index_lines": "lines of path.index that could not be read",
+        }
+        lines = [f"{self.samples} samples"]
+        for name, text in texts.items():
+            if getattr(self, name):
+                lines.append(f"{getattr(self, name)} {text} ({', '.join(self.examples[name])}, ...)")
+        return lines
+
+
+class PretrainIndex:
+    """The samples of a prepared set, by number; opening takes no time and pickling carries no captions.
+
+    Attributes:
+        tagger: name of the tagger.
+        report: counts of the preparation (fields of `IndexReport`).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        meta = json.loads((self.path / META_FILE).read_bytes())
+        self.tagger: str = meta["tagger"]
+        self.report: dict[str, Any] = meta["report"]
+        self._samples: int = meta["report"]["samples"]
+        self._shards = [resolve_shard(shard, self.path / meta["index_dir"]) for shard in meta["shards"]]
+        self._captions = CaptionArrays(self.path)
+
+    def __len__(self) -> int:
+        return self._samples
+
+    def __getitem__(self, index: int) -> PretrainItem:
+        row = range(self._samples)[index]  # IndexError beyond the end, and counting from it
+        shard, offset = self._captions.place(row)
+        return PretrainItem(self.video_id(row), self._shards[shard], offset, *self._captions.caption(row))
+
+    def video_id(self, index: int) -> str:
+        """Return the clip id of a sample."""
+        return self._captions.video_id(range(self._samples)[index])
+
+
+def prepare_pretrain_index(
+    data_path: str | Path,
+    index_dir: str | Path,
+    cache_dir: str | Path | None = None,
+    tagger: str = "hanta",
+    workers: int = 1,
+) -> Path:
+    """Return the folder to open with `PretrainIndex`, tagging the captions if nobody has yet.
+
+    Call it before the process group starts: the first process builds, the others wait, however long it takes.
+
+    Args:
+        data_path: frozen_train_labels.json, a list of {"video_id", "caption"}.
+        index_dir: folder of the shards with `path.index` (lines "video_id <tab> shard <tab> byte offset").
+        cache_dir: where to put the result; by default in `index_dir`.
+        tagger: "hanta" or "spacy".
+        workers: processes that tag.
+
+    Raises:
+        FileNotFoundError: if the captions or `path.index` are missing.
+        ValueError: if either file is not what it should be, or no caption belongs to a clip.
+    """
+    data_path, index_dir = Path(data_path), Path(index_dir)
+    index_path = index_dir / INDEX_FILE
+    for path, what in ((data_path, "captions (--data_path)"), (index_path, "index of the shards")):
+        if not path.is_file():
+            raise FileNotFoundError(f"no {what} at {path}")
+    if tagger not in TAGGERS:
+        raise ValueError(f"tagger {tagger!r} is unknown; it must be one of {', '.join(TAGGERS)}")
+    target = Path(cache_dir or index_dir) / f"{data_path.stem}.{tagger}.captions"
+    relative = os.path.relpath(index_dir.resolve(), target.resolve())
+    fingerprint = {
+        "format": FORMAT,
+        "captions": fingerprint_file(data_path),
+        "index": fingerprint_file(index_path),
+        "index_dir": relative,
+        "tagger": tagger,
+    }
+    return build_once(
+        target, fingerprint, lambda folder: _build(folder, data_path, index_path, relative, tagger, workers)
+    )
+
+
+def read_path_index(path: str | Path, report: IndexReport | None = None) -> Iterator[ClipPlace]:
+    """Yield the rows of a `path.index` file; lines that are not id, shard and offset are counted in `report`."""
+    with open(path, encoding="utf-8") as handle:
+        for number, line in enumerate(handle, start=1):
+            fields = [part.strip() for part in line.split("\t")]
+            if len(fields) == 3 and fields[0] and fields[1] and fields[2].isdecimal():
+                yield ClipPlace(fields[0], fields[1], int(fields[2]))
+            elif line.strip() and report is not None:
+                report.note("broken_index_lines", f"line {number}: {line.strip()[:60]!r}")
+
+
+def resolve_shard(shard_path: str, index_dir: str | Path) -> str:
+    """Return the full path at which a shard named in `path.index` lies now: as written, else beside the index (moved
+    data sets).
+
+    A shard found nowhere is returned as it would be beside the index, for the reader's error to name.
+    """
+    index_dir = Path(index_dir)
+    places = (Path(shard_path), index_dir / shard_path, index_dir / Path(shard_path).name)
+    for place in places if Path(shard_path).is_absolute() else places[1:]:
+        if place.is_file():
+            return os.path.abspath(place)
+    return os.path.abspath(places[1])
+
+
+def _build(folder: Path, data_path: Path, index_path: Path, relative: str, tagger: str, workers: int) -> None:
+    logger.info("tagging the captions of %s with %s", data_path, tagger)
+    report = IndexReport()
+    clips, shards = _clip_places(index_path, report)
+    has_caption = bytearray(len(clips.offsets))
+    writer = CaptionWriter(folder)
+    try:
+        chunks = chunked(_captioned_clips(data_path, clips, has_caption, report), CHUNK)
+        for rows in ordered_map(_tag_chunk, chunks, workers, _start_worker, (tagger,)):
+            _write_chunk(writer, clips, *rows, report)
+    finally:
+        writer.close()
+    report.samples = writer.rows
+    for video_id, row in clips.rows.items():
+        if not has_caption[row]:
+            report.note("clips_without_caption", video_id)
+    if not report.samples:
+        raise ValueError(f"no caption of {data_path} belongs to a clip of {index_path}: {'; '.join(report.summary())}")
+    meta = {"tagger": tagger, "index_dir": relative, "shards": shards, "report": asdict(report)}
+    atomic_write_text(folder / META_FILE, json.dumps(meta, indent=1))
+    for line in report.summary():
+        logger.info("%s: %s", data_path.name, line)
+
+
+def _write_chunk(
+    writer: CaptionWriter,
+    clips: _Clips,
+    video_ids: list[str],
+    rows: list[int],
+    packed: PackedCaptions,
+    report: IndexReport,
+) -> None:
+    for place in np.flatnonzero(packed.lengths == 0):
+        report.note("empty_captions", video_ids[place])
+    kept = np.flatnonzero(packed.lengths)
+    kept_rows = np.array(rows)[kept]
+    # An empty caption has no pieces, so dropping its length is all there is to drop.
+    packed = packed._replace(lengths=packed.lengths[kept])
+    writer.extend([video_ids[place] for place in kept], clips.shards[kept_rows], clips.offsets[kept_rows], packed)
+
+
+class _Clips(NamedTuple):
+    rows: dict[str, int]  # video id -> row of the two arrays
+    shards: np.ndarray
+    offsets: np.ndarray
+
+
+def _clip_places(path: Path, report: IndexReport) -> tuple[_Clips, list[str]]:
+    rows: dict[str, int] = {}
+    shard_numbers: dict[str, int] = {}
+    places = np.zeros((1024, 2), dtype=np.int64)
+    for place in read_path_index(path, report):
+        if place.video_id in rows:
+            report.note("repeated_clips", place.video_id)
+            continue
+        row = rows[place.video_id] = len(rows)
+        if row == len(places):
+            places = np.concatenate([places, np.zeros_like(places)])
+        places[row] = shard_numbers.setdefault(place.shard_path, len(shard_numbers)), place.offset
+    return _Clips(rows, places[: len(rows), 0], places[: len(rows), 1]), list(shard_numbers)
+
+
+def _captioned_clips(
+    data_path: Path, clips: _Clips, has_caption: bytearray, report: IndexReport
+) -> Iterator[tuple[str, int, str]]:
+    """Yield (video id, row of its clip, caption) for every caption whose clip is in the shards."""
+    for video_id, caption in iter_captions(data_path):
+        row = clips.rows.get(video_id)
+        if row is None:
+            report.note("captions_without_clip", video_id)
+            continue
+        if has_caption[row]:
+            report.note("repeated_caption_ids", video_id)
+        has_caption[row] = 1
+        yield video_id, row, caption
+
+
+_worker: tuple[ClipTokenizer, Tagger] | None = None
+
+
+def _start_worker(tagger: str) -> None:
+    global _worker
+    _worker = ClipTokenizer(), make_tagger(tagger)
+
+
+def _tag_chunk(chunk: list[tuple[str, int, str]]) -> tuple[list[str], list[int], PackedCaptions]:
+    assert _worker is not None
+    packed = pack_captions([tag_caption(caption, *_worker) for _, _, caption in chunk])
+    return [video_id for video_id, _, _ in chunk], [row for _, row, _ in chunk], packed

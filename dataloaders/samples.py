@@ -1,0 +1,160 @@
+"""The parts of a sample that every dataset shares: text, masks, clip, boxes; and how samples become a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dataloaders.frames import UNIFORM
+from dataloaders.object_store import ObjectRecord
+from dataloaders.transforms import frames_to_tensor
+from modules.batch import Batch, finish_batch
+from modules.boxes import PADDING, map_boxes_to_crop
+from modules.random_streams import numpy_generator
+from modules.tokenizer import ClipTokenizer
+
+Sample = dict[str, Any]
+IN_ORDER, REVERSED, SHUFFLED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How clips and captions become tensors.
+
+    resolution: R, side of the model's picture. max_frames: T. max_words: W. object_count: O, or 0 for a model without
+    objects. feature_framerate, slice_framepos: see dataloaders/frames.py. frame_order: 0 as is, 1 reversed, 2 shuffled
+    (boxes go with their frames). box_coordinates: "original" or "crop" pixels in the object files. mask_ratio: share of
+    tokens marked for the masked-token loss. seed: of every random choice.
+    """
+
+    resolution: int
+    max_frames: int = 12
+    max_words: int = 32
+    object_count: int = 0
+    feature_framerate: float = 1
+    slice_framepos: int = UNIFORM
+    frame_order: int = IN_ORDER
+    box_coordinates: str = "original"
+    mask_ratio: float = 0.15
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """Picked frames of one clip and the sizes that its boxes are mapped by, (width, height) in pixels."""
+
+    frames: Sequence[np.ndarray]
+    original_size: tuple[int, int] | None
+    stored_size: tuple[int, int]
+
+
+def text_part(token_ids: Sequence[int] | np.ndarray, tokenizer: ClipTokenizer, max_words: int) -> Sample:
+    """`text_ids` (W,) and `text_mask` (W,) of a caption's pieces, cut to fit between start and end token."""
+    ids, mask = tokenizer.pad_ids(token_ids, max_words)
+    return {"text_ids": torch.from_numpy(ids), "text_mask": torch.from_numpy(mask).bool()}
+
+
+def word_mask(flags: np.ndarray, max_words: int) -> torch.Tensor:
+    """Flags of a caption's pieces at their text positions: (W,) bool; the start token stands at 0."""
+    mask = np.zeros(max_words, dtype=bool)
+    kept = flags[: max_words - 2]
+    mask[1 : 1 + len(kept)] = kept
+    return torch.from_numpy(mask)
+
+
+def training_targets(length: int, settings: SampleSettings, key: int) -> Sample:
+    """Random targets of the language-modelling losses, a function of the sample's key.
+
+    Args:
+        length: tokens of the text, start and end included.
+
+    Returns:
+        `mlm_mask` (W,): each inner position with probability `mask_ratio`, at least one; the end token of an empty
+        text. `plm_start`: first predicted token, uniform in 1..length-1. `random_keys`: the key.
+    """
+    draw = numpy_generator(key, "text")
+    marked = np.zeros(settings.max_words, dtype=bool)
+    inner = length - 2
+    marked[1 : 1 + inner] = draw.random(inner) < settings.mask_ratio
+    if not marked.any():
+        marked[int(draw.integers(1, 1 + inner)) if inner else 1] = True
+    return {
+        "mlm_mask": torch.from_numpy(marked),
+        "plm_start": torch.tensor(int(draw.integers(1, length))),
+        "random_keys": torch.tensor(key),
+    }
+
+
+def clip_part(clip: ClipFrames, record: ObjectRecord | None, settings: SampleSettings, key: int, name: str) -> Sample:
+    """`video` (T, 3, R, R) uint8, `video_mask` (T,), and, for a model with objects, the boxes of the same frames.
+
+    Raises:
+        ValueError: the original size, which boxes are mapped by, is unknown; or frames and boxes differ in number.
+    """
+    order = _frame_order(len(clip.frames), settings.frame_order, key)
+    part: Sample = {
+        "video": frames_to_tensor([clip.frames[i] for i in order], settings.resolution),
+        "video_mask": torch.ones(len(order), dtype=torch.bool),
+    }
+    if settings.object_count:
+        part.update(_object_part(clip, record, settings, order, name))
+    return part
+
+
+def _frame_order(frames: int, kind: int, key: int) -> np.ndarray:
+    if kind == REVERSED:
+        return np.arange(frames)[::-1]
+    return numpy_generator(key, "frame order").permutation(frames) if kind == SHUFFLED else np.arange(frames)
+
+
+def _object_part(
+    clip: ClipFrames, record: ObjectRecord | None, settings: SampleSettings, order: np.ndarray, name: str
+) -> Sample:
+    frames, count = len(order), settings.object_count
+    if record is None:
+        boxes = np.full((frames, count, 4), PADDING, dtype=np.float32)
+        trajectory = np.zeros((frames, count), dtype=np.int64)
+        ids = np.zeros(2 * count, dtype=np.int64)
+    else:
+        if len(record.boxes) != frames:
+            raise ValueError(f"{name}: {frames} sampled frames, but objects of {len(record.boxes)} frames")
+        boxes = _crop_boxes(record.boxes, clip, settings, name)[order]
+        trajectory = np.where(boxes[..., 0] == PADDING, 0, record.classes[order])
+        ids = _present(record.trajectory_ids, trajectory)
+    return {
+        "boxes": torch.from_numpy(boxes),
+        "box_trajectory": torch.from_numpy(trajectory),
+        "trajectory_ids": torch.from_numpy(ids),
+    }
+
+
+def _crop_boxes(boxes: np.ndarray, clip: ClipFrames, settings: SampleSettings, name: str) -> np.ndarray:
+    if settings.box_coordinates == "crop":
+        side = (settings.resolution, settings.resolution)
+        return map_boxes_to_crop(boxes, side, side, settings.resolution)
+    if clip.original_size is None:
+        raise ValueError(
+            f"{name}: the shard does not say how large the video was (released shards do not), so its boxes cannot be "
+            "mapped; give the sizes with --frame_sizes FILE, or --box_coordinates crop if the boxes are in crop pixels"
+        )
+    return map_boxes_to_crop(boxes, clip.original_size, clip.stored_size, settings.resolution)
+
+
+def _present(ids: np.ndarray, trajectory: np.ndarray) -> np.ndarray:
+    """Trajectory ids that still have a box inside the crop, packed to the front."""
+    kept = [i for i in ids.tolist() if i and (trajectory == i).any()]
+    return np.array(kept + [0] * (len(ids) - len(kept)), dtype=np.int64)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack tensors, keep everything else as lists, and finish the batch (modules/batch.py)."""
+    return finish_batch(
+        {
+            name: torch.stack([s[name] for s in samples]) if torch.is_tensor(value) else [s[name] for s in samples]
+            for name, value in samples[0].items()
+        }
+    )

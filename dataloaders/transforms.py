@@ -1,0 +1,41 @@
+"""From decoded frames to the uint8 tensor that a batch carries; normalisation is the model's, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+
+def frames_to_tensor(frames: Sequence[np.ndarray], resolution: int) -> torch.Tensor:
+    """Resize the short side to R (bicubic, antialiased) and cut out the centre: CLIP's preparation of an image.
+
+    The long side becomes int(R * long / short) and the crop starts at int(round((size - R) / 2)), the geometry that
+    `modules.boxes.map_boxes_to_crop` follows.
+
+    Args:
+        frames: T images, uint8 (H, W, 3), RGB; sizes may differ.
+        resolution: R, in pixels.
+
+    Returns:
+        uint8 (T, 3, R, R), contiguous.
+    """
+    video = torch.empty(len(frames), 3, resolution, resolution, dtype=torch.uint8)
+    done: dict[int, int] = {}
+    for position, frame in enumerate(frames):
+        # A short clip repeats frames, as the same array.
+        first = done.setdefault(id(frame), position)
+        video[position] = video[first] if first != position else _prepare(frame, resolution)
+    return video
+
+
+def _prepare(frame: np.ndarray, resolution: int) -> torch.Tensor:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
+    # A view with channels last, for which torchvision has its fast uint8 kernel.
+    image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
+    image = functional.resize(image, [resolution], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return functional.center_crop(image, [resolution, resolution])

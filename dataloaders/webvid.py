@@ -1,0 +1,113 @@
+"""WebVid-like pre-training data: captioned clips in TFRecord shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from dataloaders.frames import candidate_indices, pick_positions
+from dataloaders.object_store import ObjectStore
+from dataloaders.pretrain_index import PretrainIndex, PretrainItem
+from dataloaders.samples import ClipFrames, Sample, SampleSettings, clip_part, text_part, training_targets, word_mask
+from dataloaders.tfrecord import DamagedRecord, ShardReader, StoredClip
+from modules.random_streams import sample_key
+from modules.tokenizer import ClipTokenizer
+
+MAX_BAD_CLIPS = 100
+
+
+class WebVidPretrainDataset(Dataset[Sample]):
+    """Samples of a prepared index (dataloaders/pretrain_index.py), addressed by (epoch, index).
+
+    A record that cannot be read is replaced by the next sample of the index, and its id is listed in `skipped`.
+
+    Args:
+        index: the prepared samples.
+        index_dir: folder of `path.index`.
+        settings: how samples are made.
+        objects: store of the clips' boxes; required if `settings.object_count` is not 0.
+        frame_sizes: video id -> (width, height), for released shards.
+    """
+
+    def __init__(
+        self,
+        index: PretrainIndex,
+        index_dir: str | Path,
+        settings: SampleSettings,
+        objects: ObjectStore | None = None,
+        frame_sizes: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        if settings.object_count and objects is None:
+            raise ValueError("a model with objects needs their store")
+        self.index, self.settings, self.objects = index, settings, objects
+        self.frame_sizes = frame_sizes or {}
+        self.shards = ShardReader(index_dir)
+        self.tokenizer = ClipTokenizer()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, where: tuple[int, int]) -> Sample:
+        epoch, index = where
+        key = sample_key(self.settings.seed, epoch, index)
+        skipped: list[str] = []
+        for attempt in range(min(MAX_BAD_CLIPS, len(self))):
+            item = self.index[(index + attempt) % len(self)]
+            try:
+                return {**self._sample(item, key), "index": index, "skipped": skipped}
+            except DamagedRecord as error:
+                skipped.append(str(error))
+        raise DamagedRecord(f"{len(skipped)} records in a row cannot be read, the last one: {skipped[-1]}")
+
+    def _sample(self, item: PretrainItem, key: int) -> Sample:
+        clip = self.shards.read(item.shard_path, item.offset, item.video_id)
+        positions = pick_positions(
+            len(wanted := stored_candidates(clip, self.settings.feature_framerate, item.video_id)),
+            self.settings.max_frames,
+            self.settings.slice_framepos,
+        )
+        frames = ClipFrames(
+            clip.decode(wanted[positions]),
+            self._original_size(clip, item.video_id),
+            (clip.stored_width, clip.stored_height),
+        )
+        record = self.objects.get(item.video_id) if self.objects else None
+        words = self.settings.max_words
+        text = text_part(item.token_ids, self.tokenizer, words)
+        return {
+            **clip_part(frames, record, self.settings, key, item.video_id),
+            **text,
+            **training_targets(int(text["text_mask"].sum()), self.settings, key),
+            "noun_mask": word_mask(item.is_noun, words),
+            "verb_mask": word_mask(item.is_verb, words),
+            "video_id": item.video_id,
+        }
+
+    def _original_size(self, clip: StoredClip, video_id: str) -> tuple[int, int] | None:
+        if clip.width is not None and clip.height is not None:
+            return clip.width, clip.height
+        return self.frame_sizes.get(video_id)
+
+
+def stored_candidates(clip: StoredClip, feature_framerate: float, video_id: str) -> np.ndarray:
+    """Positions among a record's frames of those that the frame rule asks for: int64 (n,).
+
+    A record keeps the frames of the rate that it was written with. Training may take that rate, or one whose frames are
+    among them. Released records do not say; theirs is one frame per second and all are taken.
+
+    Raises:
+        ValueError: the record lacks frames of this rate.
+    """
+    if clip.fps is None or clip.frame_indices is None:
+        return np.arange(clip.num_frames)
+    wanted = candidate_indices(int(clip.frame_indices[-1]) + 1, clip.fps, feature_framerate)
+    positions = np.searchsorted(clip.frame_indices, wanted)
+    if not np.array_equal(clip.frame_indices[positions], wanted):
+        raise ValueError(
+            f"{video_id}: the shard lacks frames for --feature_framerate {feature_framerate:g}; "
+            "use the rate that utils/webvid_to_tfrecord.py wrote it with, or write it again"
+        )
+    return positions

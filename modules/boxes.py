@@ -1,0 +1,116 @@
+"""Box geometry in numpy: overlap, coordinate orders, and the way from original pixels into the model's crop."""
+
+from __future__ import annotations
+
+import numpy as np
+
+PADDING = -1.0
+
+RECT_ORDERS = ("xyxy", "xxyy")
+
+
+def iou_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the intersection over union of every box of `first` with every box of `second`.
+
+    Args:
+        first: (M, 4) x1, y1, x2, y2 in any one unit.
+        second: (N, 4) in the same unit.
+
+    Returns:
+        (M, N) float64 in [0, 1]; 0 where either box has no area.
+    """
+    first = np.asarray(first, dtype=np.float64).reshape(-1, 4)
+    second = np.asarray(second, dtype=np.float64).reshape(-1, 4)
+    top_left = np.maximum(first[:, None, :2], second[None, :, :2])
+    bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    sides = np.maximum(bottom_right - top_left, 0)
+    intersection = sides[..., 0] * sides[..., 1]
+    union = box_area(first)[:, None] + box_area(second)[None, :] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def box_area(boxes: np.ndarray) -> np.ndarray:
+    """Return the areas (...,) of boxes (..., 4) given as x1, y1, x2, y2; a box turned inside out has area 0."""
+    boxes = np.asarray(boxes)
+    return np.maximum(boxes[..., 2] - boxes[..., 0], 0) * np.maximum(boxes[..., 3] - boxes[..., 1], 0)
+
+
+def to_xyxy(rects: np.ndarray, rect_order: str) -> np.ndarray:
+    """Return rects (..., 4) written in `rect_order` as x1, y1, x2, y2.
+
+    Raises:
+        ValueError: if `rect_order` is not "xyxy" or "xxyy".
+    """
+    if rect_order not in RECT_ORDERS:
+        raise ValueError(f"rect_order is {rect_order!r}; it must be one of {', '.join(RECT_ORDERS)}")
+    rects = np.asarray(rects)
+    return rects if rect_order == "xyxy" else rects[..., [0, 2, 1, 3]]
+
+
+def other_rect_order(rect_order: str) -> str:
+    """Return the coordinate order that `rect_order` is not."""
+    return "xxyy" if rect_order == "xyxy" else "xyxy"
+
+
+def is_in_other_rect_order(rects: np.ndarray, rect_order: str) -> bool:
+    """Tell whether a file's rects only make sense in the order that `rect_order` is not.
+
+    Many boxes make sense in both orders and say nothing. A box is evidence for an order when it has an area in it and
+    is turned inside out in the other one (an edge of length 0 is no evidence: detectors clip boxes at the border). The
+    file is in the other order when there is more evidence for it than for `rect_order`.
+
+    Args:
+        rects: (M, 4) as written in the file, finite, all of one file.
+        rect_order: the order that the file is said to be in.
+    """
+    rects = np.asarray(rects, dtype=np.float64).reshape(-1, 4)
+    stated, other = to_xyxy(rects, rect_order), to_xyxy(rects, other_rect_order(rect_order))
+    for_other = _has_area(other) & _is_inside_out(stated)
+    for_stated = _has_area(stated) & _is_inside_out(other)
+    return int(for_other.sum()) > int(for_stated.sum())
+
+
+def _has_area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+
+
+def _is_inside_out(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
+
+
+def resized_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
+    """Return the (width, height) that torchvision's Resize(resolution) gives an image of `size` (width, height)."""
+    width, height = size
+    if width <= 0 or height <= 0:
+        raise ValueError(f"frame size {width}x{height} has no pixels")
+    if width <= height:
+        return resolution, int(resolution * height / width)
+    return int(resolution * width / height), resolution
+
+
+def map_boxes_to_crop(
+    boxes: np.ndarray, original_size: tuple[int, int], stored_size: tuple[int, int], resolution: int
+) -> np.ndarray:
+    """Map boxes from original pixels through the frame pipeline into pixels of the model's square crop.
+
+    The way is that of the frames: original size -> size as stored (a shard may hold smaller or squashed frames) ->
+    torchvision's Resize(resolution) of the short side -> CenterCrop(resolution).
+
+    Args:
+        boxes: (..., 4) x1, y1, x2, y2 in pixels of the original frame; padding (-1) and boxes without area stay
+            padding.
+        original_size: (width, height) of the frames that the boxes were found in.
+        stored_size: (width, height) of the frames that go into Resize; equal to `original_size` for videos read
+            directly.
+        resolution: side of the crop, R.
+
+    Returns:
+        (..., 4) float32 clipped to [0, R]; all -1 where nothing of the box is inside the crop.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    width, height = resized_size(stored_size, resolution)
+    scale = np.array([width / original_size[0], height / original_size[1]] * 2)
+    left, top = int(round((width - resolution) / 2.0)), int(round((height - resolution) / 2.0))
+    mapped = np.clip(boxes * scale - np.array([left, top, left, top]), 0.0, float(resolution)).astype(np.float32)
+    is_visible = (mapped[..., 2] > mapped[..., 0]) & (mapped[..., 3] > mapped[..., 1])
+    return np.where(is_visible[..., None], mapped, np.float32(PADDING))

@@ -1,0 +1,185 @@
+"""CLIP's byte-pair tokenizer, without PyTorch, with the word that each piece belongs to.
+
+The vocabulary file is the one inside the open_clip package; only the file is read, the package (and with it PyTorch) is
+not imported, because data preparation and its worker processes use this module too.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+import importlib.util
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import ftfy
+import numpy as np
+import regex
+
+VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
+START, END = "<|startoftext|>", "<|endoftext|>"
+# CLIP reads this many merges of the file: its 49,152 symbols less 256 bytes, as many final bytes, and the two above.
+MERGES = 49152 - 256 - 2
+WORD_PATTERN = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
+CACHED_WORDS = 1 << 17
+
+
+def clean_text(text: str) -> str:
+    """Return `text` as CLIP reads it: encoding mended, HTML entities resolved twice, single spaces, lower case."""
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()
+
+
+def split_words(text: str) -> list[str]:
+    """Return a text's words in CLIP's sense: runs of letters, single digits, runs of other signs, English clitics."""
+    return WORD_PATTERN.findall(clean_text(text))
+
+
+class ClipTokenizer:
+    """Text to CLIP's token ids and back.
+
+    A literal "<|endoftext|>" in a caption is split like any other text: it must not end the caption. Otherwise the ids
+    are those of OpenAI's tokenizer (github.com/openai/CLIP, simple_tokenizer.py; MIT).
+
+    Attributes:
+        vocab_size: number of ids.
+        start_id, end_id: ids of the tokens put around every text.
+        pad_id: what fills unused places, 0. It is also the id of a "!" that is not the last of its word, so padding is
+            told by the mask, never by the id.
+    """
+
+    pad_id = 0
+
+    def __init__(self, vocabulary_path: str | Path | None = None) -> None:
+        merges = _read_merges(Path(vocabulary_path) if vocabulary_path else find_vocabulary())
+        self._byte_symbols = _byte_symbols()
+        symbols = list(self._byte_symbols.values())
+        vocabulary = [
+            *symbols,
+            *(symbol + "</w>" for symbol in symbols),
+            *("".join(pair) for pair in merges),
+            START,
+            END,
+        ]
+        self._ids = {symbol: index for index, symbol in enumerate(vocabulary)}
+        self._symbols = vocabulary
+        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._symbol_bytes = {symbol: byte for byte, symbol in self._byte_symbols.items()}
+        self._cache: dict[str, tuple[int, ...]] = {}
+        self.vocab_size = len(vocabulary)
+        self.start_id = self._ids[START]
+        self.end_id = self._ids[END]
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without start and end."""
+        return [piece for word in split_words(text) for piece in self.word_ids(word)]
+
+    def encode_words(self, text: str) -> tuple[list[int], list[int]]:
+        """Return the ids of a text and, for each, the index of its word in `split_words(text)`."""
+        ids: list[int] = []
+        word_index: list[int] = []
+        for index, word in enumerate(split_words(text)):
+            pieces = self.word_ids(word)
+            ids.extend(pieces)
+            word_index.extend([index] * len(pieces))
+        return ids, word_index
+
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        """Return the ids of one word as `split_words` gives it."""
+        cached = self._cache.get(word)
+        if cached is None:
+            if len(self._cache) >= CACHED_WORDS:
+                self._cache.clear()
+            cached = self._cache[word] = tuple(self._ids[piece] for piece in self._merge(word))
+        return cached
+
+    def to_tensor_ids(self, text: str, max_words: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (W,) int64 ids and (W,) bool mask of a text: start, at most W-2 pieces, end, padding (mask False)."""
+        return self.pad_ids(self.encode(text), max_words)
+
+    def pad_ids(self, ids: Sequence[int] | np.ndarray, max_words: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frame pieces that are already encoded; the result is as in `to_tensor_ids`.
+
+        Raises:
+            ValueError: if `max_words` leaves no room for start and end.
+        """
+        if max_words < 2:
+            raise ValueError(f"max_words is {max_words}; start and end alone need 2")
+        kept = min(len(ids), max_words - 2)
+        row = np.full(max_words, self.pad_id, dtype=np.int64)
+        row[0] = self.start_id
+        row[1 : 1 + kept] = ids[:kept]
+        row[1 + kept] = self.end_id
+        return row, np.arange(max_words) < kept + 2
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ids up to the first end token, words separated by single spaces; start tokens are skipped.
+
+        Raises:
+            ValueError: for an id outside the vocabulary.
+        """
+        symbols = []
+        for index in map(int, ids):
+            if index == self.end_id:
+                break
+            if not 0 <= index < self.vocab_size:
+                raise ValueError(f"token id {index} is outside the vocabulary of {self.vocab_size}")
+            if index != self.start_id:
+                symbols.append(self._symbols[index])
+        words = "".join(symbols).split("</w>")
+        return " ".join(self._decode_word(word) for word in words if word)
+
+    def _decode_word(self, word: str) -> str:
+        return bytes(self._symbol_bytes[symbol] for symbol in word).decode(errors="replace")
+
+    def _merge(self, word: str) -> list[str]:
+        """Apply the learned merges to a word, the earliest learned one first."""
+        parts = [self._byte_symbols[byte] for byte in word.encode()]
+        parts[-1] += "</w>"
+        while len(parts) > 1:
+            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: self._ranks.get(pair, MERGES))
+            if best not in self._ranks:
+                break
+            parts = _join_pair(parts, best)
+        return parts
+
+
+def _join_pair(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    joined, index = [], 0
+    while index < len(parts):
+        if index + 1 < len(parts) and (parts[index], parts[index + 1]) == pair:
+            joined.append(pair[0] + pair[1])
+            index += 2
+        else:
+            joined.append(parts[index])
+            index += 1
+    return joined
+
+
+def find_vocabulary() -> Path:
+    """Return the path of CLIP's vocabulary file inside the installed open_clip package, without importing the package.
+
+    Raises:
+        FileNotFoundError: if the package or its file is missing.
+    """
+    spec = importlib.util.find_spec("open_clip")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / VOCABULARY_FILE
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{VOCABULARY_FILE} not found in the package open_clip: pip install open-clip-torch")
+
+
+@lru_cache(maxsize=2)
+def _read_merges(path: Path) -> list[tuple[str, str]]:
+    lines = gzip.decompress(path.read_bytes()).decode().split("\n")[1 : MERGES + 1]
+    return [(first, second) for first, second in (line.split() for line in lines)]
+
+
+@lru_cache(maxsize=1)
+def _byte_symbols() -> dict[int, str]:
+    """Return a printable character for every byte: itself where it is printable, else one beyond the 256th."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    # The order matters: it is the order of the first 256 ids.
+    return {**{byte: chr(byte) for byte in printable}, **{byte: chr(256 + place) for place, byte in enumerate(others)}}

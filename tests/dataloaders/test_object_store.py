@@ -1,0 +1,211 @@
+"""The object store: built once, read from any process, honest about bad files."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dataloaders import object_store
+from dataloaders.label_map import load_label_map
+from dataloaders.object_store import (
+    ObjectRecord,
+    ObjectSettings,
+    ObjectStore,
+    RectOrderError,
+    build_object_store,
+    pack_record,
+    unpack_record,
+)
+
+LABELS = {"label_to_idx": {"man": 1, "dog": 2}}
+SETTINGS = ObjectSettings(object_count=2, frames=2)
+
+
+def write_clip(folder: Path, video_id: str, left: int = 10, frames: int = 2) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = [
+        {"class": "man", "rect": [left, 20, left + 40, 90], "conf": 0.5},
+        {"class": "dog", "rect": [200, 20, 220, 40], "conf": 0.9},
+    ]
+    (folder / f"{video_id}.json").write_text(json.dumps([{"objects": objects}] * frames))
+
+
+def test_records_survive_packing() -> None:
+    record = ObjectRecord(
+        np.random.default_rng(0).random((3, 4, 4), np.float32), np.arange(12).reshape(3, 4), np.arange(8)
+    )
+    unpacked = unpack_record(pack_record(record))
+    assert isinstance(unpacked, ObjectRecord)
+    for packed, expected in zip(unpacked, record, strict=True):
+        assert packed.dtype == expected.dtype
+        np.testing.assert_array_equal(packed, expected)
+    assert unpacked.boxes.flags.writeable
+    for damaged in (b"", b"no record at all", pack_record(record)[:-1]):
+        with pytest.raises(ValueError, match="record"):
+            unpack_record(damaged)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_clips_are_found_in_both_folders(tmp_path: Path, workers: int) -> None:
+    write_clip(tmp_path, "a", 10)
+    write_clip(tmp_path / "tsv_files", "a", 30)
+    write_clip(tmp_path / "tsv_files", "b", 50)
+    store = ObjectStore(build_object_store(tmp_path, LABELS, SETTINGS, workers=workers))
+    assert len(store) == 2
+    record = store.get("a")
+    assert record is not None
+    assert record.boxes[0].tolist() == [[10, 20, 50, 90], [200, 20, 220, 40]]
+    assert record.classes.tolist() == [[1, 2], [1, 2]]
+    assert record.trajectory_ids.tolist() == [2, 1, 0, 0]
+    second = store.get("b")
+    assert second is not None
+    assert second.boxes[1, 0, 0] == 50
+    assert store.problem("b") is None
+    assert store.get("c") is None
+    assert "no object file" in str(store.problem("c"))
+    assert store.settings == SETTINGS
+    assert store.report["files"] == 2
+
+
+def test_bad_files_are_stored_as_without_objects_and_listed(tmp_path: Path) -> None:
+    write_clip(tmp_path, "good")
+    write_clip(tmp_path, "cut", left=-20)
+    write_clip(tmp_path, "short", frames=1)
+    (tmp_path / "broken.json").write_text("[{")
+    path = build_object_store(tmp_path, LABELS, SETTINGS, ["good", "cut", "short", "broken", "absent"])
+    store = ObjectStore(path)
+    assert store.get("good") is not None
+    assert store.get("short") is None
+    assert "1 frames, 2 frames" in str(store.problem("short"))
+    assert "JSON" in str(store.problem("broken"))
+    counts = {name: store.report[name] for name in ("files", "broken_files", "wrong_frame_counts", "missing_files")}
+    assert counts == {"files": 3, "broken_files": 1, "wrong_frame_counts": 1, "missing_files": 1}
+    lines = [line.split("\t")[:3] for line in (path / object_store.PROBLEMS_FILE).read_text().splitlines()]
+    assert sorted(lines) == [
+        ["broken_files", "broken", "1"],
+        ["clipped_boxes", "cut", "2"],
+        ["missing_files", "absent", "1"],
+        ["wrong_frame_counts", "short", "1"],
+    ]
+
+
+def test_built_once_and_again_when_a_file_or_a_setting_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds: list[Any] = []
+    monkeypatch.setattr(object_store, "_build", _counting(object_store._build, builds))
+    write_clip(tmp_path, "a")
+    path = build_object_store(tmp_path, LABELS, SETTINGS)
+    first = ObjectStore(path)
+    assert first.get("a") is not None
+    assert build_object_store(tmp_path, LABELS, SETTINGS) == path
+    assert len(builds) == 1
+    write_clip(tmp_path, "a", left=60)
+    write_clip(tmp_path, "new")
+    build_object_store(tmp_path, LABELS, SETTINGS)
+    assert len(builds) == 2
+    rebuilt = ObjectStore(path).get("a")
+    assert rebuilt is not None
+    assert rebuilt.boxes[0, 0, 0] == 60
+    assert build_object_store(tmp_path, LABELS, ObjectSettings(2, "released", frames=2)) != path
+    build_object_store(tmp_path, {"label_to_idx": {"man": 2, "dog": 1}}, SETTINGS)
+    assert len(builds) == 4
+
+
+def _counting(function: Any, calls: list[Any]) -> Any:
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return function(*arguments)
+
+    return counted
+
+
+def test_a_store_outlives_its_json_files(tmp_path: Path) -> None:
+    write_clip(tmp_path, "a")
+    path = build_object_store(tmp_path, LABELS, SETTINGS)
+    (tmp_path / "a.json").unlink()
+    assert build_object_store(tmp_path, LABELS, SETTINGS) == path
+    assert ObjectStore(path).get("a") is not None
+    with pytest.raises(FileNotFoundError, match="tsv_files"):
+        build_object_store(tmp_path, LABELS, ObjectSettings(3, frames=2))
+
+
+def test_files_in_the_other_rect_order_stop_the_build(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        objects = [{"class": "man", "rect": [100, 140, 20, 90], "conf": 0.5}]
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"objects": objects}] * 2))
+    with pytest.raises(RectOrderError, match="--rect_order xxyy"):
+        build_object_store(tmp_path, LABELS, SETTINGS)
+    path = build_object_store(tmp_path, LABELS, ObjectSettings(2, rect_order="xxyy", frames=2))
+    record = ObjectStore(path).get("a")
+    assert record is not None
+    assert record.boxes[0, 0].tolist() == [100, 20, 140, 90]
+
+
+def test_the_map_grows_with_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "INITIAL_MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(object_store, "CHUNK", 16)
+    for number in range(300):
+        write_clip(tmp_path, f"clip{number}")
+    store = ObjectStore(build_object_store(tmp_path, LABELS, ObjectSettings(8, frames=2)))
+    assert len(store) == 300
+    assert all(store.get(f"clip{number}") is not None for number in range(300))
+
+
+def _read(store: ObjectStore, results: Any) -> None:
+    record = store.get("a")
+    results.put(None if record is None else record.boxes[0, 0].tolist())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_worker_processes_read_a_store_that_is_already_open(tmp_path: Path, method: str) -> None:
+    write_clip(tmp_path, "a")
+    store = ObjectStore(build_object_store(tmp_path, LABELS, SETTINGS))
+    assert store.get("a") is not None
+    assert pickle.loads(pickle.dumps(store)).get("a") is not None
+    context: Any = multiprocessing.get_context(method)
+    results = context.Queue()
+    processes = [context.Process(target=_read, args=(store, results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=60) for _ in processes] == [[10, 20, 50, 90]] * 2
+    for process in processes:
+        process.join()
+    assert store.get("a") is not None
+
+
+def test_frame_sizes_find_boxes_beyond_the_frame(tmp_path: Path) -> None:
+    write_clip(tmp_path, "a")
+    path = build_object_store(tmp_path, LABELS, SETTINGS, frame_sizes={"a": (210, 50)})
+    store = ObjectStore(path)
+    assert store.report["clipped_boxes"] == 4
+    record = store.get("a")
+    assert record is not None
+    assert record.boxes[0, 0].tolist() == [10, 20, 50, 50]
+
+
+def test_no_store_at_a_path_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="not an object store"):
+        ObjectStore(tmp_path)
+
+
+def test_real_object_files_make_a_store_without_problems(shared: Path, tmp_path: Path) -> None:
+    label_map = load_label_map(shared / "realdata" / "vinvl" / "label_map.json")
+    objects = shared / "realdata" / "objects" / "webvid"
+    store = ObjectStore(
+        build_object_store(objects, label_map, ObjectSettings(10, frames=12), store_path=tmp_path / "store")
+    )
+    assert sorted(os.listdir(objects)) == sorted(path.name for path in objects.glob("*.json"))
+    assert len(store) == 5
+    record = store.get("5641526")
+    assert record is not None
+    assert record.boxes.shape == (12, 10, 4)
+    horse = label_map["label_to_idx"]["horse"]
+    assert horse in record.trajectory_ids
+    assert store.report["files"] == 5
+    assert store.report["examples"] == {}

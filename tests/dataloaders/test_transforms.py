@@ -1,0 +1,47 @@
+"""Frames to tensors: the geometry and values of CLIP's own preparation."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from dataloaders.transforms import frames_to_tensor
+
+
+def smooth_image(width: int, height: int) -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize("size", [(596, 336), (204, 360), (320, 240), (64, 64), (333, 97), (455, 256)])
+@pytest.mark.parametrize("resolution", [64, 224])
+def test_equals_resize_and_centre_crop_of_pil(size: tuple[int, int], resolution: int):
+    image = smooth_image(*size)
+    video = frames_to_tensor([image], resolution)
+    resize = transforms.Resize(resolution, interpolation=transforms.InterpolationMode.BICUBIC)
+    expected = np.asarray(transforms.CenterCrop(resolution)(resize(Image.fromarray(image))), dtype=int)
+    difference = np.abs(video[0].permute(1, 2, 0).numpy() - expected)
+    assert difference.max() <= 2
+    assert difference.mean() < 0.3
+
+
+def test_frames_of_different_sizes_and_repeated_ones_keep_their_order():
+    wide, tall = smooth_image(96, 48), smooth_image(40, 80)
+    video = frames_to_tensor([wide, tall, wide, wide], 32)
+    assert video.shape == (4, 3, 32, 32)
+    assert video.dtype == torch.uint8
+    assert video.is_contiguous()
+    assert torch.equal(video[0], video[2])
+    assert torch.equal(video[0], video[3])
+    assert torch.equal(video[1], frames_to_tensor([tall], 32)[0])
+
+
+def test_wrong_kind_of_frame_is_an_error():
+    with pytest.raises(ValueError, match="uint8"):
+        frames_to_tensor([np.zeros((8, 8, 3), dtype=np.float32)], 4)
+    with pytest.raises(ValueError, match="8, 8"):
+        frames_to_tensor([np.zeros((8, 8), dtype=np.uint8)], 4)

@@ -1,0 +1,189 @@
+"""The choice of objects in both rules, and what is said about bad object files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modules.utils_object_tractor import ObjectReport, object_loader_confident, trajectory_ids
+
+LABELS = {"label_to_idx": {"man": 1, "dog": 2, "ball": 3, "tree": 4, "car": 5}}
+
+
+def thing(name: str, rect: Sequence[float], conf: float = 0.9, **more: Any) -> dict[str, Any]:
+    return {"class": name, "rect": list(rect), "conf": conf, **more}
+
+
+def load(folder: Path, *frames: list[dict[str, Any]], count: int = 3, **settings: Any) -> tuple[Any, ObjectReport]:
+    path = folder / "clip.json"
+    path.write_text(json.dumps([{"objects": frame} for frame in frames]))
+    report = ObjectReport()
+    return object_loader_confident([("clip", path)], count, LABELS, report=report, **settings).get("clip"), report
+
+
+MAN, SECOND_MAN = thing("man", [0, 0, 50, 100]), thing("man", [200, 0, 240, 100], 0.8)
+
+
+def test_second_instance_of_a_class_is_kept_when_intended_and_dropped_as_released(tmp_path: Path) -> None:
+    intended, report = load(tmp_path, [MAN, SECOND_MAN])
+    assert intended["obj_cls"].tolist() == [[1, 1, 0]]
+    assert intended["obj_cls"].dtype == np.int64
+    assert intended["objects"].dtype == np.float32
+    assert intended["objects"].tolist() == [[[0, 0, 50, 100], [200, 0, 240, 100], [-1, -1, -1, -1]]]
+    assert intended["conf_set"] == {1: pytest.approx(1.7)}
+    assert report.problems() == {}
+    released, _ = load(tmp_path, [MAN, SECOND_MAN], rule="released")
+    assert released["obj_cls"].tolist() == [[1, 0, 0]]
+
+
+def test_overlap_is_won_by_confidence_when_intended_and_by_file_order_as_released(tmp_path: Path) -> None:
+    frame = [thing("dog", [0, 0, 100, 100], 0.3), thing("man", [0, 0, 100, 90], 0.95)]
+    assert load(tmp_path, frame)[0]["obj_cls"].tolist() == [[1, 0, 0]]
+    assert load(tmp_path, frame, rule="released")[0]["obj_cls"].tolist() == [[2, 0, 0]]
+
+
+def test_the_most_confident_are_kept_and_listed_by_area(tmp_path: Path) -> None:
+    frame = [
+        thing("man", [0, 0, 10, 10], 0.9),
+        thing("dog", [100, 0, 130, 30], 0.8),
+        thing("ball", [200, 0, 220, 20], 0.7),
+        thing("tree", [300, 0, 400, 100], 0.1),
+    ]
+    for rule in ("intended", "released"):
+        assert load(tmp_path, frame, count=1, rule=rule)[0]["obj_cls"].tolist() == [[2]]
+        assert load(tmp_path, frame, count=2, rule=rule)[0]["obj_cls"].tolist() == [[4, 2]]
+
+
+def test_released_stops_at_twice_the_object_count_in_file_order(tmp_path: Path) -> None:
+    frame = [
+        thing("man", [0, 0, 10, 10], 0.1),
+        thing("dog", [50, 0, 60, 10], 0.2),
+        thing("tree", [90, 0, 190, 90], 0.9),
+    ]
+    assert load(tmp_path, frame, count=1, rule="released")[0]["obj_cls"][0, 0] != 4
+    assert load(tmp_path, frame, count=1)[0]["obj_cls"].tolist() == [[4]]
+
+
+def test_trajectories_are_cut_by_confidence_when_intended_and_by_appearance_as_released() -> None:
+    conf_set = {3: 0.2, 1: 0.9, 2: 1.5}
+    assert trajectory_ids(conf_set, 1).tolist() == [2, 1]
+    assert trajectory_ids(conf_set, 1, "released").tolist() == [3, 1]
+    assert trajectory_ids(conf_set, 2).tolist() == [2, 1, 3, 0]
+    assert trajectory_ids({}, 2).dtype == np.int64
+
+
+def test_attribute_sentence_has_two_attributes_and_one_colour(tmp_path: Path) -> None:
+    man = thing("man", [0, 0, 50, 100], attributes=["red", "blue", "young", "tall"], attr_scores=[0.9, 0.8, 0.7, 0.1])
+    clip, _ = load(tmp_path, [man, thing("dog", [100, 0, 120, 20])])
+    assert clip["attr_sentence"] == "red young man, dog"
+
+
+def test_every_bad_box_is_counted_with_its_file_and_the_rest_is_used(tmp_path: Path) -> None:
+    frame = [
+        MAN,
+        thing("dog", [10, 10, 10, 40]),
+        thing("dog", [float("nan"), 0, 10, 10]),
+        thing("dog", [-50, 0, -10, 10]),
+        thing("ball", [400, 0, 420, 20]),
+        thing("tree", [300, 200, 350, 250]),
+        thing("unicorn", [0, 0, 9, 9]),
+        {"class": "dog", "conf": 0.5},
+        thing("dog", [1, 2, 3, 4], conf=None),  # type: ignore[arg-type]
+        thing("dog", [10**400, 2, 3, 4]),
+    ]
+    clip, report = load(tmp_path, frame, frame_sizes={"clip": (320, 240)})
+    assert clip["obj_cls"].tolist() == [[1, 4, 0]]
+    assert clip["objects"][0, 1].tolist() == [300, 200, 320, 240]
+    expected = {"malformed_objects": 3, "unknown_classes": 1, "degenerate_boxes": 2, "outside_boxes": 2}
+    assert report.problems() == {**expected, "clipped_boxes": 1}
+    assert report.boxes == len(frame)
+    assert report.kept_boxes == 2
+    assert all("clip.json" in line for line in report.summary()[1:])
+
+
+def test_without_frame_size_only_negative_coordinates_are_outside(tmp_path: Path) -> None:
+    clip, report = load(tmp_path, [thing("dog", [-50, 0, -10, 10]), thing("ball", [4000, 0, 4200, 20])])
+    assert clip["obj_cls"].tolist() == [[3, 0, 0]]
+    assert report.problems() == {"outside_boxes": 1}
+
+
+def test_unusable_files_are_reported_and_left_out(tmp_path: Path) -> None:
+    contents = {"broken": "[{", "no_list": "{}", "binary": "\x00\x01", "short": json.dumps([{"objects": []}] * 3)}
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    good = json.dumps([{"objects": [MAN]}] * 2)
+    (tmp_path / "good").write_text(good)
+    report = ObjectReport()
+    names = [*contents, "absent", "good"]
+    paths = [(name, tmp_path / name) for name in names]
+    clips = object_loader_confident(paths, 2, LABELS, expected_frames=2, report=report)
+    assert list(clips) == ["good"]
+    assert report.problems() == {"missing_files": 1, "broken_files": 3, "wrong_frame_counts": 1}
+    assert "3 frames, 2 frames" in "\n".join(report.summary())
+
+
+def test_the_other_rect_order_is_named(tmp_path: Path) -> None:
+    rects = [[10, 60, 150, 200], [100, 180, 20, 90]]  # x1, x2, y1, y2
+    frame = [thing("man", rects[0]), thing("dog", rects[1])]
+    clip, report = load(tmp_path, frame)
+    assert clip is None
+    assert report.problems() == {"rect_order_files": 1}
+    assert "--rect_order xxyy" in report.summary()[1]
+    clip, report = load(tmp_path, frame, rect_order="xxyy")
+    assert clip["objects"][0, 0].tolist() == [100, 20, 180, 90]
+    assert not report.problems()
+
+
+def test_without_a_report_problems_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert object_loader_confident([("a", tmp_path / "a.json")], 2, LABELS) == {}
+    assert "a.json" in caplog.text
+
+
+def test_frames_without_objects_and_null_are_empty(tmp_path: Path) -> None:
+    path = tmp_path / "clip.json"
+    path.write_text(json.dumps([{"objects": None, "relations": None}, {"objects": []}]))
+    report = ObjectReport()
+    clip = object_loader_confident([("clip", path)], 2, LABELS, report=report)["clip"]
+    assert (clip["objects"] == -1).all()
+    assert clip["attr_sentence"] == ""
+    assert report.problems() == {"clips_without_objects": 1}
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="intended, released"):
+        object_loader_confident([], 10, LABELS, rule="best")
+    with pytest.raises(ValueError, match="at least 1"):
+        object_loader_confident([], 0, LABELS)
+
+
+def test_reports_merge() -> None:
+    first, second = ObjectReport(), ObjectReport(files=2, boxes=5)
+    for number in range(4):
+        first.note("broken_files", f"a{number}")
+        second.note("broken_files", f"b{number}")
+    first.merge(second)
+    assert first.broken_files == 8
+    assert first.examples["broken_files"] == ["a0", "a1", "a2", "a3", "b0"]
+    assert first.summary()[1].endswith("and 3 more")
+    assert ObjectReport(**json.loads(json.dumps(first.as_dict()))) == first
+
+
+def test_the_real_object_files_load_without_a_problem(shared: Path) -> None:
+    objects = shared / "realdata" / "objects"
+    label_map = json.loads((shared / "realdata" / "vinvl" / "label_map.json").read_text())
+    sizes = {
+        key: (value["width"], value["height"])
+        for key, value in json.loads((objects / "frames.json").read_text()).items()
+    }
+    paths = [(path.stem, path) for folder in ("webvid", "msrvtt") for path in sorted((objects / folder).glob("*.json"))]
+    report = ObjectReport()
+    clips = object_loader_confident(paths, 10, label_map, frame_sizes=sizes, expected_frames=12, report=report)
+    assert len(clips) == 10
+    assert report.problems() == {}
+    assert report.boxes == 378
+    assert all((clip["obj_cls"] > 0).any() for clip in clips.values())

@@ -1,0 +1,69 @@
+"""Build a data set's object store before the first run (which would otherwise do it) and print what was found."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
+
+from dataloaders.id_lists import read_frame_sizes, read_ids
+from dataloaders.label_map import load_label_map
+from dataloaders.object_store import PROBLEMS_FILE, ObjectSettings, ObjectStore, build_object_store
+from modules.boxes import RECT_ORDERS
+from modules.utils_object_tractor import OBJECT_RULES, ObjectReport
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the command's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--object_path", type=Path, required=True, help="folder of {video_id}.json, or with a folder tsv_files of them")
+    add("--labelmap_path", type=Path, required=True, help="label map with 'label_to_idx'")
+    add("--object_count", type=int, default=10, help="boxes per frame")
+    add("--max_frames", type=int, default=12, help="frames that every file must have; 0 accepts any number")
+    add("--object_rule", choices=OBJECT_RULES, default="intended", help="which objects of a frame are kept")
+    add("--rect_order", choices=RECT_ORDERS, default="xyxy", help="order of the four numbers of a rect")
+    add("--ids", type=Path, help="csv, json, jsonl or text file of video ids (default: every file there is)")
+    add("--frame_sizes", type=Path, help="json or csv of video sizes, to find boxes beyond the frame")
+    add(
+        "--store_path",
+        type=Path,
+        help="folder of the store (default: inside --object_path, as the training tasks look for it)",
+    )
+    add("--workers", type=int, default=1, help="processes that read the files")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    args = parse_arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    settings = ObjectSettings(args.object_count, args.object_rule, args.rect_order, args.max_frames or None)
+    try:
+        path = build_object_store(
+            args.object_path,
+            load_label_map(args.labelmap_path),
+            settings,
+            read_ids(args.ids) if args.ids else None,
+            args.store_path,
+            read_frame_sizes(args.frame_sizes) if args.frame_sizes else None,
+            args.workers,
+        )
+        store = ObjectStore(path)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{path}: {len(store)} clips")
+    report = ObjectReport(**store.report)
+    for line in report.summary():
+        print(line)
+    if report.problems():
+        print(f"one line per file and problem: {path / PROBLEMS_FILE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

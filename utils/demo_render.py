@@ -1,0 +1,203 @@
+"""Pictures of the demo world: backgrounds, shapes, occlusion, and the true boxes that follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.demo_motion import Track, place
+from utils.demo_world import COLORS, Scene
+
+SUBPIXEL_BITS = 4
+BAR_SHARE = 0.2  # of the clips have a bar in front of everything
+
+
+@dataclass
+class Rendering:
+    """A rendered clip.
+
+    Attributes:
+        frames: uint8 (F, H, W, 3), RGB.
+        boxes: float32 (F, N, 4), x1, y1, x2, y2 in pixels of what can be seen of each thing; nan where nothing can.
+        visible: float32 (F, N), the share of each thing's area that can be seen.
+        bar: x1, y1, x2, y2 of the bar in front, or None.
+    """
+
+    frames: np.ndarray
+    boxes: np.ndarray
+    visible: np.ndarray
+    bar: tuple[int, int, int, int] | None
+
+
+def render(scene: Scene, rng: np.random.Generator, size: int, seconds: float, fps: float) -> Rendering:
+    """Draw a scene as a landscape clip of 4:3 whose short side has `size` pixels."""
+    width, height = _even(size * 4 / 3), _even(size)
+    times = np.arange(max(1, round(seconds * fps))) / fps
+    tracks = place(scene, times, seconds, rng)
+    background = _background(rng, width, height)
+    bar = _bar(rng, width, height)
+    front_to_back = rng.permutation(len(scene))
+    frames = np.empty((len(times), height, width, 3), np.uint8)
+    boxes = np.full((len(times), len(scene), 4), np.nan, np.float32)
+    visible = np.zeros((len(times), len(scene)), np.float32)
+    for moment in range(len(times)):
+        masks = [_mask(thing.shape, track, moment, width, height) for thing, track in zip(scene, tracks, strict=True)]
+        canvas = background.copy()
+        for index in front_to_back[::-1]:
+            _paint(canvas, masks[index], COLORS[scene[index].color], scene[index].shape, tracks[index], moment)
+        if bar is not None:
+            cv2.rectangle(canvas, bar[:2], (bar[2] - 1, bar[3] - 1), (112, 104, 96), -1)
+        frames[moment] = canvas
+        _measure(masks, front_to_back, bar, boxes[moment], visible[moment])
+    return Rendering(frames, boxes, visible, bar)
+
+
+def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
+    """Write frames, uint8 (F, H, W, 3) RGB, as MPEG-4 in the container that the suffix names (.mp4 or .avi).
+
+    Raises:
+        OSError: OpenCV cannot write the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    code = cv2.VideoWriter.fourcc(*("XVID" if path.suffix == ".avi" else "mp4v"))
+    writer = cv2.VideoWriter(str(path), code, fps, (frames.shape[2], frames.shape[1]))
+    if not writer.isOpened():
+        raise OSError(f"{path}: OpenCV cannot write this video (no MPEG-4 encoder, or the folder is not writable)")
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
+def _even(length: float) -> int:
+    return 2 * round(length / 2)  # MPEG-4 halves the colour planes
+
+
+def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """A muted colour with a faint texture: a gradient, stripes, a chequerboard or clouds. uint8 (H, W, 3)."""
+    base = rng.uniform(88, 150) + rng.uniform(-14, 14, 3)
+    x, y = np.meshgrid(np.arange(width) / height, np.arange(height) / height)
+    angle, scale = rng.uniform(0, np.pi), rng.uniform(5, 12)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    across = y * np.cos(angle) - x * np.sin(angle)
+    kind = rng.integers(4)
+    if kind == 0:
+        texture = 2 * (along - along.min()) / np.ptp(along) - 1
+    elif kind == 1:
+        texture = np.sign(np.sin(2 * np.pi * along * scale / 2))
+    elif kind == 2:
+        texture = np.sign(np.sin(np.pi * along * scale) * np.sin(np.pi * across * scale))
+    else:
+        coarse = rng.uniform(-1, 1, (6, 8)).astype(np.float32)
+        texture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    picture = base + rng.uniform(4, 9) * texture[..., None] + rng.normal(0, 2, (height, width, 1))
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _bar(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """A bar over the whole height or width of the central square, thinner than any thing that is not far away."""
+    has_bar, upright, place_along, thickness = rng.uniform(0, 1, 4)
+    if has_bar >= BAR_SHARE:
+        return None
+    thick = round(height * (0.06 + 0.04 * thickness))
+    start = round(height * (0.25 + 0.45 * place_along))
+    left = (width - height) // 2
+    if upright < 0.5:
+        return left + start, 0, left + start + thick, height
+    return 0, start, width, start + thick
+
+
+def _mask(shape: str, track: Track, moment: int, width: int, height: int) -> np.ndarray:
+    """Coverage of one thing, uint8 (H, W), 0 to 255."""
+    mask = np.zeros((height, width), np.uint8)
+    if track.shown[moment]:
+        _fill(mask, OUTLINES[shape], track, moment)
+    return mask
+
+
+def _fill(mask: np.ndarray, outlines: list[np.ndarray], track: Track, moment: int) -> None:
+    """Fill polygons given in units of the radius; two outlines leave the inner one open."""
+    height, width = mask.shape
+    radius, angle = track.radius[moment] * height, track.angle[moment]
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    centre = _pixel(track.x[moment], track.y[moment], width, height)
+    points = [np.rint((outline @ turn * radius + centre) * 2**SUBPIXEL_BITS).astype(np.int32) for outline in outlines]
+    cv2.fillPoly(mask, points, 255, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _pixel(x: float, y: float, width: int, height: int) -> np.ndarray:
+    return np.array([(width - height) / 2 + x * height, y * height]) - 0.5
+
+
+def _paint(
+    canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], shape: str, track: Track, moment: int
+) -> None:
+    """Blend a thing into the canvas, with the off-centre mark that shows its rotation and, if it hangs, its string."""
+    if not mask.any():
+        return
+    height, width = mask.shape
+    if track.anchor is not None:
+        start = np.rint(_pixel(*track.anchor, width, height)).astype(int)
+        end = np.rint(_pixel(track.x[moment], track.y[moment], width, height)).astype(int)
+        cv2.line(canvas, start.tolist(), end.tolist(), (60, 60, 60), max(1, round(height / 64)), cv2.LINE_AA)
+    mark = np.zeros_like(mask)
+    _fill(mark, [RING_MARK if shape == "ring" else MARK], track, moment)
+    mark_color = (235, 235, 235) if max(color) < 128 else (40, 40, 40)
+    for layer, paint in ((mask, color), (cv2.min(mark, mask), mark_color)):
+        share = layer[..., None].astype(np.float32) / 255
+        canvas[:] = np.rint(canvas * (1 - share) + np.asarray(paint, np.float32) * share).astype(np.uint8)
+
+
+def _measure(
+    masks: list[np.ndarray],
+    front_to_back: np.ndarray,
+    bar: tuple[int, int, int, int] | None,
+    boxes: np.ndarray,
+    visible: np.ndarray,
+) -> None:
+    """Fill in one frame's boxes (N, 4) and visible shares (N,)."""
+    hidden = np.zeros(masks[0].shape, bool)
+    if bar is not None:
+        hidden[bar[1] : bar[3], bar[0] : bar[2]] = True
+    for index in front_to_back:
+        whole = masks[index] >= 128
+        seen = whole & ~hidden
+        if seen.any():
+            rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+            boxes[index] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+            visible[index] = seen.sum() / whole.sum()
+        hidden |= whole
+
+
+def _ring(count: int, radius: float, start: float = -np.pi / 2) -> np.ndarray:
+    """`count` points on a circle, (count, 2), the first straight up."""
+    angles = start + 2 * np.pi * np.arange(count) / count
+    return radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def _star() -> np.ndarray:
+    points = _ring(10, 1.12)
+    points[1::2] *= 0.45
+    return points
+
+
+def _cross() -> np.ndarray:
+    arm, half = 1.0, 0.34
+    corner = np.array([[-half, -arm], [half, -arm], [half, -half]])
+    quarter = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    return np.concatenate([corner @ np.linalg.matrix_power(quarter, k) for k in range(4)])
+
+
+# Outlines in units of the radius, of about the same area; circles are polygons so that all are drawn alike.
+OUTLINES: dict[str, list[np.ndarray]] = {
+    "circle": [_ring(40, 0.95)],
+    "square": [_ring(4, 1.16, np.pi / 4)],
+    "triangle": [_ring(3, 1.2)],
+    "star": [_star()],
+    "cross": [_cross()],
+    "ring": [_ring(40, 1.0), _ring(40, 0.55)],
+}
+MARK = np.array([[-0.17, -0.62], [0.17, -0.62], [0.17, 0.02], [-0.17, 0.02]])
+RING_MARK = np.array([[-0.24, -1.02], [0.24, -1.02], [0.24, -0.5], [-0.24, -0.5]])

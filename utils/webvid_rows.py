@@ -1,0 +1,75 @@
+"""Rows of a WebVid csv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Row:
+    """One csv row.
+
+    Attributes:
+        shard: number of the shard that it belongs to.
+        fault: why the row cannot be used, if so.
+        saved_at: offset of its record in what an earlier run left of the shard, if it is there.
+    """
+
+    shard: int
+    video_id: str
+    caption: str
+    page_dir: str
+    fault: str | None
+    saved_at: int | None = None
+
+
+class BadCsv(Exception):
+    """The csv cannot be read as WebVid's."""
+
+
+def _records(path: Path) -> Iterator[dict[str, str | None]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        absent = {"videoid", "name"} - set(reader.fieldnames or ())
+        if absent:
+            raise BadCsv(f"{path}: no column {', '.join(sorted(absent))}; WebVid's csv has videoid, name, page_dir")
+        yield from reader
+
+
+def survey_csv(path: Path) -> tuple[int, set[int]]:
+    """Read a csv once: number of rows, and the hashes (of this process) of the ids that occur more than once.
+
+    Only hashes are held, so that millions of rows fit in little memory.
+    """
+    try:
+        hashes = np.fromiter((hash(_id(record)) for record in _records(path)), dtype=np.int64)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadCsv(f"{path}: not a csv in UTF-8: {error}") from error
+    values, counts = np.unique(hashes, return_counts=True)
+    return len(hashes), set(values[counts > 1].tolist())
+
+
+def read_rows(path: Path, clips_per_shard: int, repeated: set[int]) -> Iterator[Row]:
+    """Yield the rows of a csv with the shard each belongs to; of rows with one id, the first is used."""
+    seen: set[str] = set()
+    for position, record in enumerate(_records(path)):
+        video_id, caption = _id(record), (record.get("name") or "").strip()
+        fault = None
+        if not video_id or any(not character.isprintable() or character == "/" for character in video_id):
+            fault = f"row {position + 1} of the csv has no usable video id: {video_id!r}"
+        elif video_id in seen:
+            fault = f"row {position + 1} of the csv repeats this id; its first row is used"
+        elif not caption:
+            fault = "empty caption"
+        if hash(video_id) in repeated:
+            seen.add(video_id)
+        yield Row(position // clips_per_shard, video_id, caption, (record.get("page_dir") or "").strip(), fault)
+
+
+def _id(record: dict[str, str | None]) -> str:
+    return (record["videoid"] or "").strip()
