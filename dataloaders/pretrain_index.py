@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 from dataloaders.caption_store import CaptionArrays, CaptionWriter, PackedCaptions, iter_captions, pack_captions
 from dataloaders.files import atomic_write_text, build_once, fingerprint_file
 from dataloaders.parallel import chunked, ordered_map
-from dataloaders.tagging import TAGGERS, Tagger, make_tagger, tag_caption
+from dataloaders.tagging import TAGGERS, TaggedCaption, make_tagger, tag_caption
 from modules.tokenizer import ClipTokenizer
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ META_FILE = "index.json"
 FORMAT = 1
 CHUNK = 2000
 MAX_EXAMPLES = 5
+CACHED_CAPTIONS = 1 << 14  # stock footage repeats its captions: those of a series of clips are tagged once
 
 
 class ClipPlace(NamedTuple):
@@ -258,15 +260,21 @@ def _captioned_clips(
         yield video_id, row, caption
 
 
-_worker: tuple[ClipTokenizer, Tagger] | None = None
+_tag: Callable[[str], TaggedCaption] | None = None
 
 
-def _start_worker(tagger: str) -> None:
-    global _worker
-    _worker = ClipTokenizer(), make_tagger(tagger)
+def _start_worker(tagger_name: str) -> None:
+    global _tag
+    tokenizer, tagger = ClipTokenizer(), make_tagger(tagger_name)
+
+    @lru_cache(CACHED_CAPTIONS)
+    def tag(caption: str) -> TaggedCaption:
+        return tag_caption(caption, tokenizer, tagger)
+
+    _tag = tag
 
 
 def _tag_chunk(chunk: list[tuple[str, int, str]]) -> tuple[list[str], list[int], PackedCaptions]:
-    assert _worker is not None
-    packed = pack_captions([tag_caption(caption, *_worker) for _, _, caption in chunk])
+    assert _tag is not None
+    packed = pack_captions([_tag(caption) for _, _, caption in chunk])
     return [video_id for video_id, _, _ in chunk], [row for _, row, _ in chunk], packed

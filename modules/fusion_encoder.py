@@ -145,7 +145,7 @@ class FusionEncoder(nn.Module):
             (B, L - 1, E).
         """
         batch, length, width = text.shape
-        positions = self.positional_embedding[self.text_start :][:length].to(text.dtype)
+        positions = self.positional_embedding[self.text_start :][:length]
         content = text[:, :-1] + positions[:-1]
         blanks = positions[1:].expand(batch, -1, -1)
         sequence = torch.cat([context.tokens, content, blanks], dim=1)

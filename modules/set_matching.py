@@ -44,7 +44,7 @@ class PendingScores:
 
 @torch.no_grad()
 def word_scores(tokens: Tensor, text: Tensor, is_word: Tensor) -> Tensor:
-    """Softmax over a sample's words of token · word (raw dot products).
+    """Softmax over a sample's words of token · word (raw dot products), in fp32 whatever the autocast type.
 
     Args:
         tokens: (B, R, E) trajectories or actions.
@@ -54,7 +54,8 @@ def word_scores(tokens: Tensor, text: Tensor, is_word: Tensor) -> Tensor:
     Returns:
         (B, R, L) fp32, 0 where there is no word.
     """
-    scores = tokens.float() @ text.float().transpose(1, 2)
+    with torch.autocast(tokens.device.type, enabled=False):
+        scores = tokens.float() @ text.float().transpose(1, 2)
     return scores.masked_fill(~is_word[:, None], float("-inf")).softmax(-1)
 
 

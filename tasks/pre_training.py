@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
+from dataloaders.files import atomic_write_text
 from modules.pretrain import PretrainModel
+from utils.argument_groups import flag
 from utils.arguments import Arguments, contrastive_schedule, parse_arguments
 from utils.checkpoint import CheckpointError
 from utils.data_setup import (
     evaluation_loader,
+    losses_loader,
     prepare_pretraining,
     pretraining_dataset,
     train_loader,
     validation_dataset,
 )
 from utils.distributed import Runtime, find_runtime
+from utils.pretrain_eval import evaluate_losses
 from utils.retrieval_eval import BadVideos, zero_shot_retrieval
 from utils.run_log import RunLog
 from utils.trainer import NonFiniteLoss, Trainer
 from utils.weights import setup_model
 
 USER_ERRORS = (CheckpointError, BadVideos, NonFiniteLoss, FileNotFoundError, ValueError)
+
+
+@dataclass
+class PretrainArguments(Arguments):
+    """Flags of pre-training alone."""
+
+    eval_samples: int = flag(1000, "with --do_eval: training samples whose losses are computed", minimum=1)
 
 
 def loss_weights(args: Arguments, model: PretrainModel) -> Callable[[int], dict[str, float]]:
@@ -45,50 +57,68 @@ def loss_weights(args: Arguments, model: PretrainModel) -> Callable[[int], dict[
     return weights
 
 
-def run(args: Arguments, runtime: Runtime, log: RunLog) -> dict[str, Any]:
-    """Train, evaluate or both; returns the last evaluation."""
-    log.notes(args.notes)
-    model = setup_model(PretrainModel, args, log.info)
-    model.set_grad_checkpoint(args.grad_checkpoint)
-    data = prepare_pretraining(args, model.config, log.info)
-    validation = validation_dataset(args, model.config, data, log.info)
-    log.write_config(arguments=args.resolved(), model=asdict(model.config), behaviour=asdict(model.behaviour))
-    with runtime.process_group():
+class Pretraining:
+    """One run: model and data are prepared on construction, before the process group starts."""
 
-        def evaluate(step: int) -> dict[str, Any] | None:
-            if validation is None:
-                return None
-            model.eval()
-            result = zero_shot_retrieval(
-                model, evaluation_loader(args, validation, runtime), runtime, args.on_bad_video
-            )
-            shown = {name: round(value, 2) for name, value in result.items() if isinstance(value, float)}
-            log.info(f"zero-shot retrieval after step {step}: {shown}")
-            return result
+    def __init__(self, args: PretrainArguments, runtime: Runtime, log: RunLog) -> None:
+        self.args, self.runtime, self.log = args, runtime, log
+        self.model = setup_model(PretrainModel, args, log.info)
+        self.model.set_grad_checkpoint(args.grad_checkpoint)
+        data = prepare_pretraining(args, self.model.config, log.info)
+        self.dataset = pretraining_dataset(args, self.model.config, data, log.info)
+        self.validation = validation_dataset(args, self.model.config, data, log.info)
+        log.write_config(
+            arguments=args.resolved(), model=asdict(self.model.config), behaviour=asdict(self.model.behaviour)
+        )
 
-        if not args.do_train:
-            return evaluate(0) or {}
-        dataset = pretraining_dataset(args, model.config, data, log.info)
-        make_loader, steps = train_loader(args, dataset, runtime)
-        if args.micro_batch_size * runtime.world_size == 1:
-            log.warning("one clip in the global batch: video-text matching has no negatives and is left out")
-        results: dict[str, Any] = {}
+    def train(self) -> None:
+        args, model = self.args, self.model
+        make_loader, steps = train_loader(args, self.dataset, self.runtime)
+        if args.micro_batch_size * self.runtime.world_size == 1:
+            self.log.warning("one clip in the global batch: video-text matching has no negatives and is left out")
+        weights = loss_weights(args, model)
+        validate = self.validate if self.validation is not None else None
+        Trainer(model, self.runtime, args, make_loader, steps, weights, self.log, validate).fit()
 
-        def evaluate_and_keep(step: int) -> dict[str, Any] | None:
-            results.update(evaluate(step) or {})
-            return results or None
+    def validate(self, step: int) -> dict[str, Any]:
+        """Zero-shot retrieval on the validation clips."""
+        assert self.validation is not None
+        batches = evaluation_loader(self.args, self.validation, self.runtime)
+        self.model.eval()
+        result = zero_shot_retrieval(self.model, batches, self.runtime, self.args.on_bad_video)
+        self._show(f"zero-shot retrieval after step {step}", result)
+        return result
 
-        trainer = Trainer(model, runtime, args, make_loader, steps, loss_weights(args, model), log, evaluate_and_keep)
-        trainer.fit()
-        return results
+    def evaluate(self) -> None:
+        """What --do_eval asks for: retrieval, and the losses of the first training samples in evaluation mode."""
+        self.model.to(self.runtime.device)
+        batches = losses_loader(self.args, self.dataset, self.args.eval_samples, self.runtime)
+        result = evaluate_losses(self.model, batches, self.runtime)
+        self._show(f"losses in evaluation mode over {result['clips']} training clips", result)
+        metrics: dict[str, Any] = {"losses": result}
+        if self.validation is not None:
+            metrics["zero_shot"] = self.validate(0)
+        if self.runtime.is_main:
+            text = json.dumps(metrics, indent=2) + "\n"
+            atomic_write_text(Path(self.args.output_dir) / "metrics.json", text)
+
+    def _show(self, title: str, result: dict[str, Any]) -> None:
+        shown = " ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, float))
+        self.log.info(f"{title}: {shown}")
 
 
 def main(argv: list[str] | None = None) -> int:
-    args: Arguments = parse_arguments(argv, description=__doc__)
+    args = parse_arguments(argv, kind=PretrainArguments, description=__doc__)
     runtime = find_runtime(args.local_rank, args.device)
     log = RunLog(args.output_dir, runtime, args.tensorboard)
     try:
-        run(args, runtime, log)
+        log.notes(args.notes)
+        pretraining = Pretraining(args, runtime, log)
+        with runtime.process_group():
+            if args.do_train:
+                pretraining.train()
+            if args.do_eval:
+                pretraining.evaluate()
     except USER_ERRORS as error:
         log.error(str(error))
         return 1

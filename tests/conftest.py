@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.world import World, make_world
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -14,3 +16,9 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder.name}/ beside the repository: real files are not there")
     return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A small demo world with shards and a tiny CLIP; tests add to it but change nothing."""
+    return make_world(tmp_path_factory.mktemp("world"))

@@ -123,8 +123,9 @@ class TrainSettings:
     )
     seed: int = flag(42, "seed of all random choices", minimum=0)
     n_display: int = flag(100, "updates between two log lines", minimum=1)
-    save_every: int = flag(1000, "updates between two checkpoints, besides the end of each epoch", minimum=1)
-    eval_every: int = flag(500, "updates between two evaluations, besides the end of each epoch", minimum=1)
+    save_every: int = flag(1000, "updates between two checkpoints, besides ends of epochs", minimum=1)
+    eval_every: int = flag(500, "updates between two evaluations, besides ends of epochs", minimum=1)
+    every_epochs: int = flag(1, "epochs between two ends of epoch at which is saved and evaluated", minimum=1)
     keep_checkpoints: int | None = flag(None, "newest files kept in ckpt/; default: all", minimum=1)
     tensorboard: bool = flag(False, "write TensorBoard files too")
 

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from utils.argument_groups import (
     UNSUPPORTED,
@@ -69,13 +69,33 @@ class Arguments(DataSettings, ModelSettings, ObjectSettings, TrainSettings, RunS
 A = TypeVar("A", bound=Arguments)
 
 
+@overload
 def parse_arguments(
     argv: Sequence[str] | None = None,
-    kind: type[A] = Arguments,  # type: ignore[assignment]
+    *,
     defaults: Mapping[str, Any] | None = None,
     description: str | None = None,
     without_effect: Mapping[str, bool] | None = None,
-) -> A:
+) -> Arguments: ...
+
+
+@overload
+def parse_arguments(
+    argv: Sequence[str] | None,
+    kind: type[A],
+    defaults: Mapping[str, Any] | None = None,
+    description: str | None = None,
+    without_effect: Mapping[str, bool] | None = None,
+) -> A: ...
+
+
+def parse_arguments(
+    argv: Sequence[str] | None = None,
+    kind: type[Arguments] = Arguments,
+    defaults: Mapping[str, Any] | None = None,
+    description: str | None = None,
+    without_effect: Mapping[str, bool] | None = None,
+) -> Arguments:
     """Parse a command line; exits with status 2 and a message on any mistake, like argparse.
 
     Args:

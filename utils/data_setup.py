@@ -21,6 +21,7 @@ from dataloaders.webvid import WebVidPretrainDataset
 from modules.config import ModelConfig
 from utils.arguments import Arguments
 from utils.distributed import Runtime
+from utils.pretrain_eval import collate_whole_captions
 from utils.retrieval_eval import BadVideos
 from utils.sampler import EvaluationSampler, GlobalBatchSampler
 
@@ -178,6 +179,19 @@ def train_loader(args: Arguments, dataset: Dataset, runtime: Runtime) -> tuple[C
         return loader
 
     return make_loader, sampler.batches_per_epoch // args.gradient_accumulation_steps
+
+
+def losses_loader(args: Arguments, dataset: Dataset, samples: int, runtime: Runtime) -> DataLoader:
+    """The first `samples` of the training data in order, whole captions, the same number of batches on all ranks."""
+    length = min(samples, len(dataset))  # type: ignore[arg-type]
+    batch_size = min(args.batch_size, length // runtime.world_size)
+    if not batch_size:
+        raise ValueError(f"{length} samples are too few for {runtime.world_size} processes")
+    sampler = GlobalBatchSampler(
+        length, batch_size, rank=runtime.rank, world_size=runtime.world_size, seed=args.seed, epoch=0, shuffle=False
+    )
+    workers = args.num_thread_reader
+    return DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate_whole_captions)
 
 
 def evaluation_loader(args: Arguments, dataset: Dataset, runtime: Runtime) -> DataLoader:

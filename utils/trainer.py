@@ -212,7 +212,8 @@ class Trainer:
             self.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
 
     def _after_step(self, end: int) -> None:
-        settings, is_end = self.settings, self.step == end
+        settings, epoch = self.settings, self.step // self.steps_per_epoch
+        is_end = self.step == self.total_steps or (self.step == end and epoch % settings.every_epochs == 0)
         shows = self.step % settings.n_display == 0 or self.step == self.total_steps
         saves = self.step % settings.save_every == 0 or is_end
         evaluates = self.evaluate is not None and (self.step % settings.eval_every == 0 or is_end)

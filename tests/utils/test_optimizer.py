@@ -59,7 +59,7 @@ def test_parameters_without_gradient_keep_value_and_state():
 
 
 def test_update_in_chunks_equals_update_at_once(monkeypatch):
-    def run() -> list[torch.Tensor]:
+    def run() -> list[nn.Parameter]:
         torch.manual_seed(0)
         params = [nn.Parameter(torch.randn(size)) for size in (5, 7, 3, 11)]
         optimizer = BertAdam(params, lr=0.1, schedule="warmup_constant", warmup=0.0, t_total=10)
@@ -109,9 +109,9 @@ class Named(nn.Module):
             module: nn.Module = self
             *path, leaf = name.split(".")
             for part in path:
-                if part not in module._modules:
+                if not hasattr(module, part):
                     module.add_module(part, nn.Module())
-                module = module._modules[part]
+                module = module.get_submodule(part)
             module.register_parameter(leaf, nn.Parameter(torch.zeros(shape)))
 
 

@@ -37,15 +37,17 @@ def assert_same_state(first: dict, second: dict) -> None:
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_killed_run_ends_like_an_undisturbed_one(tmp_path, parts):
-    """SIGKILL at two random forward passes, with loader workers and dropout from torch's own generator."""
+    """SIGKILL at random forward passes, with a loader worker and dropout from torch's own generator."""
     options = ["--workers", "1", "--dropout", "0.5", "--settings", json.dumps({"gradient_accumulation_steps": parts})]
     assert run_processes(str(tmp_path / "whole"), *options)[0] == [0]
-    kills = [random.randint(4 * parts + 1, 12 * parts), random.randint(1, 4 * parts)]
-    for forward in kills:
+    was_killed = False
+    kills = [random.randint(4 * parts + 1, 12 * parts), *(random.randint(1, 4 * parts) for _ in range(3))]
+    for forward in kills:  # passes are counted anew after each start; a run that gets to its end first exits with 0
         codes, output = run_processes(str(tmp_path / "killed"), *options, "--kill_at", str(forward))
-        assert codes == [-signal.SIGKILL], (kills, output)
+        assert codes[0] in (-signal.SIGKILL, 0), (kills, output)
+        was_killed = was_killed or codes[0] != 0
     codes, output = run_processes(str(tmp_path / "killed"), *options)
-    assert codes == [0] and "resumed" in output[0], (kills, output)
+    assert was_killed and codes == [0] and "resumed" in output[0], (kills, output)
     assert_same_state(load(tmp_path / "whole" / "restore.bin"), load(tmp_path / "killed" / "restore.bin"))
     assert numbers(tmp_path / "whole") == numbers(tmp_path / "killed"), kills
 

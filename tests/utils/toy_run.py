@@ -213,6 +213,8 @@ def run_processes(*argv: str, processes: int = 1) -> tuple[list[int], list[str]]
 
 def _as_rank(argv: list[str], environment: dict[str, str], log: str) -> None:
     os.environ.update(environment)
+    # Loader workers are forked from this process as in a real run, and end with it; a fork server would outlive it.
+    multiprocessing.set_start_method("fork", force=True)
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

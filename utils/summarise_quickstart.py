@@ -1,0 +1,79 @@
+"""Table and summary.json of a quickstart folder: `python utils/summarise_quickstart.py output/quickstart`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
+
+from dataloaders.files import atomic_write_text
+from utils.run_log import read_metrics
+
+RUNS = ("pretrain", "pretrain_without_objects")
+LOSSES = ("vtm", "mlm", "plm", "object_noun", "action_verb", "contrastive")
+METRICS = ("t2v_R1", "t2v_R5", "t2v_R10", "t2v_MedianR", "v2t_R1", "v2t_R5", "v2t_R10", "v2t_MedianR")
+
+
+def summarise_run(folder: Path) -> dict[str, Any]:
+    """`zero_shot`: the last evaluation; `losses`: first and last displayed value of each loss; `steps`.
+
+    Raises:
+        ValueError: the run has no evaluation or no training line yet.
+    """
+    lines = read_metrics(folder / "metrics.jsonl")
+    train = [line for line in lines if line["kind"] == "train"]
+    evaluations = [line for line in lines if line["kind"] == "evaluation"]
+    if not train or not evaluations:
+        raise ValueError(f"{folder}/metrics.jsonl has no {'training' if not train else 'evaluation'} line")
+    losses = {name: [train[0][name], train[-1][name]] for name in LOSSES if name in train[-1]}
+    zero_shot = {name: value for name, value in evaluations[-1].items() if name not in ("kind", "step")}
+    return {"zero_shot": zero_shot, "losses": losses, "steps": train[-1]["step"]}
+
+
+def read_seconds(path: Path) -> dict[str, int]:
+    """Seconds of each stage, as scripts/quickstart.sh notes them."""
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    return {name: int(seconds) for name, seconds in rows}
+
+
+def table(summary: dict[str, Any]) -> list[str]:
+    """Lines for people: retrieval of each run, then losses, then seconds."""
+    runs = [name for name in RUNS if name in summary]
+    pairs = summary[runs[0]]["zero_shot"]["pairs"]
+    lines = [f"Zero-shot retrieval on {pairs} held-out clips (chance R1 {100 / pairs:.1f} %)", ""]
+    lines.append(f"{'':26}" + "".join(f"{name.replace('_', ' '):>13}" for name in METRICS))
+    for run in runs:
+        values = summary[run]["zero_shot"]
+        lines.append(f"{run.replace('_', ' '):26}" + "".join(f"{values[name]:13.1f}" for name in METRICS))
+    for run in runs:
+        lines += [
+            "",
+            f"Losses of {run.replace('_', ' ')}, first and last displayed mean of {summary[run]['steps']} steps",
+        ]
+        lines += [f"  {name:12} {first:8.3f} -> {last:8.3f}" for name, (first, last) in summary[run]["losses"].items()]
+    seconds = summary["seconds"]
+    lines += ["", "Seconds: " + ", ".join(f"{name} {value}" for name, value in seconds.items())]
+    return lines
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="output folder of scripts/quickstart.sh")
+    folder = parser.parse_args(argv).folder
+    summary: dict[str, Any] = {
+        run: summarise_run(folder / run) for run in RUNS if (folder / run / "metrics.jsonl").is_file()
+    }
+    seconds = read_seconds(folder / "seconds.tsv")
+    summary["seconds"] = {**seconds, "total": sum(seconds.values())}
+    atomic_write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    print("\n".join(table(summary)))
+    print(f"\n{folder / 'summary.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
