@@ -20,7 +20,7 @@ case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 source "$(dirname "$0")/environment.sh" requirements.txt
 mkdir -p "$OUT"
 FRAMES=8 RATE=2 # of 12 candidates in the 6 s of a clip
-if [ -n "$SMOKE" ]; then CLIPS=96 HELD_OUT=12 EPOCHS=2 BATCH=16; else CLIPS=2000 HELD_OUT=100 EPOCHS=9 BATCH=32; fi
+if [ -n "$SMOKE" ]; then CLIPS=96 HELD_OUT=12 EPOCHS=2 BATCH=16 SHOW=4; else CLIPS=2000 HELD_OUT=100 EPOCHS=9 BATCH=32 SHOW=20; fi
 
 : > "$OUT/seconds.tsv"
 stage() { # name, command...: run it and note its seconds
@@ -37,7 +37,7 @@ pretrain() { # output folder, further flags...
   local folder="$1"
   shift
   "$PY" tasks/pre_training.py --do_train --output_dir "$folder" --num_thread_reader 1 \
-    --epochs "$EPOCHS" --batch_size "$BATCH" --batch_size_val 50 --n_display 20 --eval_every 200 \
+    --epochs "$EPOCHS" --batch_size "$BATCH" --batch_size_val 50 --n_display "$SHOW" --eval_every 200 \
     --clip_archive "$OUT/clip.pt" --train_csv "$OUT/shards" --data_path "$OUT/shards/frozen_train_labels.json" \
     --val_csv "$OUT/demo/msrvtt/test.csv" --val_features_path "$OUT/demo/msrvtt/videos" \
     --feature_framerate "$RATE" --max_frames "$FRAMES" --max_words 32 --fusion_layers 2 \

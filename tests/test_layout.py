@@ -46,10 +46,6 @@ def imports(path: Path) -> Iterator[tuple[str, ast.stmt]]:
             yield node.module or "", node
 
 
-def is_command(path: Path) -> bool:
-    return path in COMMANDS
-
-
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_imports_run_downwards_only(package: str):
     assert FILES[package]
@@ -62,9 +58,10 @@ def test_commands_alone_edit_the_path_and_in_one_line_before_their_imports():
     line = "sys.path.insert(0, str(Path(__file__).resolve().parents[1]))"
     for path in [path for files in FILES.values() for path in files]:
         text = path.read_text(encoding="utf-8")
-        assert text.count("sys.path") == (1 if is_command(path) else 0), path.relative_to(ROOT)
-        if is_command(path):
-            ours = [node.lineno for name, node in imports(path) if name.split(".")[0] in MAY_IMPORT]
+        ours = [node.lineno for name, node in imports(path) if name.split(".")[0] in MAY_IMPORT]
+        needed = path in COMMANDS and bool(ours)
+        assert text.count("sys.path") == text.count(line) == needed, path.relative_to(ROOT)
+        if needed:
             assert text[: text.index(line)].count("\n") + 1 < min(ours), path.relative_to(ROOT)
 
 
@@ -96,7 +93,7 @@ def test_what_runs_beside_tensorflow_imports_no_torch():
 
 
 def test_library_functions_do_not_print():
-    for path in [path for files in FILES.values() for path in files if not is_command(path)]:
+    for path in [path for files in FILES.values() for path in files if path not in COMMANDS]:
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         names = [call.func.id for call in calls if isinstance(call.func, ast.Name)]
         assert not {"print", "eval", "exec"} & set(names), path.relative_to(ROOT)

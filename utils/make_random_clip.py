@@ -39,7 +39,7 @@ class ClipSizes:
     vision_layers: int = 4
     embed_dim: int = 128
     text_width: int = 128
-    text_layers: int = 4
+    text_layers: int = 2
     context_length: int = 77
     vocab_size: int = 49408
 

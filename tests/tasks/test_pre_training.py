@@ -110,7 +110,6 @@ def test_damaged_clips_and_odd_captions_are_counted_and_one_clip_per_batch_train
     lines = train(world, tmp_path / "out", "--epochs", "1", "--batch_size", "1", shards=shards)
     log = (tmp_path / "out" / "log.txt").read_text()
     assert len(lines) == 22 and lines[-1]["skipped"] == 2
-    assert "samples 22, captions_without_clip 1, clips_without_caption" not in log
     assert "empty_captions 2" in log and "captions_without_clip 1" in log
     assert "clips_without_objects 2" in log
     assert "one clip in the global batch: video-text matching has no negatives and is left out" in log
