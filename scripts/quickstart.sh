@@ -20,7 +20,7 @@ case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 source "$(dirname "$0")/environment.sh" requirements.txt
 mkdir -p "$OUT"
 FRAMES=8 RATE=2 # of 12 candidates in the 6 s of a clip
-if [ -n "$SMOKE" ]; then CLIPS=96 HELD_OUT=12 EPOCHS=2 BATCH=16 SHOW=4; else CLIPS=2000 HELD_OUT=100 EPOCHS=9 BATCH=32 SHOW=20; fi
+if [ -n "$SMOKE" ]; then CLIPS=96 HELD_OUT=12 EPOCHS=2 BATCH=16 SHOW=4; else CLIPS=2000 HELD_OUT=100 EPOCHS=12 BATCH=32 SHOW=20; fi
 
 : > "$OUT/seconds.tsv"
 stage() { # name, command...: run it and note its seconds
@@ -41,12 +41,12 @@ pretrain() { # output folder, further flags...
     --clip_archive "$OUT/clip.pt" --train_csv "$OUT/shards" --data_path "$OUT/shards/frozen_train_labels.json" \
     --val_csv "$OUT/demo/msrvtt/test.csv" --val_features_path "$OUT/demo/msrvtt/videos" \
     --feature_framerate "$RATE" --max_frames "$FRAMES" --max_words 32 --fusion_layers 2 \
-    --lr 1e-3 --coef_lr 1 --fusion_lr 1e-3 --weight_decay 0.05 --dropout 0.1 --freeze_layer_num -1 "$@"
+    --lr 1e-3 --coef_lr 1 --fusion_lr 1e-3 --weight_decay 0.05 --dropout 0.1 --contrastive_weight 2 --freeze_layer_num -1 "$@"
 }
 
 stage render "$PY" utils/make_demo_data.py --output_dir "$OUT/demo" --train_clips "$CLIPS" --val_clips "$HELD_OUT" \
   --test_clips "$HELD_OUT" --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
-stage clip "$PY" utils/make_random_clip.py --preset demo --output "$OUT/clip.pt"
+stage clip "$PY" utils/make_random_clip.py --preset demo --text_width 64 --output "$OUT/clip.pt"
 stage shards "$PY" utils/webvid_to_tfrecord.py --csv "$OUT/demo/webvid/results_demo_train.csv" \
   --video_dir "$OUT/demo/webvid/videos" --output_dir "$OUT/shards" --size 96 --feature_framerate "$RATE" --workers 2
 stage pretrain pretrain "$OUT/pretrain" --need_object --use_action --object_count 5 \

@@ -12,7 +12,7 @@ import numpy as np
 
 from utils.demo_world import Scene
 
-RADIUS = {1: (0.15, 0.18), 2: (0.145, 0.17), 3: (0.135, 0.155)}  # by number of things; the diameter is 27-36 % of S
+RADIUS = {1: (0.2, 0.23), 2: (0.18, 0.21), 3: (0.165, 0.185)}  # by number of things; the diameter is 33-46 % of S
 PLACEMENTS = 40
 MARGIN = 0.01
 
@@ -91,7 +91,7 @@ def _track(motion: str, count: int, times: np.ndarray, duration: float, rng: np.
     elif motion == "blinking":
         track.shown = (times / (1.6 + 0.5 * pace) + phase / (2 * np.pi)) % 1 < 0.5
     elif motion == "swinging":  # hanging from a string tied above the middle
-        length = 0.52 + 0.08 * pace
+        length = 0.48 + 0.06 * pace
         swing = 0.72 * np.sin(2 * np.pi * times / (2.4 + 0.8 * pace) + phase)
         anchor = (0.5 + 0.08 * (home_x - 0.5), 0.04 + 0.1 * home_y)
         track.x, track.y = anchor[0] + length * np.sin(swing), anchor[1] + length * np.cos(swing)

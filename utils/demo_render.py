@@ -134,7 +134,7 @@ def _pixel(x: float, y: float, width: int, height: int) -> np.ndarray:
 def _paint(
     canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], shape: str, track: Track, moment: int
 ) -> None:
-    """Blend a thing into the canvas, with the off-centre mark that shows its rotation and, if it hangs, its string."""
+    """Blend a thing into the canvas, with its face and, if it hangs, its string."""
     if not mask.any():
         return
     height, width = mask.shape
@@ -142,12 +142,16 @@ def _paint(
         start = np.rint(_pixel(*track.anchor, width, height)).astype(int)
         end = np.rint(_pixel(track.x[moment], track.y[moment], width, height)).astype(int)
         cv2.line(canvas, start.tolist(), end.tolist(), (60, 60, 60), max(1, round(height / 64)), cv2.LINE_AA)
-    mark = np.zeros_like(mask)
-    _fill(mark, [RING_MARK if shape == "ring" else MARK], track, moment)
-    mark_color = (235, 235, 235) if max(color) < 128 else (40, 40, 40)
-    for layer, paint in ((mask, color), (cv2.min(mark, mask), mark_color)):
-        share = layer[..., None].astype(np.float32) / 255
-        canvas[:] = np.rint(canvas * (1 - share) + np.asarray(paint, np.float32) * share).astype(np.uint8)
+    _blend(canvas, mask, color)
+    for outlines, tone in FACES[shape]:
+        face = np.zeros_like(mask)
+        _fill(face, outlines, track, moment)
+        _blend(canvas, cv2.min(face, mask), tone)
+
+
+def _blend(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
+    share = mask[..., None].astype(np.float32) / 255
+    canvas[:] = np.rint(canvas * (1 - share) + np.asarray(color, np.float32) * share).astype(np.uint8)
 
 
 def _measure(
@@ -199,5 +203,17 @@ OUTLINES: dict[str, list[np.ndarray]] = {
     "cross": [_cross()],
     "ring": [_ring(40, 1.0), _ring(40, 0.55)],
 }
+LIGHT, DARK = (245, 245, 245), (20, 20, 20)
 MARK = np.array([[-0.17, -0.62], [0.17, -0.62], [0.17, 0.02], [-0.17, 0.02]])
 RING_MARK = np.array([[-0.24, -1.02], [0.24, -1.02], [0.24, -0.5], [-0.24, -0.5]])
+ARMS = np.array([[-1.0, -0.34], [1.0, -0.34], [1.0, 0.34], [-1.0, 0.34]])
+# What is painted on each shape, in units of the radius. A face of its own lets a model of a few minutes tell shapes
+# whose outlines span two patches; the mark off the centre shows rotation.
+FACES: dict[str, list[tuple[list[np.ndarray], tuple[int, int, int]]]] = {
+    "circle": [([MARK], DARK)],
+    "square": [([_ring(4, 1.16, np.pi / 4), _ring(4, 0.78, np.pi / 4)], LIGHT), ([MARK], DARK)],
+    "triangle": [([_ring(3, 0.8)], DARK), ([MARK], LIGHT)],
+    "star": [([_ring(24, 0.55)], LIGHT), ([MARK], DARK)],
+    "cross": [([ARMS], DARK), ([MARK], LIGHT)],
+    "ring": [([RING_MARK], LIGHT)],
+}

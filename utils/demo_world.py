@@ -32,8 +32,8 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "green": (28, 168, 60),
     "blue": (36, 78, 232),
     "purple": (158, 48, 200),
-    "white": (248, 248, 248),
-    "black": (14, 14, 14),
+    "pink": (255, 140, 200),
+    "cyan": (60, 215, 225),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 MOTIONS = ("drifting", "bouncing", "circling", "spinning", "blinking", "swinging", "approaching", "leaving")
