@@ -33,7 +33,9 @@ class LooseSimilarity(nn.Module):
 
     def forward(self, text_feature: Tensor, video_feature: Tensor, logit_scale: Tensor) -> Tensor:
         """(Bt, E) unnormalised, (Bv, E) of length 1 -> (Bt, Bv) logits."""
-        return logit_scale.exp() * (F.normalize(text_feature.float(), dim=-1) @ video_feature.t())
+        # Scaled by up to 100 afterwards: in bf16 the logits would move in steps of 0.1 and more.
+        with torch.autocast(text_feature.device.type, enabled=False):
+            return logit_scale.exp() * (F.normalize(text_feature.float(), dim=-1) @ video_feature.float().t())
 
 
 class SeqLSTM(LooseSimilarity):

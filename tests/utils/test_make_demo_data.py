@@ -169,7 +169,7 @@ def test_sampled_frames_are_those_of_the_boxes_and_show_the_things(world):
                 if box is not None and min(box[2] - box[0], box[3] - box[1]) >= 12:
                     x1, y1, x2, y2 = box
                     distance = np.abs(frame[y1:y2, x1:x2].astype(int) - COLORS[thing["color"]]).max(-1)
-                    right += (distance < 60).mean() > 0.15
+                    right += (distance < 60).mean() > 0.08  # the rest is the face and the background
                     total += 1
     assert right / total > 0.97
 
