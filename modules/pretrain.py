@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modules.backbone import Backbone
 from modules.batch import Batch
-from modules.collectives import gather, gather_constant, global_mean, world_size
+from modules.collectives import gather, gather_constant, global_mean, rank, world_size
 from modules.config import Behaviour, ModelConfig
 from modules.fusion_encoder import VideoTokens
 from modules.heads import MatchingHead, SampleDropout, VocabularyHead
@@ -221,7 +221,7 @@ class PretrainModel(Backbone):
     def _pairs(self, batch: Batch, video: VideoTokens, text: Tensor, negatives: Negatives) -> Pool:
         """The 3·B pairs of this rank, in the order positive, wrong video, wrong text."""
         pool = self._global_pool(batch, video, text)
-        start = 0 if world_size() == 1 else torch.distributed.get_rank() * text.shape[0]
+        start = rank() * text.shape[0]
         own = torch.arange(start, start + text.shape[0], device=text.device)
         which_video = interleave(own, negatives.video, own)
         which_text = interleave(own, own, negatives.text)
