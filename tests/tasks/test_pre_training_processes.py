@@ -123,9 +123,11 @@ def test_two_processes_end_like_one_with_the_same_global_batch(world: World, tmp
     assert max(float(step.abs().max()) for step in movement.values()) >= 1e-2
     moved = {name: float(step.norm()) for name, step in movement.items()}
     apart = {name: float((second[name] - first[name]).norm()) for name in start}
-    assert math.hypot(*apart.values()) <= 1e-3 * math.hypot(*moved.values()), "all parameters together"
-    # Adam divides by the gradient's own size: where a slot's gradient nearly cancels, rounding is all that moves it.
-    assert [name for name in start if not apart[name] <= 1e-2 * moved[name]] == [], "each tensor by itself"
+    # With one clip per rank a slot's gradient may nearly cancel, and Adam, which divides by the gradient's own size,
+    # enlarges what rounding leaves of it.
+    together, alone = (1e-4, 1e-3) if batch == 8 else (1e-3, 1e-2)
+    assert math.hypot(*apart.values()) <= together * math.hypot(*moved.values()), "all parameters together"
+    assert [name for name in start if not apart[name] <= alone * moved[name]] == [], "each tensor by itself"
     for mine, other in zip(*(read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two")), strict=True):
         for name in ("vtm", "mlm", "plm", "object_noun", "action_verb", "contrastive"):
             assert other[name] == pytest.approx(mine[name], rel=1e-3)
