@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,7 @@ def read_clip(
     feature_framerate: float = 1,
     slice_framepos: int = UNIFORM,
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    end_seconds: float | None = None,
 ) -> Clip:
     """Decode a video forward and keep the frames of the rule above.
 
@@ -112,11 +114,16 @@ def read_clip(
         feature_framerate: candidates per second.
         slice_framepos: see `pick_positions`.
         transform: applied to each kept frame as it is decoded, for instance to shrink a long video on the way.
+        end_seconds: the video ends here for the rule, and decoding does too: only frames with index / fps below this
+            count. None: the whole video.
 
     Raises:
+        ValueError: `end_seconds` is not above 0.
         UnreadableVideo: the file is absent or empty, states no frame rate, or no frame of it decodes.
     """
-    video = _Video(Path(path), transform)
+    if end_seconds is not None and not 0 < end_seconds < math.inf:
+        raise ValueError(f"end_seconds must be above 0, not {end_seconds}")
+    video = _Video(Path(path), transform, end_seconds)
     try:
         num_frames = video.walk(_picks(video.stated_frames, video.fps, max_frames, feature_framerate, slice_framepos))
         while num_frames:
@@ -144,7 +151,9 @@ def _picks(
 class _Video:
     """An open video file and the frames kept of it so far, by frame number."""
 
-    def __init__(self, path: Path, transform: Callable[[np.ndarray], np.ndarray] | None) -> None:
+    def __init__(
+        self, path: Path, transform: Callable[[np.ndarray], np.ndarray] | None, end_seconds: float | None
+    ) -> None:
         self.path = path
         self.transform = transform
         self.kept: dict[int, np.ndarray] = {}
@@ -155,19 +164,20 @@ class _Video:
         if not (math.isfinite(self.fps) and self.fps >= MIN_FPS):
             self.capture.release()
             raise UnreadableVideo(f"{path}: the file states no usable frame rate ({self.fps})")
+        self.limit = sys.maxsize if end_seconds is None else math.ceil(end_seconds * self.fps)
         stated = self.capture.get(cv2.CAP_PROP_FRAME_COUNT)
         # Nonsense counts (negative, NaN, 2**63 / something) mean "unknown": the first walk then only counts.
-        self.stated_frames = int(stated) if 0 < stated < MAX_STATED_FRAMES else 0
+        self.stated_frames = min(int(stated), self.limit) if 0 < stated < MAX_STATED_FRAMES else 0
 
     def walk(self, wanted: Collection[int]) -> int:
-        """Decode from the start to the end, keep the wanted frames, and return how many frames decode."""
+        """Decode from the start to the end or the limit, keep the wanted frames, return how many frames decode."""
         if not self._is_at_start:
             self.capture.release()
             self.capture = self._open()
         self._is_at_start = False
         wanted = set(wanted)
         count = 0
-        while self.capture.grab():
+        while count < self.limit and self.capture.grab():
             if count in wanted and not self._keep(count):
                 break
             count += 1

@@ -1,33 +1,105 @@
-"""MSR-VTT's csv lists."""
+"""MSR-VTT's csv lists and its captions."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+
+from dataloaders.annotation_files import annotation_file, is_text_record, keep_captioned, read_json
+from dataloaders.caption_split import CaptionSplit, TextVideoPair
+from dataloaders.id_lists import read_ids
+
+# Numbers of the videos of each split of captioning and question answering.
+STANDARD_SPLIT = {"train": range(6513), "val": range(6513, 7010), "test": range(7010, 10000)}
 
 
-class TextVideoPair(NamedTuple):
-    video_id: str
-    caption: str
+def read_test_split(path: str | Path, flag: str = "--val_csv") -> CaptionSplit:
+    """Videos and captions of a test list; rows with the same video are its several captions.
+
+    Args:
+        path: see `read_test_pairs`, as for the errors.
+        flag: where the path was given, for the message.
+    """
+    return CaptionSplit.from_pairs(read_test_pairs(path, flag))
 
 
-def read_test_pairs(path: str | Path) -> list[TextVideoPair]:
+def read_test_pairs(path: str | Path, flag: str = "--val_csv") -> list[TextVideoPair]:
     """Rows of MSRVTT_JSFUSION_test.csv or another csv with the columns video_id and sentence.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a column is missing, or the file has no row.
+        ValueError: a column or a value is missing, or the file has no row.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such list of test pairs (--val_csv)")
+    path = annotation_file(path, "list of test pairs", flag)
+    pairs = []
     with path.open(newline="", encoding="utf-8") as handle:
         rows = csv.DictReader(handle)
         missing = {"video_id", "sentence"} - set(rows.fieldnames or ())
         if missing:
             raise ValueError(f"{path}: no column {' and '.join(sorted(missing))}; found {rows.fieldnames}")
-        pairs = [TextVideoPair(row["video_id"], row["sentence"]) for row in rows]
+        for row in rows:
+            if not row["video_id"] or row["sentence"] is None:
+                raise ValueError(f"{path}, line {rows.line_num}: no video_id or no sentence")
+            pairs.append(TextVideoPair(row["video_id"], row["sentence"]))
     if not pairs:
         raise ValueError(f"{path}: no rows")
     return pairs
+
+
+def read_train_split(train_csv: str | Path, data_path: str | Path, flag: str = "--train_csv") -> CaptionSplit:
+    """Videos of a list with all their captions; videos without any are left out and logged.
+
+    Args:
+        train_csv: MSRVTT_train.9k.csv, MSRVTT_train.7k.csv or another csv with the column video_id.
+        data_path: MSRVTT_data.json; its "sentences" are used.
+        flag: where the list was given, for the message.
+
+    Raises:
+        FileNotFoundError: one of the files is missing.
+        ValueError: one of them is not in this form, or no video of the list has a caption.
+    """
+    video_ids = read_ids(annotation_file(train_csv, "list of videos", flag))
+    wanted = set(video_ids)
+    path = annotation_file(data_path, "file of captions")
+    pairs = [pair for pair in _captions(path) if pair.video_id in wanted]
+    return CaptionSplit.from_pairs(pairs, keep_captioned(video_ids, {pair.video_id for pair in pairs}, path))
+
+
+def read_standard_split(data_path: str | Path, split: str) -> CaptionSplit:
+    """The usual split of captioning by the videos' numbers: 6,513 for training, 497 for validation, 2,990 for test.
+
+    Args:
+        data_path: MSRVTT_data.json.
+        split: "train", "val" or "test".
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not in this form, or has no caption of the split's videos.
+    """
+    path = annotation_file(data_path, "file of captions")
+    wanted = STANDARD_SPLIT[split]
+    pairs = [pair for pair in _captions(path) if _number(pair.video_id) in wanted]
+    if not pairs:
+        raise ValueError(f"{path} has no caption of video{wanted.start} to video{wanted.stop - 1}, the {split} videos")
+    return CaptionSplit.from_pairs(sorted(pairs, key=lambda pair: _number(pair.video_id)))
+
+
+def _number(video_id: str) -> int:
+    """N of `video{N}`, -1 of any other id."""
+    digits = video_id.removeprefix("video")
+    return int(digits) if digits.isdecimal() else -1
+
+
+def _captions(path: Path) -> Iterator[TextVideoPair]:
+    content = read_json(path)
+    sentences = content.get("sentences") if isinstance(content, dict) else None
+    if not isinstance(sentences, list):
+        raise ValueError(f"{path} has no list 'sentences'; --data_path is MSR-VTT's MSRVTT_data.json")
+    for number, entry in enumerate(sentences):
+        if not is_text_record(entry, "video_id", "caption"):
+            raise ValueError(
+                f"{path}: sentence {number} is {str(entry)[:80]}; "
+                'sentences are {"video_id": "...", "caption": "...", ...}'
+            )
+        yield TextVideoPair(entry["video_id"], entry["caption"])

@@ -19,6 +19,7 @@ import numpy as np
 
 from dataloaders.files import atomic_write_text, build_once, fingerprint_folder, read_fingerprint, stable_hash
 from dataloaders.label_map import label_map_hash
+from dataloaders.lmdb_files import forget_environment, read_environment
 from dataloaders.parallel import chunked, ordered_map
 from modules.boxes import other_rect_order
 from modules.utils_object_tractor import (
@@ -41,6 +42,7 @@ INITIAL_MAP_SIZE = 64 << 20
 META_FILE = "store.json"
 PROBLEMS_FILE = "problems.tsv"
 JSON_FOLDERS = ("", "tsv_files")
+RELEASED_SPLIT_FOLDER = "inference/vinvl_vg_x152c4"
 
 
 class RectOrderError(ValueError):
@@ -116,6 +118,19 @@ def ids_digest(video_ids: Iterable[str]) -> str:
     return f"{sum(map(stable_hash, set(video_ids))) % 2**64:016x}"
 
 
+def split_object_folder(object_path: str | Path, split: str) -> Path:
+    """Return the folder of a split's object files, as `object_path` of `build_object_store`.
+
+    The released layout of LSMDC and DiDeMo is {object_path}/{split}/inference/vinvl_vg_x152c4/tsv_files/*.json; without
+    it {object_path}/{split} is taken, and without that `object_path`, which then serves all splits.
+    """
+    folder = Path(object_path, split)
+    for candidate in (folder / RELEASED_SPLIT_FOLDER, folder):
+        if candidate.is_dir():
+            return candidate
+    return Path(object_path)
+
+
 def find_object_file(object_path: str | Path, video_id: str) -> Path | None:
     """Return the object file of a clip, {video_id}.json in `object_path` or its folder tsv_files; None when absent."""
     for folder in JSON_FOLDERS:
@@ -175,7 +190,7 @@ def build_object_store(
 
     def build(folder: Path) -> None:
         _build(folder, job, ids, workers)
-        _forget_environment(target)
+        forget_environment(target)
 
     return build_once(target, {**fixed, "files": files}, build)
 
@@ -307,17 +322,6 @@ def _key(video_id: str) -> bytes:
     return key if len(key) <= 511 else key[:480] + f"{stable_hash(video_id):016x}".encode()
 
 
-# LMDB must not open a file twice in one process. A forked process inherits the mapping, which is safe to read because
-# no lock table is used; a spawned one starts with an empty dictionary.
-_environments: dict[str, lmdb.Environment] = {}
-
-
-def _forget_environment(path: Path) -> None:
-    environment = _environments.pop(str(path.resolve()), None)
-    if environment is not None:
-        environment.close()
-
-
 class ObjectStore:
     """Reads a store that `build_object_store` returned; opened on first use in each process, pickled as its path.
 
@@ -361,8 +365,4 @@ class ObjectStore:
             ) from error
 
     def _environment(self) -> lmdb.Environment:
-        environment = _environments.get(str(self.path))
-        if environment is None:
-            environment = lmdb.open(str(self.path), readonly=True, lock=False, readahead=False, subdir=True)
-            _environments[str(self.path)] = environment
-        return environment
+        return read_environment(self.path, readahead=False)

@@ -1,67 +1,61 @@
-"""Text-video pairs for retrieval evaluation, from video files."""
+"""Samples of captioned videos: text-video pairs to train on, and clips to be encoded once for evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch.utils.data import Dataset
 
+from dataloaders.caption_split import CaptionSplit
 from dataloaders.frames import UnreadableVideo
-from dataloaders.msrvtt import TextVideoPair
 from dataloaders.object_store import ObjectStore
-from dataloaders.samples import Sample, SampleSettings, clip_part, text_part
-from dataloaders.video_files import read_frames
-from modules.random_streams import sample_key
+from dataloaders.samples import ClipFrames, Sample, SampleSettings, clip_part, text_part
+from modules.random_streams import numpy_generator, sample_key
 from modules.tokenizer import ClipTokenizer
 
+MAX_BAD_VIDEOS = 100
 
-class RetrievalTestDataset(Dataset[Sample]):
-    """One caption and its clip per item, addressed by (0, index) as the samplers do.
 
-    A clip that cannot be read has `bad_video` set to the reason and no valid frame.
+class VideoSource(Protocol):
+    """Where videos are read from by id: a folder or an LMDB (dataloaders/video_files.py)."""
+
+    def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
+        """Frames by the frame rule; UnreadableVideo if there are none."""
+
+
+class ClipReader:
+    """Frames and boxes of videos by id.
 
     Args:
-        pairs: the test list.
-        videos: file of each video id.
+        videos: where the videos are.
         settings: how samples are made.
         objects: store of the clips' boxes; without it a model with objects sees none.
+        object_names: name in the store by video id, where it is not the id.
     """
 
     def __init__(
         self,
-        pairs: Sequence[TextVideoPair],
-        videos: Mapping[str, Path],
+        videos: VideoSource,
         settings: SampleSettings,
         objects: ObjectStore | None = None,
+        object_names: Mapping[str, str] | None = None,
     ) -> None:
-        self.pairs, self.videos, self.settings, self.objects = pairs, videos, settings, objects
-        self.tokenizer = ClipTokenizer()
+        self.videos, self.settings, self.objects = videos, settings, objects
+        self.object_names = object_names or {}
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+    def read(self, video_id: str, key: int) -> Sample:
+        """`video`, `video_mask` and boxes of a clip.
 
-    def __getitem__(self, where: tuple[int, int]) -> Sample:
-        _, index = where
-        pair = self.pairs[index]
-        return {
-            **self._clip(pair.video_id, index),
-            **text_part(self.tokenizer.encode(pair.caption), self.tokenizer, self.settings.max_words),
-            "video_id": pair.video_id,
-            "index": index,
-        }
+        Raises:
+            UnreadableVideo: no frame can be had from it.
+        """
+        frames = self.videos.read(video_id, self.settings)
+        record = self.objects.get(self.object_names.get(video_id, video_id)) if self.objects else None
+        return clip_part(frames, record, self.settings, key, video_id)
 
-    def _clip(self, video_id: str, index: int) -> Sample:
-        key = sample_key(self.settings.seed, 0, index)
-        try:
-            frames = read_frames(self.videos[video_id], self.settings)
-        except UnreadableVideo as error:
-            return {**self._no_clip(), "bad_video": str(error)}
-        record = self.objects.get(video_id) if self.objects else None
-        return {**clip_part(frames, record, self.settings, key, video_id), "bad_video": ""}
-
-    def _no_clip(self) -> Sample:
+    def blank(self) -> Sample:
         """Tensors of the right shapes in the place of a clip that is left out of the results."""
         frames, side, count = self.settings.max_frames, self.settings.resolution, self.settings.object_count
         part: Sample = {
@@ -73,3 +67,74 @@ class RetrievalTestDataset(Dataset[Sample]):
             part["box_trajectory"] = torch.zeros(frames, count, dtype=torch.int64)
             part["trajectory_ids"] = torch.zeros(2 * count, dtype=torch.int64)
         return part
+
+
+class VideoDataset(Dataset[Sample]):
+    """One clip per item, addressed by (0, index) as the samplers do.
+
+    A clip that cannot be read has `bad_video` set to the reason and no valid frame.
+    """
+
+    def __init__(self, video_ids: Sequence[str], reader: ClipReader) -> None:
+        self.video_ids, self.reader = video_ids, reader
+
+    def __len__(self) -> int:
+        return len(self.video_ids)
+
+    def __getitem__(self, where: tuple[int, int]) -> Sample:
+        _, index = where
+        video_id = self.video_ids[index]
+        key = sample_key(self.reader.settings.seed, 0, index)
+        try:
+            return {**self.reader.read(video_id, key), "bad_video": "", "video_id": video_id, "index": index}
+        except UnreadableVideo as error:
+            return {**self.reader.blank(), "bad_video": str(error), "video_id": video_id, "index": index}
+
+
+class RetrievalTrainDataset(Dataset[Sample]):
+    """Text-video pairs, addressed by (epoch, index).
+
+    A clip that cannot be read is replaced by the next one, with a caption drawn at random, and listed in `skipped`.
+
+    Args:
+        split: videos with their captions; every video has at least one.
+        reader: of the videos.
+        expand: one item per caption; else one per video, with a caption drawn anew in each epoch.
+    """
+
+    def __init__(self, split: CaptionSplit, reader: ClipReader, *, expand: bool) -> None:
+        self.split, self.reader, self.expand = split, reader, expand
+        self.first_caption = split.captions_per_video.cumsum() - split.captions_per_video
+        self.tokenizer = ClipTokenizer()
+
+    def __len__(self) -> int:
+        return len(self.split.captions if self.expand else self.split.video_ids)
+
+    def __getitem__(self, where: tuple[int, int]) -> Sample:
+        epoch, index = where
+        key = sample_key(self.reader.settings.seed, epoch, index)
+        first = int(self.split.caption_video[index]) if self.expand else index
+        count = len(self.split.video_ids)
+        skipped: list[str] = []
+        for attempt in range(min(MAX_BAD_VIDEOS, count)):
+            video = (first + attempt) % count
+            caption = index if self.expand and not attempt else self._draw_caption(video, key)
+            try:
+                return {**self._sample(video, caption, key), "index": index, "skipped": skipped}
+            except UnreadableVideo as error:
+                skipped.append(str(error))
+        raise UnreadableVideo(f"{len(skipped)} videos in a row cannot be read, the last one: {skipped[-1]}")
+
+    def _draw_caption(self, video: int, key: int) -> int:
+        draw = numpy_generator(key, "caption").integers(self.split.captions_per_video[video])
+        return int(self.first_caption[video] + draw)
+
+    def _sample(self, video: int, caption: int, key: int) -> Sample:
+        video_id = self.split.video_ids[video]
+        words = self.reader.settings.max_words
+        return {
+            **self.reader.read(video_id, key),
+            **text_part(self.tokenizer.encode(self.split.captions[caption]), self.tokenizer, words),
+            "random_keys": torch.tensor(key),
+            "video_id": video_id,
+        }

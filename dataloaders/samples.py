@@ -28,7 +28,8 @@ class SampleSettings:
     resolution: R, side of the model's picture. max_frames: T. max_words: W. object_count: O, or 0 for a model without
     objects. feature_framerate, slice_framepos: see dataloaders/frames.py. frame_order: 0 as is, 1 reversed, 2 shuffled
     (boxes go with their frames). box_coordinates: "original" or "crop" pixels in the object files. mask_ratio: share of
-    tokens marked for the masked-token loss. seed: of every random choice.
+    tokens marked for the masked-token loss. seed: of every random choice. end_seconds: frames of a video file from this
+    time on are not used; None takes them all.
     """
 
     resolution: int
@@ -41,6 +42,7 @@ class SampleSettings:
     box_coordinates: str = "original"
     mask_ratio: float = 0.15
     seed: int = 42
+    end_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,11 +152,10 @@ def _present(ids: np.ndarray, trajectory: np.ndarray) -> np.ndarray:
     return np.array(kept + [0] * (len(ids) - len(kept)), dtype=np.int64)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack tensors, keep everything else as lists, and finish the batch (modules/batch.py)."""
-    return finish_batch(
-        {
-            name: torch.stack([s[name] for s in samples]) if torch.is_tensor(value) else [s[name] for s in samples]
-            for name, value in samples[0].items()
-        }
-    )
+def collate(samples: Sequence[Sample], **more: torch.Tensor) -> Batch:
+    """Stack tensors, keep everything else as lists, add `more`, and finish the batch (modules/batch.py)."""
+    stacked = {
+        name: torch.stack([s[name] for s in samples]) if torch.is_tensor(value) else [s[name] for s in samples]
+        for name, value in samples[0].items()
+    }
+    return finish_batch({**stacked, **more})

@@ -1,38 +1,150 @@
-"""Finding and reading clips that lie as video files in a folder."""
+"""Finding and reading clips that lie as video files in a folder, or as the bytes of such files in an LMDB."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from dataloaders.frames import read_clip
+import lmdb
+
+from dataloaders.frames import UnreadableVideo, read_clip
+from dataloaders.lmdb_files import read_environment
 from dataloaders.samples import ClipFrames, SampleSettings
 
-VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".3gp", ".wmv"))
+COMMON_SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".3gp", ".wmv")
+MORE_SUFFIXES_OF_DIDEMO = (".3g2", ".mts", ".m2ts", ".qt", ".3gpp", ".asf", ".divx", ".null")
+VIDEO_SUFFIXES = frozenset(COMMON_SUFFIXES + MORE_SUFFIXES_OF_DIDEMO)
+NO_SUFFIXES = ("", ".")
+LMDB_FILE = "data.mdb"
 
 
 def find_videos(folder: str | Path, video_ids: Iterable[str]) -> tuple[dict[str, Path], list[str]]:
-    """Locate clips by stem, with any usual extension, anywhere below a folder.
+    """Locate clips by stem (the name up to its last dot) anywhere below a folder.
 
     Returns:
         The files by video id, and the ids that have none, both in the order of `video_ids`. Of several files with one
-        stem the first in alphabetical order is taken.
+        stem the first in alphabetical order is taken; one without extension only if none has a usual one.
     """
     wanted = list(dict.fromkeys(video_ids))
     names = set(wanted)
     found: dict[str, Path] = {}
+    without_suffix: dict[str, Path] = {}
     for root, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
             stem, suffix = os.path.splitext(name)
-            if suffix.lower() in VIDEO_SUFFIXES and stem in names:
+            if stem not in names:
+                continue
+            if suffix.lower() in VIDEO_SUFFIXES:
                 found.setdefault(stem, Path(root, name))
+            elif suffix in NO_SUFFIXES:
+                without_suffix.setdefault(stem, Path(root, name))
+    found = {**without_suffix, **found}
     return {i: found[i] for i in wanted if i in found}, [i for i in wanted if i not in found]
 
 
 def read_frames(path: Path, settings: SampleSettings) -> ClipFrames:
     """Frames of a video file by the frame rule (dataloaders/frames.py); UnreadableVideo if none decodes."""
-    clip = read_clip(path, settings.max_frames, settings.feature_framerate, settings.slice_framepos)
+    clip = read_clip(
+        path,
+        settings.max_frames,
+        settings.feature_framerate,
+        settings.slice_framepos,
+        end_seconds=settings.end_seconds,
+    )
     size = (clip.width, clip.height)
     return ClipFrames(clip.frames, size, size)
+
+
+class VideoFolder:
+    """Videos as files anywhere below a folder.
+
+    Attributes:
+        video_ids: those of the ids given that have a file, in their order.
+        missing: the others.
+    """
+
+    def __init__(self, folder: str | Path, video_ids: Iterable[str]) -> None:
+        self.folder = Path(folder)
+        self._files, self.missing = find_videos(folder, video_ids)
+        self.video_ids = list(self._files)
+
+    def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
+        """Frames of a video by the frame rule; UnreadableVideo, with the file, if there are none."""
+        if video_id not in self._files:
+            raise UnreadableVideo(f"{self.folder}: no video file of {video_id}")
+        return read_frames(self._files[video_id], settings)
+
+
+class VideoLmdb:
+    """Videos as values of an LMDB: the key is the video id, the value the whole file. Pickled as its path and ids.
+
+    Attributes:
+        video_ids: those of the ids given that are keys, in their order.
+        missing: the others.
+
+    Raises:
+        OSError: the LMDB cannot be opened, or is incomplete.
+    """
+
+    def __init__(self, path: str | Path, video_ids: Iterable[str]) -> None:
+        self.path = Path(path)
+        self._check_size()
+        self.video_ids: list[str] = []
+        self.missing: list[str] = []
+        with self._environment().begin(buffers=True) as transaction, transaction.cursor() as cursor:
+            for video_id in dict.fromkeys(video_ids):
+                (self.video_ids if cursor.set_key(video_id.encode()) else self.missing).append(video_id)
+
+    def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
+        """Frames of a video by the frame rule; UnreadableVideo, with the key, if there are none."""
+        name = f"{self.path}, key {video_id!r}"
+        with tempfile.NamedTemporaryFile(prefix="video-") as file:  # OpenCV reads from files only
+            with self._environment().begin(buffers=True) as transaction:
+                content = transaction.get(video_id.encode())
+                if content is None:
+                    raise UnreadableVideo(f"{name}: there is no such key")
+                self._write(file.name, content)
+            try:
+                return read_frames(Path(file.name), settings)
+            except UnreadableVideo as error:
+                raise UnreadableVideo(str(error).replace(file.name, name)) from error
+
+    @staticmethod
+    def _write(path: str, content: bytes | memoryview) -> None:
+        try:
+            Path(path).write_bytes(content)
+        except OSError as error:
+            raise OSError(f"{path}: {error}; give a folder with more room in TMPDIR") from error
+
+    def _check_size(self) -> None:
+        """The system kills a process that reads beyond the end of a mapped file, so say what is wrong before."""
+        environment = self._environment()
+        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        file = self.path / LMDB_FILE
+        if file.stat().st_size < needed:
+            raise OSError(
+                f"{file} has {file.stat().st_size} bytes, not the {needed} of the whole LMDB: copy it again "
+                "(--features_path)"
+            )
+
+    def _environment(self) -> lmdb.Environment:
+        try:
+            return read_environment(self.path, readahead=True)
+        except lmdb.Error as error:
+            raise OSError(f"{self.path} is not a readable LMDB: {error} (--features_path)") from error
+
+
+def open_videos(path: str | Path, video_ids: Iterable[str]) -> VideoFolder | VideoLmdb:
+    """The videos with these ids, in an LMDB if the folder is one, else in files anywhere below it.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        OSError: the folder is an LMDB that cannot be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder of videos (--features_path)")
+    return (VideoLmdb if (path / LMDB_FILE).is_file() else VideoFolder)(path, video_ids)

@@ -20,6 +20,13 @@ class Backbone(nn.Module):
     created.
     """
 
+    fusion: FusionEncoder
+
+    @classmethod
+    def needs_fusion(cls, config: ModelConfig) -> bool:
+        """Whether any of the task's losses or scores reads the fusion encoder."""
+        return True
+
     def __init__(self, config: ModelConfig, behaviour: Behaviour) -> None:
         super().__init__()
         self.config, self.behaviour = config, behaviour
@@ -27,7 +34,8 @@ class Backbone(nn.Module):
         self.object_encoder = ObjectEncoder(config) if config.object_blocks else None
         self.trajectory_encoder = TrajectoryEncoder(config) if config.has_trajectories else None
         self.action_encoder = ActionEncoder(config) if config.has_actions else None
-        self.fusion = FusionEncoder(config, behaviour)
+        if self.needs_fusion(config):
+            self.fusion = FusionEncoder(config, behaviour)
         self.similarity = build_similarity(config)
 
     def set_grad_checkpoint(self, enabled: bool) -> None:

@@ -20,8 +20,9 @@ def finish_batch(batch: Batch) -> Batch:
     the front). Positions are not shifted by either.
 
     Args:
-        batch: `text_ids`, `text_mask` (B, W); optionally `mlm_mask`, `noun_mask`, `verb_mask` (B, W), `plm_start` (B,),
-            `boxes` (B, T, O, 4), `box_trajectory` (B, T, O), `trajectory_ids` (B, N). CPU tensors.
+        batch: `text_ids`, `text_mask` (B, W) with, optionally, `mlm_mask`, `noun_mask`, `verb_mask` (B, W) and
+            `plm_start` (B,); `boxes` (B, T, O, 4), `box_trajectory` (B, T, O), `trajectory_ids` (B, N). Clips without
+            text, texts without boxes are fine. CPU tensors.
 
     Adds:
         text_lengths: (B,) tokens, start and end included.
@@ -32,17 +33,23 @@ def finish_batch(batch: Batch) -> Batch:
         noun_positions, verb_positions: lists of B lists, end token included (set matching is solved on the host).
     """
     batch = dict(batch)
+    if "boxes" in batch:
+        batch["box_index"] = (batch["boxes"][..., 0] != -1).flatten().nonzero()[:, 0]
+        counts = (batch["trajectory_ids"] != 0).sum(1)
+        batch["trajectory_counts"] = counts.tolist()
+        batch["trajectory_ids"] = batch["trajectory_ids"][:, : max(1, int(counts.max()))]
+    if "text_mask" in batch:
+        _finish_text(batch)
+    return batch
+
+
+def _finish_text(batch: Batch) -> None:
     lengths = batch["text_mask"].sum(1)
     longest = int(lengths.max())
     for name in ("text_ids", "text_mask", "mlm_mask", "noun_mask", "verb_mask"):
         if name in batch:
             batch[name] = batch[name][:, :longest]
     batch["text_lengths"] = lengths
-    if "boxes" in batch:
-        batch["box_index"] = (batch["boxes"][..., 0] != -1).flatten().nonzero()[:, 0]
-        counts = (batch["trajectory_ids"] != 0).sum(1)
-        batch["trajectory_counts"] = counts.tolist()
-        batch["trajectory_ids"] = batch["trajectory_ids"][:, : max(1, int(counts.max()))]
     if "mlm_mask" in batch:
         batch["mlm_positions"], batch["mlm_index"] = _pack_positions(batch["mlm_mask"])
     if "mlm_mask" in batch or "plm_start" in batch:
@@ -50,7 +57,6 @@ def finish_batch(batch: Batch) -> Batch:
     for name in ("noun", "verb"):
         if f"{name}_mask" in batch:
             batch[f"{name}_positions"] = _word_positions(batch[f"{name}_mask"], lengths)
-    return batch
 
 
 def _pack_positions(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,8 @@ class ModelConfig:
     sim_header: str = "meanP"
     header_layers: int = 4  # layers of seqTransf and tightTransf
 
+    answers: tuple[str, ...] = ()  # question answering: the classes of the answer classifier
+
     def __post_init__(self) -> None:
         for name in ("object_fuse", "sim_header", "linear_patch"):
             allowed = {"object_fuse": OBJECT_FUSES, "sim_header": SIM_HEADERS, "linear_patch": LINEAR_PATCHES}[name]
@@ -58,6 +60,7 @@ class ModelConfig:
             raise ValueError(f"max_words {self.max_words} exceeds the text tower's {self.context_length} positions")
         if abs(self.object_layer or 0) > self.vision_layers:
             raise ValueError(f"object_layer {self.object_layer}: the visual tower has {self.vision_layers} blocks")
+        self.answers = tuple(self.answers)
         if (self.use_action or self.action_only) and not self.need_object:
             raise ValueError("use_action and action_only need need_object: actions are pooled from object tokens too")
         if self.need_object and self.object_fuse == "fusion" and self.object_layer == 0:
@@ -67,6 +70,16 @@ class ModelConfig:
     def grid(self) -> int:
         """Patches along one side of the picture."""
         return self.image_resolution // self.patch_size
+
+    @property
+    def start_token(self) -> int:
+        """Id of the token before every text."""
+        return self.vocab_size - 2
+
+    @property
+    def end_token(self) -> int:
+        """Id of the token behind every text."""
+        return self.vocab_size - 1
 
     @property
     def num_trajectories(self) -> int:
@@ -119,6 +132,12 @@ class Behaviour:
     contrastive_video_gradient: bool = (
         True  # released False: the contrastive loss of pre-training reaches the text tower alone
     )
+    choice_frames_normalised: bool = (
+        True  # released False: multiple choice is trained on pooled normalised frames, but scored on plain ones
+    )
+    answer_head: str = (
+        "classifier"  # released "vocabulary": answers are known by their first token, chosen among the whole vocabulary
+    )
 
     @classmethod
     def preset(cls, name: str) -> Behaviour:
@@ -132,6 +151,8 @@ class Behaviour:
                 action_matching_needs_objects=True,
                 shifted_frame_mask=True,
                 contrastive_video_gradient=False,
+                choice_frames_normalised=False,
+                answer_head="vocabulary",
             )
         raise ValueError(f"behaviour {name!r}: choose intended or released")
 

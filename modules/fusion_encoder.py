@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,7 @@ class VideoTokens(NamedTuple):
     """What the fusion encoder sees of a clip.
 
     frames (B, T, E); frame_mask (B, T) True = valid; trajectories (B, N, E) with trajectory_mask (B, N) True = used,
-    and
-    actions (B, A, E), or None where the model has none.
+    and actions (B, A, E), or None where the model has none.
     """
 
     frames: Tensor
@@ -27,16 +27,13 @@ class VideoTokens(NamedTuple):
 
     def select(self, index: Tensor) -> VideoTokens:
         """Clips `index` of the batch."""
+        return self.apply(lambda part: part[index])
 
-        def pick(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part[index]
-
+    def apply(self, function: Callable[[Tensor], Tensor]) -> VideoTokens:
+        """The same function on every part that there is."""
+        frames, mask, *rest = self
         return VideoTokens(
-            self.frames[index],
-            self.frame_mask[index],
-            pick(self.trajectories),
-            pick(self.trajectory_mask),
-            pick(self.actions),
+            function(frames), function(mask), *(None if part is None else function(part) for part in rest)
         )
 
 
@@ -47,14 +44,29 @@ class Context(NamedTuple):
     mask: Tensor
 
 
-class FusionEncoder(nn.Module):
-    """Bidirectional and prefix-causal passes over `[frames, frame mean, trajectories, actions, text]`.
+class Projected(NamedTuple):
+    """Tokens of items that take part in many pairs, with the first block's queries, keys and values computed once.
 
-    Position rows are fixed by the full layout, S = T + 1 + 2·O + A + L with absent parts left out; columns that a
-    batch trims
-    away (unused trajectories, text padding) do not shift the others. In bidirectional passes the frame mean and the
-    end token
-    act as separators and get no position. Source: spec, text and fusion encoders.
+    tokens (B, S, E), positions added; packed (B, S, 3·E); mask (B, S), True = may be attended.
+    """
+
+    tokens: Tensor
+    packed: Tensor
+    mask: Tensor
+
+    def select(self, index: Tensor, length: int) -> Projected:
+        """Items `index`, cut to their first `length` tokens."""
+        return Projected(self.tokens[index, :length], self.packed[index, :length], self.mask[index, :length])
+
+
+class FusionEncoder(nn.Module):
+    """Bidirectional and prefix-causal passes over `[frames, frame mean, actions, trajectories, text]`.
+
+    Position rows are fixed by the full layout `[frames, frame mean, trajectories, actions, text]`,
+    S = T + 1 + 2·O + A + L with absent parts left out, whatever the order of the columns: trajectories stand last in
+    the context, so that unused ones can be cut off, and columns that a batch trims away (those, and text padding) do
+    not shift the others. In bidirectional passes the frame mean and the end token are separators and get no position.
+    Source: spec, text and fusion encoders.
     """
 
     def __init__(self, config: ModelConfig, behaviour: Behaviour) -> None:
@@ -64,7 +76,7 @@ class FusionEncoder(nn.Module):
         self.action_start = self.trajectory_start + (config.num_trajectories if config.has_trajectories else 0)
         self.text_start = self.action_start + (config.num_actions if config.has_actions else 0)
         self.shifted_frame_mask = behaviour.shifted_frame_mask
-        self.blocks = nn.ModuleList(ResidualBlock(config.embed_dim) for _ in range(config.fusion_layers))
+        self.blocks: Any = nn.ModuleList(ResidualBlock(config.embed_dim) for _ in range(config.fusion_layers))
         self.positional_embedding = nn.Parameter(torch.empty(config.fusion_positions, config.embed_dim))
 
     def context(self, video: VideoTokens, *, frame_positions: bool = True) -> Context:
@@ -76,13 +88,13 @@ class FusionEncoder(nn.Module):
             frames = frames + positions[: self.max_frames]
         parts = [frames, mean]
         masks = [self._frame_mask(video.frame_mask)]
+        if video.actions is not None:
+            parts.append(video.actions + positions[self.action_start : self.text_start])
+            masks.append(video.frame_mask.new_ones(video.actions.shape[:2]))
         if video.trajectories is not None and video.trajectory_mask is not None:
             rows = positions[self.trajectory_start :][: video.trajectories.shape[1]]
             parts.append(video.trajectories + rows)
             masks.append(video.trajectory_mask)
-        if video.actions is not None:
-            parts.append(video.actions + positions[self.action_start : self.text_start])
-            masks.append(video.frame_mask.new_ones(video.actions.shape[:2]))
         return Context(torch.cat(parts, dim=1), torch.cat(masks, dim=1))
 
     def _frame_mask(self, frame_mask: Tensor) -> Tensor:
@@ -105,12 +117,64 @@ class FusionEncoder(nn.Module):
         Returns:
             (B, R, E).
         """
-        positions = self.positional_embedding[self.text_start :][: text.shape[1]]
+        sequence = torch.cat([context.tokens, self._place(text, end)], dim=1)
+        return self._run(sequence, torch.cat([context.mask, text_mask], dim=1)[:, None, None], rows)
+
+    def text_positions(self, length: int) -> Tensor:
+        """Position rows of the first `length` text tokens: (length, E)."""
+        return self.positional_embedding[self.text_start : self.text_start + length]
+
+    def slot(self, context: Context, text: Tensor, text_mask: Tensor, end: Tensor, index: int) -> Tensor:
+        """Bidirectional pass with an answer slot: a row of nothing but the position of text token `index`, which stands
+        behind every text and is attended to as well.
+
+        Args:
+            text, text_mask, end: as in `forward`.
+
+        Returns:
+            (B, E), the slot's output.
+        """
+        blank = self.text_positions(index + 1)[-1].expand(len(text), 1, -1)
+        sequence = torch.cat([context.tokens, self._place(text, end), blank], dim=1)
+        mask = torch.cat([context.mask, text_mask, torch.ones_like(text_mask[:, :1])], dim=1)
+        last = torch.full_like(end, sequence.shape[1] - 1)
+        return self._run(sequence, mask[:, None, None], last[:, None])[:, 0]
+
+    def _place(self, text: Tensor, end: Tensor) -> Tensor:
+        """Text tokens (B, L, E) with their positions; the end token has none."""
+        positions = self.text_positions(text.shape[1])
         is_end = torch.arange(text.shape[1], device=text.device) == end[:, None]
-        text = text + positions * ~is_end[..., None]
-        sequence = torch.cat([context.tokens, text], dim=1)
-        mask = torch.cat([context.mask, text_mask], dim=1)[:, None, None]
-        return self._run(sequence, mask, rows)
+        return text + positions * ~is_end[..., None]
+
+    def project_context(self, context: Context) -> Projected:
+        """Prepare clips for `pair_rows`."""
+        return Projected(context.tokens, self.blocks[0].project(context.tokens), context.mask)
+
+    def project_text(self, text: Tensor, text_mask: Tensor, end: Tensor) -> Projected:
+        """Prepare texts for `pair_rows`; arguments as in `forward`."""
+        tokens = self._place(text, end)
+        return Projected(tokens, self.blocks[0].project(tokens), text_mask)
+
+    def pair_rows(self, context: Projected, text: Projected, end: Tensor) -> Tensor:
+        """Frame-mean row and end-token row of pairs whose parts are prepared.
+
+        The same as `forward` on those rows. Within a block, normalisation and the three projections see one token at a
+        time, so the first block's are shared by all pairs of an item.
+
+        Args:
+            context, text: K items each, pair i made of context i and text i.
+            end: (K,), index of the end token in the text.
+
+        Returns:
+            (K, 2, E).
+        """
+        joined = [torch.cat(parts, dim=1) for parts in zip(context, text, strict=True)]
+        tokens, packed, mask = joined[0], joined[1], joined[2][:, None, None]
+        rows = torch.stack([torch.full_like(end, self.mean_row), context.tokens.shape[1] + end], dim=1)
+        first = self.blocks[0]
+        if len(self.blocks) == 1:
+            return first.attend(_pick(tokens, rows), *first.attn.unpack(packed)[1:], mask)
+        return self._run(first.complete(tokens, packed, mask), mask, rows, done=1)
 
     @property
     def mean_row(self) -> int:
@@ -121,15 +185,15 @@ class FusionEncoder(nn.Module):
         """Rows of text positions `index` in `[context, text]` (the context may have been trimmed)."""
         return context.tokens.shape[1] + index
 
-    def _run(self, sequence: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
-        for block in self.blocks[:-1]:
+    def _run(self, sequence: Tensor, mask: Tensor, rows: Tensor, done: int = 0) -> Tensor:
+        """All blocks but the first `done`; the last one for `rows` alone."""
+        for block in self.blocks[done:-1]:
             sequence = block(sequence, mask)
-        picked = sequence.gather(1, rows[..., None].expand(-1, -1, sequence.shape[-1]))
         if mask.shape[2] > 1:
             mask = mask.expand(rows.shape[0], -1, -1, -1).gather(
                 2, rows[:, None, :, None].expand(-1, 1, -1, mask.shape[-1])
             )
-        return self.blocks[-1](sequence, mask, rows=picked)
+        return self.blocks[-1](sequence, mask, rows=_pick(sequence, rows))
 
     def next_token(self, context: Context, text: Tensor) -> Tensor:
         """Prefix-LM pass: row i is the prediction of token i + 1 given the context and tokens 0..i.
@@ -145,7 +209,7 @@ class FusionEncoder(nn.Module):
             (B, L - 1, E).
         """
         batch, length, width = text.shape
-        positions = self.positional_embedding[self.text_start :][:length]
+        positions = self.text_positions(length)
         content = text[:, :-1] + positions[:-1]
         blanks = positions[1:].expand(batch, -1, -1)
         sequence = torch.cat([context.tokens, content, blanks], dim=1)
@@ -166,3 +230,8 @@ class FusionEncoder(nn.Module):
         mask[:, size + steps :, size : size + steps] = causal
         mask[:, size + steps :, size + steps :] = torch.eye(steps, dtype=torch.bool, device=context_mask.device)
         return mask[:, None]
+
+
+def _pick(sequence: Tensor, rows: Tensor) -> Tensor:
+    """(B, S, E), (B, R) -> (B, R, E)."""
+    return sequence.gather(1, rows[..., None].expand(-1, -1, sequence.shape[-1]))

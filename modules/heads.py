@@ -33,29 +33,33 @@ class MatchingHead(nn.Module):
         super().__init__()
         self.match = nn.Parameter(torch.empty(config.embed_dim, config.embed_dim))
         self.unmatch = nn.Parameter(torch.empty(config.embed_dim, config.embed_dim))
-        self.norm_axis = 0 if behaviour.matching_norm_axis == "batch" else -1
+        self.norm_axis = -2 if behaviour.matching_norm_axis == "batch" else -1
 
     def forward(self, rows: Tensor, keep: Tensor | None = None) -> Tensor:
         """Score pairs row by row.
 
         Args:
-            rows: (K, 2, E): frame-mean row, end-token row. With the released normalisation the K pairs depend on each
-            other:
-                the text row is divided by its norm over them.
-            keep: (K, 2, 2, E) dropout factors of [unmatch, match] x [video, text], or None.
+            rows: (..., K, 2, E): frame-mean row, end-token row. With the released normalisation the K pairs depend on
+                each other: the text row is divided by its norm over them.
+            keep: (..., K, 2, 2, E) dropout factors of [unmatch, match] x [video, text], or None.
 
         Returns:
-            (K, 2) logits, fp32.
+            (..., K, 2) logits, fp32.
         """
         rows = rows.float()
-        video = F.normalize(rows[:, 0], dim=-1)
-        text = F.normalize(rows[:, 1], dim=self.norm_axis)
+        video = F.normalize(rows[..., 0, :], dim=-1)
+        text = F.normalize(rows[..., 1, :], dim=self.norm_axis)
         scores = []
         for k, matrix in enumerate((self.unmatch, self.match)):
-            a = video if keep is None else video * keep[:, k, 0]
-            c = text if keep is None else text * keep[:, k, 1]
+            a = video if keep is None else video * keep[..., k, 0, :]
+            c = text if keep is None else text * keep[..., k, 1, :]
             scores.append(((a @ matrix).float() * c).sum(-1))
-        return torch.stack(scores, dim=1)
+        return torch.stack(scores, dim=-1)
+
+    @property
+    def is_pairwise(self) -> bool:
+        """Whether a pair's score depends on that pair alone."""
+        return self.norm_axis == -1
 
 
 class SampleDropout:

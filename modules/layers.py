@@ -64,9 +64,13 @@ class Attention(nn.Module):
         keys, values = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
         return self._split(keys), self._split(values)
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All three of the same tokens in one product."""
-        queries, keys, values = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+    def project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of the same tokens in one product: (B, S, D) -> (B, S, 3·D)."""
+        return F.linear(x, self.in_proj_weight, self.in_proj_bias)
+
+    def unpack(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, S, 3·D) -> queries, keys and values, each (B, heads, S, D / heads)."""
+        queries, keys, values = packed.chunk(3, dim=-1)
         return self._split(queries), self._split(keys), self._split(values)
 
     def attend(
@@ -106,6 +110,15 @@ class ResidualBlock(nn.Module):
         rows = rows + self.attn.attend(self.attn.queries(self.ln_1(rows)), keys, values, mask)
         return rows + self.mlp(self.ln_2(rows))
 
+    def project(self, x: Tensor) -> Tensor:
+        """Packed queries, keys and values of tokens: (B, S, D) -> (B, S, 3·D). They depend on nothing but the token."""
+        return self.attn.project(self.ln_1(x))
+
+    def complete(self, x: Tensor, packed: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Output of the block for tokens x (B, S, D) whose projections are known."""
+        x = x + self.attn.attend(*self.attn.unpack(packed), mask)
+        return x + self.mlp(self.ln_2(x))
+
     def forward(
         self,
         x: Tensor,
@@ -129,7 +142,7 @@ class ResidualBlock(nn.Module):
         if rows is not None:
             keys_from = x if extra_keys is None else torch.cat([x, extra_keys], dim=1)
             return self.attend(rows, *self.keys_values(keys_from), mask)
-        queries, keys, values = self.attn.queries_keys_values(self.ln_1(x))
+        queries, keys, values = self.attn.unpack(self.project(x))
         if extra_keys is not None:
             more_keys, more_values = self.keys_values(extra_keys)
             keys, values = torch.cat([keys, more_keys], dim=2), torch.cat([values, more_values], dim=2)

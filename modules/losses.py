@@ -20,10 +20,15 @@ class TokenLoss(NamedTuple):
     accuracy: Tensor
 
 
-def token_loss(logits: Tensor, targets: Tensor) -> TokenLoss:
-    """Cross-entropy over (K, V) logits, mean over the targets (K,) of all ranks."""
+def token_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> TokenLoss:
+    """Cross-entropy over (K, V) logits, mean over the targets (K,) of all ranks.
+
+    Args:
+        label_smoothing: share of each target's weight that is spread evenly over the V classes.
+    """
     logits = logits.float()
-    loss = global_mean(F.cross_entropy(logits, targets, reduction="sum"), len(targets))
+    total = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
+    loss = global_mean(total, len(targets))
     accuracy = (logits.detach().argmax(-1) == targets).float().sum() / max(len(targets), 1)
     return TokenLoss(loss, accuracy)
 

@@ -4,114 +4,48 @@ contrastive.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from modules.backbone import Backbone
 from modules.batch import Batch
-from modules.collectives import gather, gather_constant, global_mean, rank, world_size
-from modules.config import Behaviour, ModelConfig
+from modules.collectives import global_mean
 from modules.fusion_encoder import VideoTokens
-from modules.heads import MatchingHead, SampleDropout, VocabularyHead
-from modules.losses import (
-    Negatives,
-    Pool,
-    TokenLoss,
-    contrastive_loss,
-    hard_negatives,
-    interleave,
-    matching_loss,
-    pad_columns,
-    token_loss,
-)
+from modules.heads import SampleDropout
+from modules.losses import TokenLoss, contrastive_loss, token_loss
+from modules.matching import MatchingModel
+from modules.prefix_lm import PrefixLMModel
 from modules.set_matching import Pairs, PendingScores, assign, squared_distance, word_scores
-from modules.similarity import LooseSimilarity
+from modules.task_model import Reach
 
 LOSSES = ("vtm", "mlm", "plm", "object_noun", "action_verb", "contrastive")
 
 
-class Logits(NamedTuple):
-    """Similarity of this rank's texts and videos to the global batch, both (B, G)."""
-
-    text_to_video: Tensor
-    video_to_text: Tensor
-
-
-class PretrainModel(Backbone):
+class PretrainModel(PrefixLMModel, MatchingModel):
     """Backbone with the pre-training heads. `forward` returns the losses named in `LOSSES` that are active.
 
     Frame features, text tokens and early patches are detached right after encoding for every loss but the contrastive
-    one;
-    trajectories and actions are not. Source: spec, pretraining losses.
+    one; trajectories and actions are not. Source: spec, pretraining losses.
     """
 
-    def __init__(self, config: ModelConfig, behaviour: Behaviour) -> None:
-        super().__init__(config, behaviour)
-        self.vocabulary_head = VocabularyHead(config)
-        self.matching_head = MatchingHead(config, behaviour)
-        self.active_losses: frozenset[str] = frozenset(LOSSES)
-        self._trainable = {name for name, _ in self.named_parameters()}
-
-    # -- what trains
-    # ------------------------------------------------------------------------------------------------------
-
-    def remember_trainable(self) -> None:
-        """Take the present `requires_grad` flags (after freezing layers) as what may train at all."""
-        self._trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+    LOSSES = LOSSES
 
     @property
     def available_losses(self) -> tuple[str, ...]:
-        """The losses that this configuration has."""
         absent = {"object_noun": not self.config.has_trajectories, "action_verb": not self.config.has_actions}
         return tuple(name for name in LOSSES if not absent.get(name, False))
 
-    def set_active_losses(self, names: set[str] | frozenset[str]) -> None:
-        """Compute these losses from now on, and freeze what they cannot reach, so that every trained parameter has a
-        gradient.
-        """
-        unknown = set(names) - set(LOSSES)
-        if unknown:
-            raise ValueError(f"unknown losses {sorted(unknown)}: choose from {', '.join(LOSSES)}")
-        self.active_losses = frozenset(names)
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name in self._trainable and self._is_reached(name))
-
-    def _is_reached(self, name: str) -> bool:
+    def reach(self) -> Reach:
         on = self.active_losses
-        fused = bool(on & {"vtm", "mlm", "plm"})
-        vocabulary = bool(on & {"mlm", "plm"})
-        contrastive = "contrastive" in on
-        video = contrastive and self.behaviour.contrastive_video_gradient
-        leaves_tower = self.config.object_fuse == "fusion"
-        trajectories = self.config.has_trajectories and (fused or "object_noun" in on)
-        actions = self.config.has_actions and (fused or "action_verb" in on)
-        objects = (trajectories or actions) if leaves_tower else video
-        if name.startswith("clip.visual."):
-            return video or (leaves_tower and objects and self._is_below_tap(name))
-        if name == "clip.token_embedding.weight":
-            return vocabulary or contrastive
-        if name == "clip.logit_scale":
-            return contrastive and isinstance(self.similarity, LooseSimilarity)
-        if name.startswith("clip."):
-            return contrastive
-        reached = {
-            "object_encoder": objects,
-            "trajectory_encoder": trajectories,
-            "action_encoder": actions,
-            "fusion": fused,
-            "vocabulary_head": vocabulary,
-            "matching_head": "vtm" in on,
-            "similarity": video,
-        }
-        return bool(reached[name.split(".")[0]])
-
-    def _is_below_tap(self, name: str) -> bool:
-        """Whether a visual parameter lies below the block whose input patches the object encoder reads."""
-        if ".resblocks." in name:
-            return int(name.split(".resblocks.")[1].split(".")[0]) < self.config.object_blocks[-1]
-        return not name.startswith(("clip.visual.ln_post", "clip.visual.proj"))
+        return Reach(
+            frames="contrastive" in on and self.behaviour.contrastive_video_gradient,
+            text="contrastive" in on,
+            fused=bool(on & {"vtm", "mlm", "plm"}),
+            trajectories="object_noun" in on,
+            actions="action_verb" in on,
+            vocabulary=bool(on & {"mlm", "plm"}),
+            matching="vtm" in on,
+            logit_scale="contrastive" in on,
+        )
 
     # -- forward
     # ----------------------------------------------------------------------------------------------------------
@@ -136,7 +70,7 @@ class PretrainModel(Backbone):
 
         out: dict[str, Tensor] = {}
         if on & {"contrastive", "vtm"}:
-            logits = self._similarity_logits(batch, video if video_grad else detached, text)
+            logits = self.similarity_logits(batch, video if video_grad else detached, text)
         if "contrastive" in on:
             out["contrastive"] = contrastive_loss(*logits)
         if "mlm" in on:
@@ -144,25 +78,9 @@ class PretrainModel(Backbone):
         if "plm" in on:
             out["plm"], out["plm_accuracy"] = self._next_token_loss(batch, detached, clean, drop)
         if "vtm" in on:
-            if logits.text_to_video.shape[1] > 1:
-                out["vtm"], out["vtm_accuracy"] = self._matching_loss(batch, detached, clean, logits, drop)
-            else:
-                out["vtm"] = self._no_matching_loss()
+            out |= self.matching_losses(batch, detached, clean, logits, drop)
         out.update(self._set_matching_losses(batch, detached, clean, pending))
         return out
-
-    def _similarity_logits(self, batch: Batch, video: VideoTokens, text: Tensor) -> Logits:
-        feature = self.text_feature(text, batch["text_lengths"])
-        if isinstance(self.similarity, LooseSimilarity):
-            pooled = self.similarity.video_feature(video.frames, video.frame_mask)
-            scale = self.clip.logit_scale
-            return Logits(
-                self.similarity(feature, gather(pooled), scale), self.similarity(gather(feature), pooled, scale).t()
-            )
-        frames, mask = gather(video.frames), gather_constant(video.frame_mask)
-        return Logits(
-            self.similarity(feature, frames, mask), self.similarity(gather(feature), video.frames, video.frame_mask).t()
-        )
 
     def masked_token_rows(self, batch: Batch, video: VideoTokens) -> Tensor:
         """Fusion output at the marked positions (B, R, E); rows beyond a clip's own marks are free."""
@@ -177,85 +95,15 @@ class PretrainModel(Backbone):
         hidden = drop.rows(self.masked_token_rows(batch, video), "mlm")
         targets = batch["text_ids"].gather(1, batch["mlm_positions"])
         index = batch["mlm_index"]
-        logits = self.vocabulary_head(hidden.flatten(0, 1)[index], self.clip.token_embedding.weight)
-        return token_loss(logits, targets.flatten()[index])
+        return token_loss(self.token_logits(hidden.flatten(0, 1)[index]), targets.flatten()[index])
 
-    def next_token_rows(self, video: VideoTokens, text: Tensor) -> Tensor:
-        """Fusion output that predicts tokens 1..L-1: (B, L - 1, E)."""
+    @property
+    def frame_positions(self) -> bool:
         uses_objects = self.config.has_trajectories or self.config.has_actions
-        frame_positions = self.behaviour.next_token_frame_positions or not uses_objects
-        return self.fusion.next_token(self.fusion.context(video, frame_positions=frame_positions), text)
+        return self.behaviour.next_token_frame_positions or not uses_objects
 
     def _next_token_loss(self, batch: Batch, video: VideoTokens, text: Tensor, drop: SampleDropout) -> TokenLoss:
-        hidden = drop.rows(self.next_token_rows(video, text), "plm")
-        index = batch["plm_index"]
-        logits = self.vocabulary_head(hidden.flatten(0, 1)[index], self.clip.token_embedding.weight)
-        return token_loss(logits, batch["text_ids"][:, 1:].flatten()[index])
-
-    def matching_rows(self, video: VideoTokens, text: Tensor, text_mask: Tensor, lengths: Tensor) -> Tensor:
-        """Fusion output at the frame mean and at the end token: (K, 2, E)."""
-        context = self.fusion.context(video)
-        end = lengths - 1
-        rows = torch.stack([torch.full_like(end, self.fusion.mean_row), self.fusion.text_rows(context, end)], dim=1)
-        return self.fusion(context, text, text_mask, end, rows)
-
-    def _matching_loss(
-        self, batch: Batch, video: VideoTokens, text: Tensor, logits: Logits, drop: SampleDropout
-    ) -> TokenLoss:
-        negatives = self._negatives(batch, logits)
-        rows = self.matching_rows(*self._pairs(batch, video, text, negatives))
-        factors = drop.factors("vtm", 3, 2, 2, rows.shape[-1])
-        scores = self.matching_head(rows, None if factors is None else factors.flatten(0, 1))
-        return matching_loss(scores, 3)
-
-    def _no_matching_loss(self) -> Tensor:
-        """A single clip in the global batch has no negative: 0, with the gradient path that DDP expects."""
-        return 0.0 * (self.matching_head.match.sum() + self.matching_head.unmatch.sum())
-
-    @staticmethod
-    def _negatives(batch: Batch, logits: Logits) -> Negatives:
-        if "hard_negative_video" in batch:
-            return Negatives(batch["hard_negative_video"], batch["hard_negative_text"])
-        return hard_negatives(*logits, batch["random_keys"])
-
-    def _pairs(self, batch: Batch, video: VideoTokens, text: Tensor, negatives: Negatives) -> Pool:
-        """The 3·B pairs of this rank, in the order positive, wrong video, wrong text."""
-        pool = self._global_pool(batch, video, text)
-        start = rank() * text.shape[0]
-        own = torch.arange(start, start + text.shape[0], device=text.device)
-        which_video = interleave(own, negatives.video, own)
-        which_text = interleave(own, own, negatives.text)
-        return Pool(
-            pool.video.select(which_video),
-            pool.text[which_text],
-            pool.text_mask[which_text],
-            pool.text_lengths[which_text],
-        )
-
-    def _global_pool(self, batch: Batch, video: VideoTokens, text: Tensor) -> Pool:
-        """Clips and texts of all ranks. Trajectories and actions keep their gradient on the way to the rank that owns
-        them.
-        """
-        mask, lengths = batch["text_mask"], batch["text_lengths"]
-        if world_size() == 1:
-            return Pool(video, text, mask, lengths)
-        # Ranks trim to different sizes; full size is what they can agree on without asking each other.
-        words, trajectories = self.config.max_words, self.config.num_trajectories
-        everywhere = VideoTokens(
-            gather_constant(video.frames),
-            gather_constant(video.frame_mask),
-            None if video.trajectories is None else gather(pad_columns(video.trajectories, trajectories)),
-            None
-            if video.trajectory_mask is None
-            else gather_constant(pad_columns(video.trajectory_mask, trajectories)),
-            None if video.actions is None else gather(video.actions),
-        )
-        return Pool(
-            everywhere,
-            gather_constant(pad_columns(text, words)),
-            gather_constant(pad_columns(mask, words)),
-            gather_constant(lengths),
-        )
+        return self.next_token_loss(batch, video, text, drop, "plm")
 
     # -- set matching
     # -----------------------------------------------------------------------------------------------------

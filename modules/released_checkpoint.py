@@ -112,8 +112,8 @@ def convert(released: Mapping[str, Tensor], model: Backbone) -> Conversion:
 
     Raises:
         ValueError: a parameter of the model has no entry, or one of another size; all are named. Similarity headers
-        are left
-            out of this check: the released checkpoint has meanP, which has no parameters.
+            and the answer classifier are left out of this check: the released checkpoint has meanP, which has no
+            parameters, and answers by vocabulary.
     """
     wanted = dict(model.named_parameters())
     result = Conversion({})
@@ -131,7 +131,9 @@ def convert(released: Mapping[str, Tensor], model: Backbone) -> Conversion:
             result.state[name] = _fit(name, value.float(), wanted[name])
     back = {name: key for key in released if (name := our_name(key))}
     problems = [
-        f"no entry for {name}" for name in wanted if name not in result.state and not name.startswith("similarity.")
+        f"no entry for {name}"
+        for name in wanted
+        if name not in result.state and not name.startswith(("similarity.", "answer_head."))
     ]
     problems += [
         f"{back[name]} has shape {tuple(value.shape)}, the model needs {tuple(wanted[name].shape)}"

@@ -10,9 +10,9 @@ from modules.config import ModelConfig
 from modules.layers import LayerNorm, Transformer, quick_gelu
 
 
-def pool_frames(frames: Tensor, frame_mask: Tensor) -> Tensor:
-    """Normalised sum of normalised valid frames: (B, T, E), (B, T) -> (B, E), fp32."""
-    frames = F.normalize(frames.float(), dim=-1)
+def pool_frames(frames: Tensor, frame_mask: Tensor, *, normalise_frames: bool = True) -> Tensor:
+    """Normalised sum of normalised (or plain) valid frames: (B, T, E), (B, T) -> (B, E), fp32."""
+    frames = F.normalize(frames.float(), dim=-1) if normalise_frames else frames.float()
     return F.normalize((frames * frame_mask[..., None]).sum(1), dim=-1)
 
 
@@ -27,9 +27,9 @@ class LooseSimilarity(nn.Module):
         """Hook for headers that read frames as a sequence: (B, T, E) -> (B, T, E)."""
         return frames
 
-    def video_feature(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
+    def video_feature(self, frames: Tensor, frame_mask: Tensor, *, normalise_frames: bool = True) -> Tensor:
         """(B, T, E) unnormalised frame features, (B, T) True = valid -> (B, E) of length 1."""
-        return pool_frames(self.contextualise(frames, frame_mask), frame_mask)
+        return pool_frames(self.contextualise(frames, frame_mask), frame_mask, normalise_frames=normalise_frames)
 
     def forward(self, text_feature: Tensor, video_feature: Tensor, logit_scale: Tensor) -> Tensor:
         """(Bt, E) unnormalised, (Bv, E) of length 1 -> (Bt, Bv) logits."""

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measure: bash scripts/benchmark.sh pretrain|data [options, see --help]. Writes output/benchmark/{pretrain,data}.json.
+# Measure: bash scripts/benchmark.sh pretrain|data|rerank|caption [options, see --help]. Writes output/benchmark/{name}.json.
 set -euo pipefail
 case "${1:-}" in
-  pretrain | data) ;;
+  pretrain | data | rerank | caption) ;;
   *)
-    echo "usage: bash scripts/benchmark.sh pretrain|data [options, see --help]" >&2
+    echo "usage: bash scripts/benchmark.sh pretrain|data|rerank|caption [options, see --help]" >&2
     exit 2
     ;;
 esac

@@ -12,26 +12,19 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.files import atomic_write_text
+from dataloaders.retrieval import VideoDataset
 from modules.pretrain import PretrainModel
 from utils.argument_groups import flag
-from utils.arguments import Arguments, contrastive_schedule, parse_arguments
-from utils.checkpoint import CheckpointError
-from utils.data_setup import (
-    evaluation_loader,
-    losses_loader,
-    prepare_pretraining,
-    pretraining_dataset,
-    train_loader,
-    validation_dataset,
-)
-from utils.distributed import Runtime, find_runtime
+from utils.arguments import Arguments, contrastive_schedule
+from utils.data_setup import evaluation_loader, train_loader
+from utils.distributed import Runtime
 from utils.pretrain_eval import evaluate_losses
-from utils.retrieval_eval import BadVideos, zero_shot_retrieval
+from utils.pretrain_setup import losses_loader, prepare_pretraining, pretraining_dataset, validation_clips
+from utils.retrieval_eval import EvaluationSettings, evaluate_retrieval
 from utils.run_log import RunLog
-from utils.trainer import NonFiniteLoss, Trainer
+from utils.task_main import run_task
+from utils.trainer import Trainer
 from utils.weights import setup_model
-
-USER_ERRORS = (CheckpointError, BadVideos, NonFiniteLoss, FileNotFoundError, ValueError)
 
 
 @dataclass
@@ -66,10 +59,17 @@ class Pretraining:
         self.model.set_grad_checkpoint(args.grad_checkpoint)
         data = prepare_pretraining(args, self.model.config, log.info)
         self.dataset = pretraining_dataset(args, self.model.config, data, log.info)
-        self.validation = validation_dataset(args, self.model.config, data, log.info)
+        self.validation = validation_clips(args, self.model.config, data, log.info)
         log.write_config(
             arguments=args.resolved(), model=asdict(self.model.config), behaviour=asdict(self.model.behaviour)
         )
+
+    def run(self) -> None:
+        """What the flags ask for."""
+        if self.args.do_train:
+            self.train()
+        if self.args.do_eval:
+            self.evaluate()
 
     def train(self) -> None:
         args, model = self.args, self.model
@@ -83,9 +83,11 @@ class Pretraining:
     def validate(self, step: int) -> dict[str, Any]:
         """Zero-shot retrieval on the validation clips."""
         assert self.validation is not None
-        batches = evaluation_loader(self.args, self.validation, self.runtime)
-        self.model.eval()
-        result = zero_shot_retrieval(self.model, batches, self.runtime, self.args.on_bad_video)
+        clips, args = self.validation, self.args
+        batches = evaluation_loader(args, VideoDataset(clips.split.video_ids, clips.reader), self.runtime)
+        settings = EvaluationSettings(on_bad_video=args.on_bad_video, precision=args.precision)
+        scored = evaluate_retrieval(self.model, clips.split, batches, self.runtime, settings)
+        result = {**scored.metrics(), "skipped": len(clips.missing) + len(scored.skipped)}
         self._show(f"zero-shot retrieval after step {step}", result)
         return result
 
@@ -108,23 +110,7 @@ class Pretraining:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_arguments(argv, kind=PretrainArguments, description=__doc__)
-    runtime = find_runtime(args.local_rank, args.device)
-    log = RunLog(args.output_dir, runtime, args.tensorboard)
-    try:
-        log.notes(args.notes)
-        pretraining = Pretraining(args, runtime, log)
-        with runtime.process_group():
-            if args.do_train:
-                pretraining.train()
-            if args.do_eval:
-                pretraining.evaluate()
-    except USER_ERRORS as error:
-        log.error(str(error))
-        return 1
-    finally:
-        log.close()
-    return 0
+    return run_task(Pretraining, PretrainArguments, argv, __doc__)
 
 
 if __name__ == "__main__":

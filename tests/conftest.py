@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.world import World, make_world
+from tests.world import Downstream, World, make_downstream, make_world
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +22,9 @@ def shared() -> Path:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A small demo world with shards and a tiny CLIP; tests add to it but change nothing."""
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def downstream(world: World, tmp_path_factory: pytest.TempPathFactory) -> Downstream:
+    """A small demo world in the formats of all downstream data sets; tests add caches to it but change nothing."""
+    return make_downstream(tmp_path_factory.mktemp("downstream"), world.clip)

@@ -18,15 +18,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modules.answering import AnswerModel
 from modules.batch import finish_batch
+from modules.beam_search import SearchSettings
+from modules.captioning import CaptionModel
 from modules.config import Behaviour
+from modules.decoder import CachedDecoder
+from modules.fusion_encoder import VideoTokens
+from modules.matching import MatchingModel
+from modules.multiple_choice import MultipleChoiceModel
+from modules.prefix_lm import PrefixLMModel
 from modules.pretrain import PretrainModel
 from modules.released_checkpoint import config_from_released, convert, released_names
+from modules.reranking import OFFSET, PairScorer, TextTokens, rerank_both
+from modules.retrieval import RetrievalModel
+from modules.task_model import TaskModel
 from tests.golden_data import recipe
+from utils.metrics import ranks_of_diagonal, retrieval_metrics, text_to_video_ranks, video_to_text_ranks
 from utils.optimizer import BertAdam
 
 DATA = Path(__file__).parent / "golden_data"
 TOLERANCES = {"activation": 1e-4, "loss": 1e-4, "gradient": 1e-3, "exact": 0.0}
+LOSS_NAMES = {"answer": "qa"}  # ours -> stored
 INPUTS = ("hard_negative_video", "hard_negative_text", "answer_ids", "video_mask")  # stored inputs, not outputs
 
 
@@ -99,7 +112,7 @@ class Golden:
             value = value.detach().numpy()
         return Check(entry, relative_error(value, self.stored(entry) if stored is None else stored), kind)
 
-    def gradients(self, task: str, model: PretrainModel) -> Check:
+    def gradients(self, task: str, model: TaskModel) -> Check:
         """Gradient norms of all stored parameters as one entry, `gradient_norms.{task}`: the worst of them."""
         names = released_names(list(self.meta["keys"]))
         norms = {
@@ -127,7 +140,7 @@ def pretrain(golden: Golden) -> Iterator[Check]:
     yield g.check(name + "trajectory_tokens", video.trajectories.detach().numpy()[used], stored=stored)
     yield g.check(name + "action_tokens", video.actions)
     yield from _text_checks(g, model, batch, text)
-    yield g.check(name + "similarity", model._similarity_logits(batch, video, text).text_to_video)
+    yield g.check(name + "similarity", model.similarity_logits(batch, video, text).text_to_video)
     yield from _fusion_checks(g, model, batch, video, text)
     yield from _losses(g, "pretrain", model, batch)
 
@@ -158,27 +171,172 @@ def _fusion_checks(g: Golden, model: PretrainModel, batch: dict, video: Any, tex
     stored = g.stored("pretrain.fusion_mlm")[clip, start + at]
     yield g.check("pretrain.fusion_mlm", rows.flatten(0, 1)[index], stored=stored)
 
-    negatives = model._negatives(batch, model._similarity_logits(batch, video, text))
-    pairs = model._pairs(batch, video, text, negatives)
-    ends = start + pairs.text_lengths.numpy() - 1
-    all_rows = g.stored("pretrain.fusion_vtm")
-    stored = np.stack([all_rows[:, model.fusion.mean_row], all_rows[np.arange(len(ends)), ends]], axis=1)
-    yield g.check("pretrain.fusion_vtm", model.matching_rows(*pairs), stored=stored)
+    yield _matching_rows(g, "pretrain", model, batch, video, text)
 
+    yield _next_token_rows(g, "pretrain", model, batch, video, text)
+
+
+def _next_token_rows(g: Golden, task: str, model: PrefixLMModel, batch: dict, video: Any, text: Tensor) -> Check:
     predicted = batch["text_mask"].numpy()[:, 1:]
-    stored = g.stored("pretrain.fusion_next_token")[:, : predicted.shape[1]][predicted]
+    stored = g.stored(f"{task}.fusion_next_token")[:, : predicted.shape[1]][predicted]
     value = model.next_token_rows(video, text).detach().numpy()[predicted]
-    yield g.check("pretrain.fusion_next_token", value, stored=stored)
+    return g.check(f"{task}.fusion_next_token", value, stored=stored)
 
 
-def _losses(g: Golden, task: str, model: PretrainModel, batch: dict) -> Iterator[Check]:
+def _matching_rows(g: Golden, task: str, model: MatchingModel, batch: dict, video: Any, text: Tensor) -> Check:
+    """The two rows that the matching head reads, of positives and negatives."""
+    negatives = model._negatives(batch, model.similarity_logits(batch, video, text))
+    pairs = model._pairs(batch, video, text, negatives)
+    ends = model.fusion.text_start + pairs.text_lengths.numpy() - 1
+    all_rows = g.stored(f"{task}.fusion_vtm")
+    stored = np.stack([all_rows[:, model.fusion.mean_row], all_rows[np.arange(len(ends)), ends]], axis=1)
+    return g.check(f"{task}.fusion_vtm", model.matching_rows(*pairs), stored=stored)
+
+
+def retrieval(golden: Golden) -> Iterator[Check]:
+    size = golden.meta.get("batch", 2)
+    model, batch = golden.model(RetrievalModel), golden.batch(**_negatives(golden, "retrieval", size))
+    video, text = model.encode_video(batch), model.encode_text(batch["text_ids"])
+    yield _matching_rows(golden, "retrieval", model, batch, video, text)
+    yield from _losses(golden, "retrieval", model, batch)
+
+
+def action_only_retrieval(golden: Golden) -> Iterator[Check]:
+    name = "optional.action_only.retrieval"
+    batch = golden.batch(**_negatives(golden, name, 2))
+    yield from _losses(golden, name, golden.model(RetrievalModel, action_only=True), batch)
+
+
+def multiple_choice(golden: Golden) -> Iterator[Check]:
+    size = golden.meta.get("batch", 2)
+    model, batch = golden.model(MultipleChoiceModel, need_object=False, use_action=False), golden.batch()
+    yield from _losses(golden, "mc", model, batch)
+    ids, mask = recipe.options(golden.seed, size, vocab=golden.dims["vocab_size"])
+    texts = {"text_ids": torch.from_numpy(ids).flatten(0, 1), "text_mask": torch.from_numpy(mask).flatten(0, 1).bool()}
+    options = finish_batch({**{k: batch[k] for k in ("video", "video_mask")}, **texts})
+    with torch.no_grad():
+        yield golden.check("mc.option_scores", model.eval().score_options(options))
+
+
+def caption(golden: Golden) -> Iterator[Check]:
+    model, batch = golden.model(CaptionModel), golden.batch()
+    model.set_active_losses({"caption"})
+    video, text = model.encode_video(batch), model.encode_text(batch["text_ids"])
+    yield _next_token_rows(golden, "caption", model, batch, video, text)
+    yield from _losses(golden, "caption", model, batch)
+
+
+def action_only_caption(golden: Golden) -> Iterator[Check]:
+    model = golden.model(CaptionModel, action_only=True)
+    model.set_active_losses({"caption"})
+    yield from _losses(golden, "optional.action_only.caption", model, golden.batch())
+
+
+@torch.no_grad()
+def greedy(golden: Golden) -> Iterator[Check]:
+    """Greedy captions, compared up to the first end token."""
+    spec, size = golden.meta["greedy"], 3
+    model, batch = golden.model(CaptionModel).eval(), golden.batch(size)
+    model.fusion.positional_embedding.mul_(spec["position_embedding_scale"])
+    model.vocabulary_head.bias[spec["end_token"]] += spec["added_to_end_bias"]
+    found = model.generate(batch, SearchSettings(max_tokens=golden.dims["words"] - 1))
+    lengths, tokens = golden.stored("greedy.lengths"), found.tokens.numpy()
+    ended = np.where((tokens == spec["end_token"]).any(1), (tokens == spec["end_token"]).argmax(1), tokens.shape[1])
+    yield golden.check("greedy.lengths", ended, "exact")
+    compared = np.arange(tokens.shape[1]) <= lengths[:, None]
+    yield golden.check("greedy.ids", tokens[compared], "exact", stored=golden.stored("greedy.ids")[compared])
+    decoder = CachedDecoder(model, model.encode_video(batch), beams=1)
+    column, chosen = torch.full((size, 1), spec["start_token"]), []
+    for step in range(tokens.shape[1]):
+        following = decoder.advance(column)
+        column = found.tokens[:, step : step + 1]
+        chosen.append(following[:, 0].gather(1, column))
+    stored = golden.stored("greedy.best_logprob")[compared]
+    yield golden.check("greedy.best_logprob", torch.cat(chosen, dim=1).numpy()[compared], stored=stored)
+
+
+def question_answering(golden: Golden) -> Iterator[Check]:
+    model, batch = golden.model(AnswerModel), golden.batch()
+    answers = torch.from_numpy(golden.stored("qa.answer_ids")).long()
+    batch |= {"text_clip": torch.arange(len(answers)), "answer": answers}
+    yield golden.check("qa.fusion", model.slot_rows(batch), stored=golden.stored("qa.fusion")[:, -1])
+    yield golden.check("qa.predicted_ids", model.predict(batch), "exact")
+    yield from _losses(golden, "qa", model, batch)
+
+
+@torch.no_grad()
+def rerank(golden: Golden) -> Iterator[Check]:
+    """Two-stage retrieval from stored features; metrics of the re-ranked matrices."""
+    spec, width = golden.meta["rerank"], golden.dims["embed_dim"]
+    count = spec["pairs"]
+
+    def cached(name: str, *shape: int) -> Tensor:
+        return torch.from_numpy(np.array(recipe.weight(f"cached.{name}", (count, *shape), golden.seed)))
+
+    raw = recipe.inputs(golden.seed, batch=count, vocab=golden.dims["vocab_size"], resolution=16)
+    model = golden.model(RetrievalModel).eval()
+    model.matching_head.match.mul_(spec["match_matrix_scale"])
+    model.matching_head.unmatch.mul_(spec["match_matrix_scale"])
+    text_feature, tokens = 8 * cached("text_feature", width), 8 * cached("text_tokens", golden.dims["words"], width)
+    frames = 8 * (cached("frame_features", golden.dims["frames"], width) + cached("text_feature", width)[:, None] / 16)
+    videos = VideoTokens(
+        frames,
+        torch.ones(frames.shape[:2], dtype=torch.bool),
+        8 * cached("trajectory_tokens", 2 * golden.dims["object_count"], width),
+        torch.from_numpy(raw["trajectory_classes"]) != 0,
+        8 * cached("action_tokens", 4, width),
+    )
+    lengths = torch.from_numpy(raw["input_mask"].sum(1))
+    first = model.similarity_matrix(text_feature, frames, videos.frame_mask)
+    yield golden.check("rerank.similarity", first)
+    scorer = PairScorer(model, videos, lambda i: TextTokens(tokens[i], lengths[i]), lengths, torch.device("cpu"))
+    both = rerank_both(first, spec["top"], scorer.probabilities, model.matching_head.is_pairwise)
+    for name, scores in (("t2v", both.text_to_video), ("v2t", both.video_to_text.t())):
+        lifted = scores >= OFFSET / 2
+        if not np.array_equal(lifted.numpy(), golden.stored(f"rerank.{name}") >= OFFSET / 2):
+            yield Check(f"rerank.{name}", float("inf"), "activation")
+            continue
+        stored = golden.stored(f"rerank.{name}") - OFFSET * lifted.numpy()
+        yield golden.check(f"rerank.{name}", scores - OFFSET * lifted, stored=stored)
+
+
+def metrics(golden: Golden) -> Iterator[Check]:
+    """Retrieval metrics of stored matrices; the error of a matrix is that of the metrics made from it."""
+    spec, square, groups = golden.meta["metrics"], golden.stored("metrics.square"), golden.stored("metrics.groups")
+    sizes = np.array(spec["group_sizes"])
+    owner = np.arange(len(sizes)).repeat(sizes)
+    similarity = groups[np.isfinite(groups).all(-1)]
+    best = np.maximum.reduceat(similarity, np.cumsum(sizes) - sizes, axis=0).T
+    yield golden.check("metrics.groups_video_to_text", best)
+    made = {
+        "metrics.square": {
+            "square_rows": retrieval_metrics(ranks_of_diagonal(square)),
+            "square_columns": retrieval_metrics(ranks_of_diagonal(square.T)),
+        },
+        "metrics.groups": {
+            "groups_text_to_video": retrieval_metrics(text_to_video_ranks(similarity, owner), lower_median=True),
+            "groups_video_to_text": retrieval_metrics(video_to_text_ranks(similarity, owner)),
+        },
+    }
+    for entry, tables in made.items():
+        pairs = [
+            (values[name], spec[table][name])
+            for table, values in tables.items()
+            for name in values
+            if name in spec[table]
+        ]
+        yield golden.check(entry, [ours for ours, _ in pairs], stored=[stored for _, stored in pairs])
+
+
+def _losses(g: Golden, task: str, model: TaskModel, batch: dict) -> Iterator[Check]:
     losses = {k: v for k, v in model(batch).items() if not k.endswith("_accuracy")}
     sum(losses.values()).backward()
     matching = [losses.pop(k) for k in ("object_noun", "action_verb") if k in losses]
-    losses["matching"] = sum(matching, torch.zeros(()))
+    if isinstance(model, PretrainModel):  # 0 where a variant has nothing to match
+        losses["matching"] = sum(matching, torch.zeros(()))
     for name, value in losses.items():
-        yield g.check(f"{task}.loss.{name}", value, "loss")
-    if task not in OTHER_GRADIENTS:
+        yield g.check(f"{task}.loss.{LOSS_NAMES.get(name, name)}", value, "loss")
+    if task not in OTHER_GRADIENTS and task in g.meta["gradient_norms"]:
         yield g.gradients(task, model)
 
 
@@ -289,9 +447,9 @@ def similarity(golden: Golden) -> Iterator[Check]:
         if header == "meanP":
             yield golden.check("similarity.frame_features", video.frames)
             yield golden.check("similarity.text_feature", feature)
-            all_frames = model._similarity_logits(batch, video, text).text_to_video
+            all_frames = model.similarity_logits(batch, video, text).text_to_video
             yield golden.check("similarity.meanP_all_frames", all_frames)
-        logits = model._similarity_logits(batch, video._replace(frame_mask=mask), text)
+        logits = model.similarity_logits(batch, video._replace(frame_mask=mask), text)
         yield golden.check(f"similarity.{header}", logits.text_to_video)
 
 
@@ -310,6 +468,15 @@ def attention(golden: Golden) -> Iterator[Check]:
 # Which entries each function covers, by prefix.
 PARTS: tuple[tuple[Callable[[Golden], Iterator[Check]], tuple[str, ...]], ...] = (
     (pretrain, ("pretrain.",)),
+    (retrieval, ("retrieval.",)),
+    (action_only_retrieval, ("optional.action_only.retrieval.",)),
+    (multiple_choice, ("mc.",)),
+    (caption, ("caption.",)),
+    (action_only_caption, ("optional.action_only.caption.",)),
+    (greedy, ("greedy.",)),
+    (question_answering, ("qa.",)),
+    (rerank, ("rerank.",)),
+    (metrics, ("metrics.",)),
     (corner_cases, ("no_boxes.", "no_tags.", "optional.")),
     (optimiser, ("optimiser.",)),
     (similarity, ("similarity.",)),

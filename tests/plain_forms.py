@@ -11,14 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from modules.backbone import Backbone
 from modules.batch import Batch
+from modules.captioning import CaptionModel
 from modules.fusion_encoder import Context, FusionEncoder, VideoTokens
 from modules.heads import MatchingHead, SampleDropout, VocabularyHead
 from modules.layers import ResidualBlock
 from modules.losses import TokenLoss, matching_loss, token_loss
+from modules.matching import MatchingModel
 from modules.module_clip import CLIP, ObjectTap, ObjectTokens, VisionOutput, VisionTower
 from modules.object_encoder import ObjectEncoder
-from modules.pretrain import Logits, PretrainModel
+from modules.prefix_lm import PrefixLMModel
+from modules.pretrain import PretrainModel
+from modules.task_model import Logits
 
 
 def additive(mask: Tensor | None) -> Tensor | None:
@@ -130,23 +135,28 @@ def fusion(encoder: FusionEncoder, context: Context, text: Tensor, text_mask: Te
     return x
 
 
-def next_token(model: PretrainModel, context: Context, ids: Tensor) -> list[Tensor]:
+def next_token(model: PrefixLMModel, context: Context, ids: Tensor, *, text_grad: bool = False) -> list[Tensor]:
     """One text encoding and one fusion pass per target position; entry i predicts token i + 1: L - 1 of (B, E)."""
+    return [next_token_row(model, context, ids, step, text_grad=text_grad) for step in range(ids.shape[1] - 1)]
+
+
+def next_token_row(
+    model: PrefixLMModel, context: Context, ids: Tensor, step: int, *, text_grad: bool = False
+) -> Tensor:
+    """Prediction of token step + 1 from the tokens before, everything encoded for it: (B, E)."""
     encoder, length, size = model.fusion, ids.shape[1], context.tokens.shape[1]
     positions = encoder.positional_embedding[encoder.text_start :][:length]
     mask = torch.zeros(size + length, size + length, dtype=torch.bool, device=ids.device)
     mask[size:, size:] = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
     mask = mask.expand(len(ids), -1, -1).clone()
     mask[:, :, :size] = context.mask[:, None]
-    rows = []
-    for step in range(length - 1):
-        text = text_tower(model.clip, ids).detach()
-        shown = torch.arange(length, device=ids.device) <= step
-        x = torch.cat([context.tokens, text * shown[:, None] + positions], dim=1)
-        for layer in encoder.blocks:
-            x = block(layer, x, mask)
-        rows.append(x[:, size + step + 1])
-    return rows
+    with torch.set_grad_enabled(torch.is_grad_enabled() and text_grad):
+        text = text_tower(model.clip, ids)
+    shown = torch.arange(length, device=ids.device) <= step
+    x = torch.cat([context.tokens, text * shown[:, None] + positions], dim=1)
+    for layer in encoder.blocks:
+        x = block(layer, x, mask)
+    return x[:, size + step + 1]
 
 
 def vocabulary_logits(head: VocabularyHead, hidden: Tensor, embedding: Tensor) -> Tensor:
@@ -164,8 +174,50 @@ def matching_scores(head: MatchingHead, rows: Tensor, keep: Tensor | None = None
     return torch.stack(scores, dim=1)
 
 
-class PlainPretrainModel(PretrainModel):
-    """Pre-training with every plain form in place. Takes untrimmed batches as well as trimmed ones."""
+@torch.no_grad()
+def match_probabilities(
+    model: MatchingModel, videos: VideoTokens, text: Tensor, lengths: Tensor, text_index: Tensor, video_index: Tensor
+) -> Tensor:
+    """One query at a time, as the released re-ranking: text (M, L, E) and all trajectory slots, padding and all rows
+    computed. (Q, k) indices twice -> (Q, k).
+    """
+    mask = torch.arange(text.shape[1], device=text.device) < lengths[:, None]
+    probabilities = []
+    for texts, clips in zip(text_index, video_index, strict=True):
+        context, end = model.fusion.context(videos.select(clips)), lengths[texts] - 1
+        rows = fusion(model.fusion, context, text[texts], mask[texts], end)
+        last = rows[torch.arange(len(end), device=end.device), context.tokens.shape[1] + end]
+        scores = matching_scores(model.matching_head, torch.stack([rows[:, model.fusion.mean_row], last], dim=1))
+        probabilities.append(scores.softmax(-1)[:, 1])
+    return torch.stack(probabilities)
+
+
+class PlainScorer:
+    """Next-token probabilities of K beams for each of B clips, all texts encoded again at every step, to `length`
+    tokens, as the released decoding does (modules/beam_search.py, Scorer).
+    """
+
+    def __init__(self, model: CaptionModel, video: VideoTokens, beams: int, length: int) -> None:
+        self.model, self.beams, self.step = model, beams, 0
+        clips = torch.arange(len(video.frames), device=video.frames.device).repeat_interleave(beams)
+        self.context = model.fusion.context(video.select(clips), frame_positions=model.frame_positions)
+        self.ids = torch.zeros(len(clips), length, dtype=torch.int64, device=clips.device)
+
+    @torch.no_grad()
+    def advance(self, tokens: Tensor) -> Tensor:
+        self.ids[:, self.step] = tokens.flatten()
+        row = next_token_row(self.model, self.context, self.ids, self.step)
+        self.step += 1
+        logits = vocabulary_logits(self.model.vocabulary_head, row, self.model.clip.token_embedding.weight)
+        return logits.log_softmax(-1).unflatten(0, (-1, self.beams))
+
+    def reorder(self, source: Tensor) -> None:
+        ids = self.ids.unflatten(0, (-1, self.beams))
+        self.ids = ids.gather(1, source[..., None].expand_as(ids)).flatten(0, 1)
+
+
+class PlainTowers(Backbone):
+    """Both of CLIP's towers and the object, trajectory and action encoders in their plain forms."""
 
     def encode_video(self, batch: Batch, *, features_need_grad: bool = True) -> VideoTokens:
         tap = self.object_tap(batch)
@@ -185,6 +237,30 @@ class PlainPretrainModel(PretrainModel):
     def encode_text(self, text_ids: Tensor) -> Tensor:
         return text_tower(self.clip, text_ids)
 
+
+class PlainCaptionModel(PlainTowers, CaptionModel):
+    """Captioning with every plain form in place. Takes untrimmed batches as well as trimmed ones."""
+
+    def next_token_loss(
+        self,
+        batch: Batch,
+        video: VideoTokens,
+        text: Tensor,
+        drop: SampleDropout,
+        stream: str,
+        label_smoothing: float = 0.0,
+    ) -> TokenLoss:
+        context, ids = self.fusion.context(video, frame_positions=self.frame_positions), batch["text_ids"]
+        embedding = self.clip.token_embedding.weight
+        rows = next_token(self, context, ids, text_grad=True)
+        logits = torch.stack([vocabulary_logits(self.vocabulary_head, row, embedding) for row in rows], dim=1)
+        index = batch["plm_index"]
+        return token_loss(logits.flatten(0, 1)[index], ids[:, 1:].flatten()[index], label_smoothing)
+
+
+class PlainPretrainModel(PlainTowers, PretrainModel):
+    """Pre-training with every plain form in place. Takes untrimmed batches as well as trimmed ones."""
+
     def masked_token_rows(self, batch: Batch, video: VideoTokens) -> Tensor:
         text = self.encode_text(batch["text_ids"].masked_fill(batch["mlm_mask"], 0)).detach()
         text = text * ~batch["mlm_mask"][..., None]
@@ -198,9 +274,7 @@ class PlainPretrainModel(PretrainModel):
         return token_loss(logits, batch["text_ids"][marked])
 
     def _next_token_loss(self, batch: Batch, video: VideoTokens, text: Tensor, drop: SampleDropout) -> TokenLoss:
-        uses_objects = self.config.has_trajectories or self.config.has_actions
-        frame_positions = self.behaviour.next_token_frame_positions or not uses_objects
-        context, ids = self.fusion.context(video, frame_positions=frame_positions), batch["text_ids"]
+        context, ids = self.fusion.context(video, frame_positions=self.frame_positions), batch["text_ids"]
         embedding = self.clip.token_embedding.weight
         logits = [vocabulary_logits(self.vocabulary_head, row, embedding) for row in next_token(self, context, ids)]
         return token_loss(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from modules.config import ModelConfig
-from tests.benchmark import data, pretrain
+from tests.benchmark import caption, data, pretrain, rerank
 from tests.benchmark.minimum import block, linear, pretraining_minimum
 from tests.benchmark.report import ROOT
 from tests.benchmark.steps import make_batches
@@ -46,6 +46,29 @@ def test_pretrain_report(tmp_path: Path, one_thread: None, capsys: pytest.Captur
         assert sum(shares.values()) == pytest.approx(100)
         assert min(shares["linear"], shares["attention"], shares["elementwise"], shares["optimiser"]) > 0
     assert "ours / plain" in capsys.readouterr().out
+
+
+def test_rerank_report(tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--sizes", "tiny", "--items", "40", "--top", "8", "--rounds", "2", "--queries", "4"]
+    report = json.loads(rerank.main([*options, "--plain-queries", "2", "--output", str(tmp_path)]).read_bytes())
+    found = report["sizes"]["tiny"]
+    for name in ("typical", "without padding"):
+        assert len(found[name]["ratios"]) == 2 and min(found[name]["ratios"]) > 0
+    whole = found["whole"]
+    assert whole["pairs_asked"] == 640 and 320 <= whole["pairs_computed"] < 640
+    assert whole["ratio"] == pytest.approx(whole["plain_seconds_extrapolated"] / whole["seconds"])
+    assert "ours / plain" in capsys.readouterr().out
+
+
+def test_caption_report(tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--size", "tiny", "--frames", "3", "--pairs", "2", "--rounds", "1", "--no-plain-memory"]
+    report = json.loads(caption.main([*options, "--output", str(tmp_path)]).read_bytes())
+    for pair in report["losses"].values():
+        assert pair["ours"] == pytest.approx(pair["plain"], rel=1e-3, abs=1e-3)
+    assert len(report["step_seconds"]["ours"]) == 2 and report["step_share"] > 0
+    assert set(report["decoding_ratio"]) == {"image", "beam 1", "beam 5"}
+    assert min(report["decoding_ratio"]["beam 1"], report["decoding_ratio"]["beam 5"]) > 0
+    assert "plain / ours" in capsys.readouterr().out
 
 
 def test_data_report(tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]) -> None:

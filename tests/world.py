@@ -86,7 +86,8 @@ class World:
 def make_world(folder: Path) -> World:
     """Render, write shards (TensorFlow, in a process of its own) and draw the CLIP: about 10 s on one core."""
     world = World(folder)
-    sizes = ["--train_clips", "24", "--val_clips", "0", "--test_clips", "8", "--msvd_clips", "0", "--size", "64"]
+    sizes = ["--train_clips", "24", "--val_clips", "0", "--test_clips", "8", "--size", "64"]
+    sizes += ["--msvd_clips", "0", "--lsmdc_clips", "0", "--didemo_clips", "0"]
     rates = ["--seconds", "8", "--fps", "4", "--feature_framerate", "1", "--max_frames", str(FRAMES)]
     assert make_demo_data.main(["--output_dir", str(folder / "demo"), "--workers", "1", *sizes, *rates]) == 0
     objects = world.webvid / "objects"
@@ -100,3 +101,47 @@ def make_world(folder: Path) -> World:
     subprocess.run([*command, "--output_dir", str(world.shards)], check=True, capture_output=True)
     save_archive(random_state_dict(CLIP_SIZES), world.clip)
     return world
+
+
+@dataclass(frozen=True)
+class Downstream:
+    """A world with every downstream data set: 12 training, 6 validation and 7 test clips in each, and a CLIP."""
+
+    folder: Path
+    clip: Path
+
+    def paths(self, dataset: str) -> dict[str, str]:
+        """Environment of scripts/*_{dataset}.sh."""
+        root = self.folder / dataset
+        common = {
+            "LABEL_MAP": self.folder / "label_map.json",
+            "CLIP_ARCHIVE": self.clip,
+            "OBJECT_PATH": root / "objects",
+        }
+        own = {
+            "msrvtt": {
+                "TRAIN_CSV": root / "train.csv",
+                "CAPTIONS": root / "MSRVTT_data.json",
+                "VAL_CSV": root / "val.csv",
+                "TEST_CSV": root / "test.csv",
+                "VIDEOS": root / "videos",
+            },
+            "msvd": {"ANNOTATIONS": root, "VIDEOS": root / "YouTubeClips"},
+            "lsmdc": {"ANNOTATIONS": root, "VIDEOS": root / "videos"},
+            "didemo": {"ANNOTATIONS": root, "VIDEOS": root / "videos.lmdb"},
+        }
+        return {name: str(path) for name, path in {**common, **own[dataset]}.items()}
+
+    def choices(self) -> dict[str, str]:
+        """Environment of scripts/mc_msrvtt.sh."""
+        root = self.folder / "msrvtt"
+        questions = {"VAL_CSV": root / "mc_val.jsonl", "TEST_CSV": root / "mc_test.jsonl"}
+        return {**self.paths("msrvtt"), **{name: str(path) for name, path in questions.items()}}
+
+
+def make_downstream(folder: Path, clip: Path) -> Downstream:
+    """Render it: a few seconds on one core."""
+    sizes = ["--train_clips", "12", "--val_clips", "6", "--test_clips", "7", "--size", "64", "--workers", "1"]
+    rates = ["--seconds", "6", "--fps", "4", "--feature_framerate", "1", "--max_frames", str(FRAMES)]
+    assert make_demo_data.main(["--output_dir", str(folder), *sizes, *rates]) == 0
+    return Downstream(folder, clip)

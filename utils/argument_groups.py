@@ -41,6 +41,7 @@ class DataSettings:
     max_words: int = flag(32, "tokens of a caption, start and end token included", minimum=3)
     max_frames: int = flag(12, "frames per clip", minimum=1)
     feature_framerate: float = flag(1, "candidate frames per second")
+    end_seconds: float | None = flag(None, "frames are taken before this second of a video; default: the whole video")
     train_frame_order: int = flag(0, "order of frames in training: 0 as is, 1 reversed, 2 shuffled", choices=(0, 1, 2))
     eval_frame_order: int = flag(0, "order of frames in evaluation: 0 as is, 1 reversed, 2 shuffled", choices=(0, 1, 2))
     slice_framepos: int = flag(2, "frames taken of a longer clip: 0 head, 1 tail, 2 evenly spread", choices=(0, 1, 2))

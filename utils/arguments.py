@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 from utils.argument_groups import (
     UNSUPPORTED,
@@ -42,6 +42,8 @@ class Arguments(DataSettings, ModelSettings, ObjectSettings, TrainSettings, RunS
             raise ValueError("nothing to do: give --do_train, --do_eval or both")
         if self.feature_framerate <= 0:
             raise ValueError(f"--feature_framerate {self.feature_framerate}: must be above 0")
+        if self.end_seconds is not None and self.end_seconds <= 0:
+            raise ValueError(f"--end_seconds {self.end_seconds}: must be above 0")
         for name in ("use_action", "action_only"):
             if getattr(self, name) and not self.need_object:
                 raise ValueError(f"--{name} needs --need_object: actions are pooled from patches and objects")
@@ -64,6 +66,23 @@ class Arguments(DataSettings, ModelSettings, ObjectSettings, TrainSettings, RunS
     def resolved(self) -> dict[str, Any]:
         """Every setting as a plain value, for config.json and checkpoints."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("notes", "local_rank")}
+
+
+@dataclass
+class TaskArguments(Arguments):
+    """Settings of a downstream task, which knows the data sets of `DATA_TYPES`."""
+
+    DATA_TYPES: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.datatype not in self.DATA_TYPES:
+            raise ValueError(f"--datatype {self.datatype}: choose one of {', '.join(self.DATA_TYPES)}")
+
+    @property
+    def data_set(self) -> str:
+        """The first part of the data type: msrvtt, msvd, ..."""
+        return self.datatype.split("_")[0]
 
 
 A = TypeVar("A", bound=Arguments)

@@ -1,4 +1,4 @@
-"""From flags to datasets and loaders: what every task prepares before its process group starts."""
+"""From flags to datasets and loaders: what the tasks share."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from dataloaders.id_lists import read_frame_sizes
+from dataloaders.caption_split import CaptionSplit
+from dataloaders.files import atomic_write_text
 from dataloaders.label_map import load_label_map
-from dataloaders.msrvtt import TextVideoPair, read_test_pairs
-from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store
-from dataloaders.pretrain_index import INDEX_FILE, PretrainIndex, prepare_pretrain_index
-from dataloaders.retrieval import RetrievalTestDataset
+from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store, split_object_folder
+from dataloaders.retrieval import ClipReader
 from dataloaders.samples import SampleSettings, collate
-from dataloaders.video_files import find_videos
-from dataloaders.webvid import WebVidPretrainDataset
+from dataloaders.video_files import open_videos
 from modules.config import ModelConfig
 from utils.arguments import Arguments
+from utils.bad_videos import BadVideos
 from utils.distributed import Runtime
-from utils.pretrain_eval import collate_whole_captions
-from utils.retrieval_eval import BadVideos
 from utils.sampler import EvaluationSampler, GlobalBatchSampler
 
 Log = Callable[[str], None]
+SHOWN_IDS = 10
 
 
 def sample_settings(args: Arguments, config: ModelConfig, *, training: bool) -> SampleSettings:
@@ -41,54 +39,8 @@ def sample_settings(args: Arguments, config: ModelConfig, *, training: bool) -> 
         box_coordinates=args.box_coordinates,
         mask_ratio=args.mask_ratio,
         seed=args.seed,
+        end_seconds=args.end_seconds,
     )
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """Paths of what has been built from the annotations: the caption index, its shard folder, and object stores."""
-
-    index: Path | None = None
-    index_dir: Path | None = None
-    objects: Path | None = None
-    val_objects: Path | None = None
-    frame_sizes: Mapping[str, tuple[int, int]] | None = None
-
-
-def find_shards(args: Arguments) -> Path:
-    """Folder of `path.index`: --features_path, else --train_csv if it is a folder, else the folder of --train_csv.
-
-    Raises:
-        FileNotFoundError: in none of them; lists the places.
-    """
-    train = Path(args.train_csv)
-    places = [Path(args.features_path), train, train.parent]
-    for place in places:
-        if (place / INDEX_FILE).is_file():
-            return place
-    listed = "\n  ".join(str(place / INDEX_FILE) for place in places)
-    raise FileNotFoundError(
-        f"no shards: looked for\n  {listed}\n(--features_path, --train_csv, the folder of --train_csv). "
-        "utils/webvid_to_tfrecord.py writes them."
-    )
-
-
-def prepare_pretraining(args: Arguments, config: ModelConfig, log: Log) -> PreparedData:
-    """Build, or find built, the tagged captions and the object stores.
-
-    Long on the first run: call it before the process group starts, so that no rank times out. The first process builds,
-    the others wait.
-    """
-    index_dir = find_shards(args)
-    workers = max(1, args.num_thread_reader)
-    index = prepare_pretrain_index(args.data_path, index_dir, tagger=args.tagger, workers=workers)
-    sizes = read_frame_sizes(args.frame_sizes) if args.frame_sizes else None
-    objects = val_objects = None
-    if config.need_object:
-        objects = prepare_objects(args, config, args.object_path, log, sizes)
-        if args.val_object_path:
-            val_objects = prepare_objects(args, config, args.val_object_path, log)
-    return PreparedData(index, index_dir, objects, val_objects, sizes)
 
 
 def prepare_objects(
@@ -104,11 +56,18 @@ def prepare_objects(
     path = build_object_store(
         object_path, label_map, settings, frame_sizes=frame_sizes, workers=max(1, args.num_thread_reader)
     )
-    log(f"objects: {path}: {_counts(ObjectStore(path).report)}")
+    log(f"objects: {path}: {counts(ObjectStore(path).report)}")
     return path
 
 
-def _counts(report: Mapping[str, Any]) -> str:
+def prepare_split_objects(args: Arguments, config: ModelConfig, name: str, log: Log) -> Path | None:
+    """The object store of a split; one that is built serves every split with the same folder."""
+    if not config.need_object:
+        return None
+    return prepare_objects(args, config, str(split_object_folder(args.object_path, name)), log)
+
+
+def counts(report: Mapping[str, Any]) -> str:
     """The counters of a report that are not 0."""
     counted = {
         name: value for name, value in report.items() if isinstance(value, int) and value and name != "max_examples"
@@ -116,43 +75,71 @@ def _counts(report: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in counted.items()) or "nothing to report"
 
 
-def pretraining_dataset(args: Arguments, config: ModelConfig, data: PreparedData, log: Log) -> WebVidPretrainDataset:
-    assert data.index is not None and data.index_dir is not None
-    index = PretrainIndex(data.index)
-    log(f"captions: {data.index}: {_counts(index.report)}, tagged by {index.tagger}")
-    store = ObjectStore(data.objects) if data.objects else None
-    settings = sample_settings(args, config, training=True)
-    return WebVidPretrainDataset(index, data.index_dir, settings, store, data.frame_sizes)
+@dataclass(frozen=True)
+class SplitClips:
+    """A split without the videos that are not there, the reader of the others, and the ids of the missing ones."""
+
+    split: CaptionSplit
+    reader: ClipReader
+    missing: list[str]
 
 
-def validation_dataset(
-    args: Arguments, config: ModelConfig, data: PreparedData, log: Log
-) -> RetrievalTestDataset | None:
-    """Test pairs of --val_csv with the clips in --val_features_path; None, with one line, when there are no clips.
+def open_clips(
+    args: Arguments,
+    config: ModelConfig,
+    split: CaptionSplit,
+    name: str,
+    features_path: str,
+    objects: Path | None,
+    log: Log,
+    *,
+    training: bool,
+) -> SplitClips:
+    """Find the videos of a split; missing ones are counted, and listed in {output_dir}/missing_{name}_videos.txt.
 
     Raises:
-        BadVideos: some clips are missing and --on_bad_video is error.
+        FileNotFoundError: none of the videos is there.
+        BadVideos: some are missing, it is not for training, and --on_bad_video is error.
     """
-    folder = args.val_features_path
-    if folder is None or not Path(args.val_csv).is_file():
-        log("validation is left out: it needs --val_csv and --val_features_path")
-        return None
-    pairs = read_test_pairs(args.val_csv)
-    videos, missing = find_videos(folder, [pair.video_id for pair in pairs])
-    if not videos:
-        log(f"validation is left out: none of the {len(pairs)} clips of {args.val_csv} is in {folder}")
-        return None
+    videos = open_videos(features_path, split.video_ids)
+    missing = videos.missing
+    if len(missing) == len(split.video_ids):
+        raise FileNotFoundError(
+            f"none of the {len(missing)} {name} videos is in {features_path} (--features_path); the first: {missing[0]}"
+        )
     if missing:
-        message = f"{len(missing)} clips of {args.val_csv} are not in {folder}: {', '.join(missing)}"
-        if args.on_bad_video == "error":
+        shown = ", ".join(missing[:SHOWN_IDS]) + (", ..." if len(missing) > SHOWN_IDS else "")
+        path = Path(args.output_dir) / f"missing_{name}_videos.txt"
+        atomic_write_text(path, "".join(f"{video_id}\n" for video_id in missing))
+        message = (
+            f"{len(missing)} of {len(split.video_ids)} {name} videos are not in {features_path}: {shown} (list: {path})"
+        )
+        if not training and args.on_bad_video == "error":
             raise BadVideos(f"{message}. Leave them out of the results with --on_bad_video skip.")
-        log(f"{message}; their pairs are left out")
-    kept: list[TextVideoPair] = [pair for pair in pairs if pair.video_id in videos]
-    store = ObjectStore(data.val_objects) if data.val_objects else None
-    return RetrievalTestDataset(kept, videos, sample_settings(args, config, training=False), store)
+        log(f"{message}; they are left out")
+    store = ObjectStore(objects) if objects else None
+    reader = ClipReader(videos, sample_settings(args, config, training=training), store, split.object_names)
+    return SplitClips(split.only(videos.video_ids), reader, missing)
 
 
-def train_loader(args: Arguments, dataset: Dataset, runtime: Runtime) -> tuple[Callable[[int, int], DataLoader], int]:
+def open_captioned(args: Arguments, config: ModelConfig, split: CaptionSplit, name: str, log: Log) -> SplitClips:
+    """Videos and objects of a split. Long on the first run, when the object store is built: call it before the process
+    group starts.
+
+    Raises:
+        FileNotFoundError, ValueError: annotations or all videos are missing, or damaged.
+        BadVideos: some evaluation videos are missing and --on_bad_video is error.
+    """
+    objects = prepare_split_objects(args, config, name, log)
+    is_training = name == "train"
+    clips = open_clips(args, config, split, name, args.features_path, objects, log, training=is_training)
+    log(f"{name}: {len(clips.split.video_ids)} videos, {len(clips.split.captions)} captions")
+    return clips
+
+
+def train_loader(
+    args: Arguments, dataset: Dataset, runtime: Runtime, collate_fn: Callable[..., Any] = collate
+) -> tuple[Callable[[int, int], DataLoader], int]:
     """`make_loader(epoch, start_batch)` for the trainer, and the number of updates per epoch.
 
     Workers live as long as the loader: an epoch only moves the sampler.
@@ -169,7 +156,7 @@ def train_loader(args: Arguments, dataset: Dataset, runtime: Runtime) -> tuple[C
         dataset,
         batch_sampler=sampler,
         num_workers=args.num_thread_reader,
-        collate_fn=collate,
+        collate_fn=collate_fn,
         pin_memory=runtime.device.type == "cuda",
         persistent_workers=args.num_thread_reader > 0,
     )
@@ -181,26 +168,15 @@ def train_loader(args: Arguments, dataset: Dataset, runtime: Runtime) -> tuple[C
     return make_loader, sampler.batches_per_epoch // args.gradient_accumulation_steps
 
 
-def losses_loader(args: Arguments, dataset: Dataset, samples: int, runtime: Runtime) -> DataLoader:
-    """The first `samples` of the training data in order, whole captions, the same number of batches on all ranks."""
-    length = min(samples, len(dataset))  # type: ignore[arg-type]
-    batch_size = min(args.batch_size, length // runtime.world_size)
-    if not batch_size:
-        raise ValueError(f"{length} samples are too few for {runtime.world_size} processes")
-    sampler = GlobalBatchSampler(
-        length, batch_size, rank=runtime.rank, world_size=runtime.world_size, seed=args.seed, epoch=0, shuffle=False
-    )
-    workers = args.num_thread_reader
-    return DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate_whole_captions)
-
-
-def evaluation_loader(args: Arguments, dataset: Dataset, runtime: Runtime) -> DataLoader:
+def evaluation_loader(
+    args: Arguments, dataset: Dataset, runtime: Runtime, collate_fn: Callable[..., Any] = collate
+) -> DataLoader:
     """This rank's part of the data, in order, no sample twice."""
     return DataLoader(
         dataset,
         sampler=EvaluationSampler(len(dataset), runtime.rank, runtime.world_size),  # type: ignore[arg-type]
         batch_size=args.batch_size_val,
         num_workers=args.num_thread_reader,
-        collate_fn=collate,
+        collate_fn=collate_fn,
         pin_memory=runtime.device.type == "cuda",
     )

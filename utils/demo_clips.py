@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,8 @@ from utils.demo_detections import detect
 from utils.demo_render import Rendering, render, write_video
 from utils.demo_world import DETECTION_STREAM, LOOK_STREAM, SceneClip, clip_generator
 
-DATASETS = ("webvid", "msrvtt", "msvd")
+# Those whose videos others link to come first.
+DATASETS = ("webvid", "msrvtt", "msvd", "lsmdc", "didemo")
 
 
 class ClipSettings(NamedTuple):
@@ -31,6 +34,8 @@ class ClipSettings(NamedTuple):
     feature_framerate: float
     max_frames: int
     msvd_clips: int
+    lsmdc_clips: int
+    didemo_clips: int
 
 
 class ClipRecord(NamedTuple):
@@ -42,15 +47,18 @@ class ClipRecord(NamedTuple):
     attributes: Counter[str]
 
 
-def is_in_msrvtt(clip: SceneClip) -> bool:
-    """MSR-VTT's numbers hold 6,513 training clips; WebVid may have more."""
+def is_in(dataset: str, clip: SceneClip, settings: ClipSettings) -> bool:
+    """WebVid has the training clips; another has the first of them and all others, unless it is left out."""
+    if dataset == "webvid":
+        return clip.split == "train"
     first, end = demo_formats.MSRVTT_NUMBERS["train"]
-    return clip.split != "train" or clip.number < end - first
-
-
-def is_in_msvd(clip: SceneClip, settings: ClipSettings) -> bool:
-    """MSVD has the first training clips and all others, unless it is left out."""
-    return settings.msvd_clips > 0 and (clip.split != "train" or clip.number < settings.msvd_clips)
+    training_clips = {
+        "msrvtt": end - first,  # what its numbers hold
+        "msvd": settings.msvd_clips,
+        "lsmdc": settings.lsmdc_clips,
+        "didemo": settings.didemo_clips,
+    }[dataset]
+    return training_clips > 0 and (clip.split != "train" or clip.number < training_clips)
 
 
 def make_clip(clip: SceneClip, settings: ClipSettings) -> ClipRecord:
@@ -64,45 +72,46 @@ def make_clip(clip: SceneClip, settings: ClipSettings) -> ClipRecord:
     frame_indices = candidates[pick_positions(len(candidates), settings.max_frames)]
     noise = clip_generator(settings.seed, clip.split, clip.number, DETECTION_STREAM)
     detections = detect(clip.scene, rendering, frame_indices, noise)
-    targets = _targets(clip, settings)
-    _write_videos([path for _, path in targets.values()], rendering, settings.fps)
-    _write_objects(
-        [settings.output_dir / dataset / "objects" / f"{name}.json" for dataset, (name, _) in targets.items()],
-        json.dumps(detections),
-    )
+    places = _places(clip, settings)
+    folder = settings.output_dir
+    videos = [folder / dataset / place.video for dataset, place in places.items()]
+    _write_videos(videos, rendering, settings.fps)
+    objects = [folder / dataset / "objects" / place.objects for dataset, place in places.items()]
+    _write_objects(objects, json.dumps(detections))
     found = [item for frame in detections for item in frame["objects"]]
     return ClipRecord(
-        ids={dataset: name for dataset, (name, _) in targets.items()},
+        ids={dataset: place.video_id for dataset, place in places.items()},
         truth=_truth(clip, rendering, frame_indices),
         classes=Counter(item["class"] for item in found),
         attributes=Counter(name for item in found for name in item["attributes"]),
     )
 
 
-def _targets(clip: SceneClip, settings: ClipSettings) -> dict[str, tuple[str, Path]]:
-    """Video id and file of a clip in each dataset that has it."""
-    folder, targets = settings.output_dir, {}
-    if clip.split == "train":
-        name = demo_formats.webvid_id(clip)
-        targets["webvid"] = (name, folder / "webvid" / "videos" / demo_formats.webvid_page(clip) / f"{name}.mp4")
-    if is_in_msrvtt(clip):
-        name = demo_formats.msrvtt_id(clip)
-        targets["msrvtt"] = (name, folder / "msrvtt" / "videos" / f"{name}.mp4")
-    if is_in_msvd(clip, settings):
-        name = demo_formats.msvd_id(clip, settings.seconds)
-        targets["msvd"] = (name, folder / "msvd" / "YouTubeClips" / f"{name}.avi")
-    return targets
+def _places(clip: SceneClip, settings: ClipSettings) -> dict[str, demo_formats.Place]:
+    """What a clip is called in each dataset that has it."""
+    naming: dict[str, Callable[[SceneClip], demo_formats.Place]] = {
+        "webvid": demo_formats.webvid_place,
+        "msrvtt": demo_formats.msrvtt_place,
+        "msvd": partial(demo_formats.msvd_place, seconds=settings.seconds),
+        "lsmdc": partial(demo_formats.lsmdc_place, seconds=settings.seconds),
+        "didemo": demo_formats.didemo_place,
+    }
+    return {dataset: naming[dataset](clip) for dataset in DATASETS if is_in(dataset, clip, settings)}
 
 
 def _write_videos(paths: list[Path], rendering: Rendering, fps: float) -> None:
-    """Encode once per container; a further name in the same container is a link."""
+    """Encode once per container; a further name in the same container is a link.
+
+    A name without an extension (DiDeMo's) is of an .mp4, which every clip has under another name before.
+    """
     written: dict[str, Path] = {}
     for path in paths:
-        if path.suffix in written:
-            _link(written[path.suffix], path)
+        container = ".avi" if path.suffix == ".avi" else ".mp4"
+        if container in written:
+            _link(written[container], path)
         else:
             write_video(path, rendering.frames, fps)
-            written[path.suffix] = path
+            written[container] = path
 
 
 def _write_objects(paths: list[Path], text: str) -> None:

@@ -12,6 +12,7 @@ from utils.demo_motion import Track, place
 from utils.demo_world import COLORS, Scene
 
 SUBPIXEL_BITS = 4
+LINE = (40, 40, 40)  # strings, rails and shelves
 BAR_SHARE = 0.2  # of the clips have a bar in front of everything
 
 
@@ -46,6 +47,8 @@ def render(scene: Scene, rng: np.random.Generator, size: int, seconds: float, fp
     for moment in range(len(times)):
         masks = [_mask(thing.shape, track, moment, width, height) for thing, track in zip(scene, tracks, strict=True)]
         canvas = background.copy()
+        for track in tracks:
+            _paint_lines(canvas, track, moment)
         for index in front_to_back[::-1]:
             _paint(canvas, masks[index], COLORS[scene[index].color], scene[index].shape, tracks[index], moment)
         if bar is not None:
@@ -97,7 +100,7 @@ def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray
 
 
 def _bar(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """A bar over the whole height or width of the central square, thinner than any thing that is not far away."""
+    """A bar over the whole height or width of the central square, thinner than a thing."""
     has_bar, upright, place_along, thickness = rng.uniform(0, 1, 4)
     if has_bar >= BAR_SHARE:
         return None
@@ -112,18 +115,18 @@ def _bar(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, i
 def _mask(shape: str, track: Track, moment: int, width: int, height: int) -> np.ndarray:
     """Coverage of one thing, uint8 (H, W), 0 to 255."""
     mask = np.zeros((height, width), np.uint8)
-    if track.shown[moment]:
-        _fill(mask, OUTLINES[shape], track, moment)
+    _fill(mask, OUTLINES[shape], track, moment)
     return mask
 
 
 def _fill(mask: np.ndarray, outlines: list[np.ndarray], track: Track, moment: int) -> None:
     """Fill polygons given in units of the radius; two outlines leave the inner one open."""
     height, width = mask.shape
-    radius, angle = track.radius[moment] * height, track.angle[moment]
+    angle = track.angle[moment]
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     centre = _pixel(track.x[moment], track.y[moment], width, height)
-    points = [np.rint((outline @ turn * radius + centre) * 2**SUBPIXEL_BITS).astype(np.int32) for outline in outlines]
+    scale = track.radius[moment] * height
+    points = [np.rint((outline @ turn * scale + centre) * 2**SUBPIXEL_BITS).astype(np.int32) for outline in outlines]
     cv2.fillPoly(mask, points, 255, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
@@ -131,27 +134,42 @@ def _pixel(x: float, y: float, width: int, height: int) -> np.ndarray:
     return np.array([(width - height) / 2 + x * height, y * height]) - 0.5
 
 
+def _paint_lines(canvas: np.ndarray, track: Track, moment: int) -> None:
+    """What a thing hangs from, rolls on or stands on."""
+    height, width = canvas.shape[:2]
+    thickness = max(1, round(height / 48))
+    x, y = track.x[moment], track.y[moment]
+
+    def pixel(x: float, y: float) -> list[int]:
+        return np.rint(_pixel(x, y, width, height)).astype(int).tolist()
+
+    if track.anchor is not None:
+        cv2.line(canvas, pixel(*track.anchor), pixel(x, y), LINE, thickness, cv2.LINE_AA)
+    if track.orbit is not None:
+        cv2.circle(canvas, pixel(*track.orbit[:2]), round(track.orbit[2] * height), LINE, thickness, cv2.LINE_AA)
+    if track.shelf:
+        reach = track.radius[moment, 0]
+        cv2.line(canvas, pixel(x - reach, y + reach), pixel(x + reach, y + reach), LINE, 2 * thickness, cv2.LINE_AA)
+
+
 def _paint(
     canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], shape: str, track: Track, moment: int
 ) -> None:
-    """Blend a thing into the canvas, with its face and, if it hangs, its string."""
-    if not mask.any():
-        return
-    height, width = mask.shape
-    if track.anchor is not None:
-        start = np.rint(_pixel(*track.anchor, width, height)).astype(int)
-        end = np.rint(_pixel(track.x[moment], track.y[moment], width, height)).astype(int)
-        cv2.line(canvas, start.tolist(), end.tolist(), (60, 60, 60), max(1, round(height / 64)), cv2.LINE_AA)
-    _blend(canvas, mask, color)
+    """Blend a thing into the canvas, with its face."""
+    light = track.brightness[moment]
+    _blend(canvas, mask, light * np.asarray(color))
     for outlines, tone in FACES[shape]:
         face = np.zeros_like(mask)
         _fill(face, outlines, track, moment)
-        _blend(canvas, cv2.min(face, mask), tone)
+        _blend(canvas, cv2.min(face, mask), light * np.asarray(tone))
 
 
-def _blend(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
-    share = mask[..., None].astype(np.float32) / 255
-    canvas[:] = np.rint(canvas * (1 - share) + np.asarray(color, np.float32) * share).astype(np.uint8)
+def _blend(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray) -> None:
+    """Paint one colour, (3,), with the coverage of a mask."""
+    x, y, width, height = cv2.boundingRect(mask)
+    region = (slice(y, y + height), slice(x, x + width))
+    share = mask[region][..., None].astype(np.float32) / 255
+    canvas[region] = np.rint(canvas[region] * (1 - share) + color * share).astype(np.uint8)
 
 
 def _measure(
@@ -207,8 +225,8 @@ LIGHT, DARK = (245, 245, 245), (20, 20, 20)
 MARK = np.array([[-0.17, -0.62], [0.17, -0.62], [0.17, 0.02], [-0.17, 0.02]])
 RING_MARK = np.array([[-0.24, -1.02], [0.24, -1.02], [0.24, -0.5], [-0.24, -0.5]])
 ARMS = np.array([[-1.0, -0.34], [1.0, -0.34], [1.0, 0.34], [-1.0, 0.34]])
-# What is painted on each shape, in units of the radius. A face of its own lets a model of a few minutes tell shapes
-# whose outlines span two patches; the mark off the centre shows rotation.
+# What is painted on each shape, in units of the radius. A face of its own lets a model of a few minutes tell shapes;
+# the mark off the centre shows rotation.
 FACES: dict[str, list[tuple[list[np.ndarray], tuple[int, int, int]]]] = {
     "circle": [([MARK], DARK)],
     "square": [([_ring(4, 1.16, np.pi / 4), _ring(4, 0.78, np.pi / 4)], LIGHT), ([MARK], DARK)],

@@ -36,6 +36,11 @@ def captions(scene: Scene, rng: np.random.Generator, count: int) -> list[str]:
     return found
 
 
+def descriptions(scene: Scene, rng: np.random.Generator) -> list[str]:
+    """A caption of each thing alone, in an order drawn at random; together they determine the scene."""
+    return [captions((scene[position],), rng, 1)[0] for position in rng.permutation(len(scene))]
+
+
 def _cycle(rng: np.random.Generator, count: int) -> list[str]:
     """Templates to try: each in turn, so that the first few captions differ in template, and enough of them."""
     order = [TEMPLATES[position] for position in rng.permutation(len(TEMPLATES))]

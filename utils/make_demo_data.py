@@ -8,11 +8,14 @@ Writes under --output_dir
               qa/{train,val,test}.jsonl, qa/train_ans2label.json
     msvd/     {train,val,test}_list.txt, raw-captions.pkl, YouTubeClips/{name}.avi,
               qa/{train,val,test}_qa.json, qa/train_ans2label.json, qa/id_mapping.json, qa/youtube_mapping.txt
-    each with objects/{video_id}.json and truth.json
+    lsmdc/    LSMDC16_annos_{training,val}.csv, LSMDC16_challenge_1000_publictect.csv, videos/{movie}/{clip_id}.avi
+    didemo/   {train,val,test}_list.txt, {train,val,test}_data.json, videos/{name}, and videos.lmdb with the same files
+    each with objects/{video_id}.json (DiDeMo: {name}_[0]_[31].json) and truth.json
 
-The training clips of the three are the same ones under other names; validation and test clips are MSR-VTT's and MSVD's
-only. `truth.json` has per video its split, size, sampled frames, things, and per sampled frame the box of what can be
-seen of each thing (null where nothing can). What the world is made of, and why, is said in demo_world.py.
+The training clips of all are the same ones under other names; validation and test clips are in all but WebVid. DiDeMo's
+names end in an extension, empty in every tenth; its video ids are the names up to the first ".". `truth.json` has per
+video its split, size, sampled frames, things, and per sampled frame the box of what can be seen of each thing (null
+where nothing can). What the world is made of, and why, is said in demo_world.py.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +36,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from utils import demo_formats
-from utils.demo_clips import DATASETS, ClipRecord, ClipSettings, is_in_msrvtt, is_in_msvd, make_clip
+from utils.demo_clips import DATASETS, ClipRecord, ClipSettings, is_in, make_clip
 from utils.demo_detections import label_map
 from utils.demo_world import SPLITS, WORLD_VERSION, SceneClip, plan_clips
 
@@ -49,7 +53,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--train_clips", type=int, default=2000, help="training clips (default: %(default)s)")
     add("--val_clips", type=int, default=100, help="validation clips (default: %(default)s)")
     add("--test_clips", type=int, default=100, help="test clips (default: %(default)s)")
-    add("--msvd_clips", type=int, default=400, help="training clips of MSVD; 0: no MSVD at all (default: %(default)s)")
+    for flag, name in (("--msvd_clips", "MSVD"), ("--lsmdc_clips", "LSMDC"), ("--didemo_clips", "DiDeMo")):
+        add(flag, type=int, default=400, help=f"training clips of {name}; 0: no {name} at all (default: %(default)s)")
     add(
         "--reserve",
         type=int,
@@ -68,7 +73,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ("train_clips", "workers", "max_frames"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1")
-    for name in ("val_clips", "test_clips", "msvd_clips", "reserve", "seed"):
+    for name in ("val_clips", "test_clips", "msvd_clips", "lsmdc_clips", "didemo_clips", "reserve", "seed"):
         if getattr(args, name) < 0:
             parser.error(f"--{name} must not be negative")
     if args.size < 32 or min(args.seconds, args.fps, args.feature_framerate) <= 0:
@@ -90,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
         clips = plan_clips(args.seed, args.train_clips, args.val_clips, args.test_clips, args.reserve)
         _write_annotations(clips, clip_settings)
         records = _render_all(clips, clip_settings, args.workers)
+        if args.didemo_clips:
+            demo_formats.pack_didemo(args.output_dir / "didemo")
     except (OSError, ValueError) as error:
         print(f"make_demo_data: {error}", file=sys.stderr)
         return 1
@@ -126,12 +133,17 @@ def _mark(folder: Path, state: dict[str, Any]) -> None:
 
 
 def _write_annotations(clips: list[SceneClip], settings: ClipSettings) -> None:
-    folder, seed, seconds = settings.output_dir, settings.seed, settings.seconds
-    demo_formats.write_webvid(folder / "webvid", [clip for clip in clips if clip.split == "train"], seed, seconds)
-    demo_formats.write_msrvtt(folder / "msrvtt", [clip for clip in clips if is_in_msrvtt(clip)], seed)
-    if settings.msvd_clips:
-        chosen = [clip for clip in clips if is_in_msvd(clip, settings)]
-        demo_formats.write_msvd(folder / "msvd", chosen, seed, seconds)
+    writers: dict[str, Callable[[Path, list[SceneClip], int], None]] = {
+        "webvid": partial(demo_formats.write_webvid, seconds=settings.seconds),
+        "msrvtt": demo_formats.write_msrvtt,
+        "msvd": partial(demo_formats.write_msvd, seconds=settings.seconds),
+        "lsmdc": partial(demo_formats.write_lsmdc, seconds=settings.seconds),
+        "didemo": demo_formats.write_didemo,
+    }
+    for dataset in DATASETS:
+        chosen = [clip for clip in clips if is_in(dataset, clip, settings)]
+        if chosen:
+            writers[dataset](settings.output_dir / dataset, chosen, settings.seed)
 
 
 def _render_all(clips: list[SceneClip], settings: ClipSettings, workers: int) -> list[ClipRecord]:

@@ -24,7 +24,7 @@ FUSION_PREFIXES = (
     "action_encoder.proj",
 )
 OBJECT_PREFIXES = ("object_encoder.", "trajectory_encoder.cls_embedding", "action_encoder.queries")
-HEAD_PREFIXES = ("similarity.",)
+HEAD_PREFIXES = ("similarity.", "answer_head.")
 
 
 class BertAdam(torch.optim.Optimizer):

@@ -34,9 +34,11 @@ def check_same_run(state: Mapping[str, Any], position: Mapping[str, int], behavi
         raise CheckpointError(f"{source}: a model without training state; give it to --init_model instead")
     saved = state["position"]
     differing = [f"{n} {saved[n]} then, {position[n]} now" for n in SAME if saved[n] != position[n]]
-    for name, value in dataclasses.asdict(behaviour).items():
-        if state["behaviour"].get(name) != value:
-            differing.append(f"behaviour {name} {state['behaviour'].get(name)} then, {value} now")
+    then, now = state["behaviour"], dataclasses.asdict(behaviour)
+    # A choice that a file of an earlier version does not have did not exist for its run.
+    differing += [
+        f"behaviour {name} {then[name]} then, {now.get(name)} now" for name in then if then[name] != now.get(name)
+    ]
     if differing:
         raise CheckpointError(
             f"{source} belongs to another run: {'; '.join(differing)}. Start again with the old settings and number of "

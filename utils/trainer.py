@@ -20,6 +20,7 @@ from utils.argument_groups import TrainSettings
 from utils.checkpoint import CheckpointError, CheckpointFolder, check_own, load, load_parameters, model_content
 from utils.distributed import Runtime
 from utils.optimizer import HEAD_PREFIXES, BertAdam, freeze_layers, parameter_groups
+from utils.precision import autocast, resolve_precision
 from utils.resume import (
     check_same_run,
     gather_random_states,
@@ -32,7 +33,6 @@ from utils.step_meters import Meter, SkippedFiles, StepFlags
 from utils.stop_signals import StopSignals
 
 MAX_LOGIT_SCALE = math.log(100)
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class NonFiniteLoss(Exception):
@@ -121,11 +121,8 @@ class Trainer:
         self.optimizer = BertAdam(
             groups, settings.lr, settings.schedule, settings.warmup_proportion, int(self.total_steps)
         )
-        precision = settings.precision
-        if precision == "auto":
-            precision = "bf16" if runtime.device.type == "cuda" else "fp32"
-        self.autocast_dtype = PRECISIONS[precision]
-        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=precision == "fp16")
+        self.precision = resolve_precision(settings.precision, runtime.device)
+        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=self.precision == "fp16")
         self.logit_scale = dict(model.named_parameters()).get("clip.logit_scale")
         self.folder = CheckpointFolder(settings.output_dir, settings.keep_checkpoints)
         self.meter, self.flags = Meter(runtime), StepFlags(runtime)
@@ -192,7 +189,7 @@ class Trainer:
 
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
         device = self.runtime.device
-        with torch.autocast(device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+        with autocast(self.precision, device):
             out = self._parallel(to_device(batch, device))
         missing = sorted(set(self._active) - set(out))
         if missing:

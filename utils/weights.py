@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from modules.backbone import Backbone
 from modules.config import Behaviour, ModelConfig, from_dict
 from modules.initialise import config_from_clip, initialise, load_clip
 from modules.released_checkpoint import config_from_released, convert, is_released
+from modules.task_model import TaskModel
 from utils.arguments import Arguments
 from utils.checkpoint import CheckpointError, check_own, is_own, load
 
@@ -32,6 +32,7 @@ STORED_SIZES = (
     "image_resolution", "patch_size", "vision_width", "vision_layers", "embed_dim", "context_length", "vocab_size",
     "text_width", "text_layers", "fusion_layers", "linear_patch",
 )  # fmt: skip
+OBJECT_SIZES = ("object_count", "num_actions")  # the position table has room for them, also in a model without objects
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 ModelClass = Callable[[ModelConfig, Behaviour], Any]
@@ -95,28 +96,34 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def setup_model(model_class: ModelClass, args: Arguments, log: Callable[[str], None]) -> Any:
+def setup_model(
+    model_class: ModelClass, args: Arguments, log: Callable[[str], None], answers: Sequence[str] = ()
+) -> Any:
     """Build a task's model and fill it: the checkpoint first, then CLIP for what the checkpoint does not have.
 
     `--init_model` may be an own checkpoint, a released one, or a CLIP archive. Sizes and behaviour come from the
     checkpoint where there is one; the flags choose the rest. What nothing gives keeps its initial value.
+
+    Args:
+        answers: classes of an answer classifier; without them a checkpoint's own. A checkpoint's classifier of other
+            answers is left out.
 
     Raises:
         CheckpointError, ValueError: a file is missing, is of another kind, or does not fit; the message names it.
     """
     torch.manual_seed(args.seed)
     if args.init_model is None:
-        return _from_clip(model_class, args, args.clip_archive, log)
+        return _from_clip(model_class, args, args.clip_archive, log, answers)
     path = Path(args.init_model)
     if path.is_file() and (path.suffix == ".safetensors" or _is_torchscript(path)):
-        return _from_clip(model_class, args, path, log)
+        return _from_clip(model_class, args, path, log, answers)
     state = load(path)
     if is_own(state):
-        return _from_own(model_class, args, state, path, log)
+        return _from_own(model_class, args, state, path, log, answers)
     weights = state.get("model_state_dict", state)
     if is_released(weights):
-        return _from_released(model_class, args, weights, path, log)
-    return _from_clip(model_class, args, path, log)
+        return _from_released(model_class, args, weights, path, log, answers)
+    return _from_clip(model_class, args, path, log, answers)
 
 
 def model_choices(args: Arguments) -> dict[str, Any]:
@@ -140,40 +147,76 @@ def model_choices(args: Arguments) -> dict[str, Any]:
     return {name: value for name, value in choices.items() if value is not None}
 
 
-def _from_clip(model_class: ModelClass, args: Arguments, where: str | Path, log: Callable[[str], None]) -> Any:
+def _from_clip(
+    model_class: ModelClass,
+    args: Arguments,
+    where: str | Path,
+    log: Callable[[str], None],
+    answers: Sequence[str],
+) -> Any:
     path = find_clip_archive(where)
     state = read_clip_archive(path)
     try:
         model = model_class(
-            config_from_clip(state, **model_choices(args)), Behaviour.preset(args.behaviour or "intended")
+            config_from_clip(state, answers=tuple(answers), **model_choices(args)),
+            Behaviour.preset(args.behaviour or "intended"),
         )
         initialise(model)
         done = load_clip(model, state)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    log(f"{path}: {len(done)} of {len(list(model.parameters()))} parameters start from CLIP, the others anew")
+    names = [name for name, _ in model.named_parameters()]
+    model.new_names = frozenset(names) - set(done)
+    log(f"{path}: {len(done)} of {len(names)} parameters start from CLIP, the others anew")
     return model
 
 
 def _from_own(
-    model_class: ModelClass, args: Arguments, state: dict[str, Any], path: Path, log: Callable[[str], None]
+    model_class: ModelClass,
+    args: Arguments,
+    state: dict[str, Any],
+    path: Path,
+    log: Callable[[str], None],
+    answers: Sequence[str],
 ) -> Any:
     check_own(state, path)
     saved: ModelConfig = from_dict(ModelConfig, state["config"])
-    choices = {**model_choices(args), **{name: getattr(saved, name) for name in STORED_SIZES}}
+    stored = STORED_SIZES if args.need_object else (*STORED_SIZES, *OBJECT_SIZES)
+    choices = {**model_choices(args), **{name: getattr(saved, name) for name in stored}}
+    choices["answers"] = tuple(answers) or saved.answers
     behaviour = Behaviour.preset(args.behaviour) if args.behaviour else from_dict(Behaviour, state["behaviour"])
     model = model_class(ModelConfig(**choices), behaviour)
     initialise(model)
-    _fill(model, args, dict(state["model"]), path, log)
+    _note_other_layout(model.config, saved, path, log)
+    weights = dict(state["model"])
+    if model.config.answers != saved.answers:
+        weights = {name: value for name, value in weights.items() if not name.startswith("answer_head.")}
+    _fill(model, args, weights, path, log)
     return model
 
 
+def _note_other_layout(config: ModelConfig, saved: ModelConfig, path: Path, log: Callable[[str], None]) -> None:
+    """Text has other positions in the fusion encoder when trajectories or actions come or go."""
+    parts = {"trajectories": "has_trajectories", "actions": "has_actions"}
+    changed = [name for name, attribute in parts.items() if getattr(config, attribute) != getattr(saved, attribute)]
+    if changed:
+        log(
+            f"{path} was trained with another choice of {' and '.join(changed)}: its fusion encoder (re-ranking, "
+            "captions, answers) meets a layout that it was not trained on"
+        )
+
+
 def _from_released(
-    model_class: ModelClass, args: Arguments, state: dict[str, Tensor], path: Path, log: Callable[[str], None]
+    model_class: ModelClass,
+    args: Arguments,
+    state: dict[str, Tensor],
+    path: Path,
+    log: Callable[[str], None],
+    answers: Sequence[str],
 ) -> Any:
     choices = {k: v for k, v in model_choices(args).items() if k not in ("max_frames", "object_count", "num_actions")}
     try:
-        config = config_from_released(state, **choices)
+        config = config_from_released(state, answers=tuple(answers), **choices)
         model = model_class(config, Behaviour.preset(args.behaviour or "released"))
         initialise(model)
         result = convert(state, model)
@@ -186,7 +229,7 @@ def _from_released(
     return model
 
 
-def _fill(model: Backbone, args: Arguments, state: dict[str, Tensor], path: Path, log: Callable[[str], None]) -> None:
+def _fill(model: TaskModel, args: Arguments, state: dict[str, Tensor], path: Path, log: Callable[[str], None]) -> None:
     """Copy a checkpoint's entries; what it lacks comes from the CLIP archive if there is one."""
     own = model.state_dict()
     unknown = sorted(set(state) - set(own))
@@ -208,7 +251,7 @@ def _fill(model: Backbone, args: Arguments, state: dict[str, Tensor], path: Path
 
 
 def _fill_missing(
-    model: Backbone, args: Arguments, given: set[str], missing: list[str], log: Callable[[str], None]
+    model: TaskModel, args: Arguments, given: set[str], missing: list[str], log: Callable[[str], None]
 ) -> None:
     try:
         state = read_clip_archive(find_clip_archive(args.clip_archive))
@@ -218,4 +261,5 @@ def _fill_missing(
         state = {}
     done = load_clip(model, state, given) if state else []
     anew = [name for name in missing if name not in done]
+    model.new_names = frozenset(anew)
     log(f"{len(done)} further parameters start from CLIP, {len(anew)} anew: {', '.join(anew[:5])}")

@@ -18,13 +18,15 @@ from tests.benchmark.report import memory_of, peak_memory
 TORCH_ALONE = peak_memory()
 
 from modules.config import ModelConfig
-from tasks import pre_training
-from utils.data_setup import PreparedData
+from tasks.pre_training import PretrainArguments
+from utils.arguments import parse_arguments
+from utils.data_setup import train_loader
 from utils.distributed import find_runtime
+from utils.pretrain_setup import PreparedData, prepare_pretraining, pretraining_dataset
 from utils.weights import model_choices
 
 
-def arguments(folder: Path, batch_size: int, workers: int) -> pre_training.Arguments:
+def arguments(folder: Path, batch_size: int, workers: int) -> PretrainArguments:
     """The README command's data flags on the simulated set."""
     command = f"""--do_train --num_thread_reader {workers} --batch_size {batch_size} --device cpu
         --labelmap_path {folder}/label_map.json --train_csv {folder}/shards
@@ -32,12 +34,12 @@ def arguments(folder: Path, batch_size: int, workers: int) -> pre_training.Argum
         --max_words 32 --max_frames 12 --feature_framerate 1 --slice_framepos 2 --loose_type
         --need_object --object_path {folder}/objects --object_count 10 --object_layer 12 --object_fuse fusion
         --use_action"""
-    return pre_training.parse_arguments(command.split())
+    return parse_arguments(command.split(), PretrainArguments)
 
 
-def prepare(args: pre_training.Arguments) -> tuple[ModelConfig, PreparedData]:
+def prepare(args: PretrainArguments) -> tuple[ModelConfig, PreparedData]:
     config = ModelConfig(**model_choices(args))
-    return config, pre_training.prepare_pretraining(args, config, lambda text: None)
+    return config, prepare_pretraining(args, config, lambda text: None)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,9 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     seconds = {"imports": time.time() - options.started}
     args = arguments(options.folder, options.batch, options.workers)
     config, data = prepare(args)
-    dataset = pre_training.pretraining_dataset(args, config, data, lambda text: None)
+    dataset = pretraining_dataset(args, config, data, lambda text: None)
     seconds["prepared data found"] = time.time() - options.started
-    make_loader, _ = pre_training.train_loader(args, dataset, find_runtime(None, "cpu"))
+    make_loader, _ = train_loader(args, dataset, find_runtime(None, "cpu"))
     batches = iter(make_loader(0, 0))
     batch = next(batches)
     seconds["first batch"] = time.time() - options.started

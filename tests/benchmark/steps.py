@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from modules.batch import Batch, finish_batch, to_device
+from modules.captioning import CaptionModel
 from modules.config import Behaviour, ModelConfig
 from modules.initialise import initialise
 from modules.pretrain import PretrainModel
 from modules.random_streams import sample_key
 from tests.golden_data import recipe
-from tests.plain_forms import PlainPretrainModel
+from tests.plain_forms import PlainCaptionModel, PlainPretrainModel
 from utils.optimizer import BertAdam, freeze_layers, parameter_groups
 from utils.trainer import MAX_LOGIT_SCALE
 
@@ -35,20 +36,25 @@ SIZES: dict[str, dict[str, Any]] = {
         "max_words": 24,
     },
 }
+TASKS: dict[str, tuple[Any, Any]] = {
+    "pretrain": (PretrainModel, PlainPretrainModel),
+    "caption": (CaptionModel, PlainCaptionModel),
+}
 LONGEST = 20  # tokens of a caption, start and end included; the recipe's shortest has 8
 SEED = 42
 
 
-def build(size: str, frames: int, device: str) -> tuple[PretrainModel, PlainPretrainModel]:
-    """A model with drawn weights, and the plain forms on the very same parameters, all losses on."""
+def build(size: str, frames: int, device: str, task: str = "pretrain") -> tuple[Any, Any]:
+    """A model of `TASKS` with drawn weights, and its plain forms on the very same parameters, all losses on."""
     torch.manual_seed(SEED)
-    model = PretrainModel(ModelConfig(**SIZES[size], **README, max_frames=frames), Behaviour.preset("intended"))
+    model_class, plain_class = TASKS[task]
+    model = model_class(ModelConfig(**{**SIZES[size], **README, "max_frames": frames}), Behaviour.preset("intended"))
     initialise(model)
     freeze_layers(model, 0)
     model.remember_trainable()
     model.set_active_losses(set(model.available_losses))
     model.to(device).train()
-    plain = PlainPretrainModel.__new__(PlainPretrainModel)
+    plain = plain_class.__new__(plain_class)
     plain.__dict__ = model.__dict__
     return model, plain
 
@@ -58,10 +64,13 @@ def build_optimizer(model: nn.Module, steps: int) -> BertAdam:
     return BertAdam(parameter_groups(model, 1e-5, 1e-3, 1e-5), 1e-5, t_total=max(10, steps))
 
 
-def make_batches(config: ModelConfig, size: int, device: str, seed: int = SEED) -> tuple[Batch, Batch]:
+def make_batches(
+    config: ModelConfig, size: int, device: str, seed: int = SEED, *, task: str = "pretrain"
+) -> tuple[Batch, Batch]:
     """The same clips as our loader gives them (padding cut) and as the released one does (W words, 2·O trajectories).
 
-    Captions have 8 to 20 tokens, as most of WebVid's do.
+    Captions have 8 to 20 tokens, as most of WebVid's do. Captioning predicts all of them, pre-training from a random
+    one on.
     """
     side, words = config.image_resolution, config.max_words
     drawn = recipe.inputs(
@@ -79,7 +88,9 @@ def make_batches(config: ModelConfig, size: int, device: str, seed: int = SEED) 
     common = {
         "video": torch.from_numpy(draw.integers(0, 256, (size, config.max_frames, 3, side, side), dtype=np.uint8)),
         "video_mask": torch.ones(size, config.max_frames, dtype=torch.bool),
-        "plm_start": torch.tensor([int(draw.integers(1, int(length))) for length in lengths]),
+        "plm_start": torch.tensor(
+            [int(draw.integers(1, int(length))) if task == "pretrain" else 1 for length in lengths]
+        ),
         "random_keys": torch.tensor([sample_key(seed, 0, index) for index in range(size)]),
         "boxes": torch.from_numpy(drawn["boxes"]),
         "box_trajectory": torch.from_numpy(drawn["box_classes"]),

@@ -21,6 +21,7 @@ from dataloaders.object_store import (
     RectOrderError,
     build_object_store,
     pack_record,
+    split_object_folder,
     unpack_record,
 )
 
@@ -187,6 +188,18 @@ def test_frame_sizes_find_boxes_beyond_the_frame(tmp_path: Path) -> None:
     record = store.get("a")
     assert record is not None
     assert record.boxes[0, 0].tolist() == [10, 20, 50, 50]
+
+
+def test_object_folder_of_a_split_is_the_released_one_or_its_own_or_the_shared_one(tmp_path: Path) -> None:
+    assert split_object_folder(tmp_path, "train") == tmp_path
+    (tmp_path / "train").mkdir()
+    assert split_object_folder(tmp_path, "train") == tmp_path / "train"
+    released = tmp_path / "train/inference/vinvl_vg_x152c4"
+    write_clip(released / "tsv_files", "1.mov_[0]_[31]")
+    assert split_object_folder(tmp_path, "train") == released
+    assert split_object_folder(tmp_path, "test") == tmp_path
+    store = ObjectStore(build_object_store(split_object_folder(tmp_path, "train"), LABELS, SETTINGS))
+    assert store.get("1.mov_[0]_[31]") is not None
 
 
 def test_no_store_at_a_path_is_an_error(tmp_path: Path) -> None:

@@ -104,7 +104,9 @@ def test_mapped_boxes_lie_on_the_things_they_are_of(world: World, source: str):
         if source == "files":
             clip = read_frames(world.video(item.video_id), data.settings)
             video = clip_part(clip, None, data.settings, 0, item.video_id)["video"]
-        for thing, number in zip(truth["objects"], range(len(truth["objects"])), strict=True):
+        for number, thing in enumerate(truth["objects"]):
+            if thing["motion"] == "blinking":  # has its colour half of the time
+                continue
             boxes = np.array([frame[number] or [-1] * 4 for frame in truth["boxes"]], dtype=np.float32)
             mapped = map_boxes_to_crop(boxes, tuple(truth["size"]), tuple(truth["size"]), 64)
             for frame, box in zip(video, mapped, strict=True):
@@ -112,8 +114,8 @@ def test_mapped_boxes_lie_on_the_things_they_are_of(world: World, source: str):
                     right.append(_colour_share(frame, box, COLORS[thing["color"]]))
                     shifted.append(_colour_share(frame, (box + 32) % 48, COLORS[thing["color"]]))
     assert len(right) > 200
-    assert np.mean(right) > 0.3 and np.mean(shifted) < 0.2 * np.mean(right)
-    assert np.mean(np.array(right) > 0.1) > 0.95
+    assert np.mean(right) > 0.3 and np.mean(shifted) < 0.02 * np.mean(right)
+    assert np.mean(np.array(right) > 0.03) > 0.97  # faces leave some things little of their colour
 
 
 def _colour_share(frame: torch.Tensor, box: np.ndarray, colour: tuple[int, int, int]) -> float:

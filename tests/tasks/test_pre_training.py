@@ -86,7 +86,7 @@ def test_training_evaluation_and_a_later_evaluation_agree(world: World, tmp_path
     validation += ["--val_object_path", str(world.msrvtt / "objects"), "--batch_size_val", "3"]
     lines = train(world, tmp_path / "run", *SHORT, *validation, "--eval_every", "1")
     found = [line for line in lines if line["kind"] == "evaluation"]
-    assert [line["step"] for line in found] == [1, 2] and found[0]["pairs"] == 8
+    assert [line["step"] for line in found] == [1, 2] and found[0]["videos"] == 8
     flags = [flag for flag in world.flags(tmp_path / "eval", *validation) if flag != "--do_train"]
     assert main([*flags, "--do_eval", "--init_model", str(tmp_path / "run/ckpt/pytorch_model.bin.2")]) == 0
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
@@ -126,14 +126,14 @@ def test_missing_and_unreadable_validation_clips(world: World, tmp_path: Path):
     flags = ["--val_csv", str(world.msrvtt / "test.csv"), "--val_features_path", str(videos), "--max_steps", "1"]
     assert main(world.flags(tmp_path / "strict", *flags)) == 1
     log = (tmp_path / "strict" / "log.txt").read_text()
-    assert "1 clips of" in log and "video7011" in log and "--on_bad_video skip" in log
+    assert "1 of 8 validation videos are not in" in log and "video7011" in log and "--on_bad_video skip" in log
     lines = train(world, tmp_path / "lenient", *flags, "--on_bad_video", "skip")
-    assert lines[-1]["pairs"] == 6 and "video7012.mp4" in lines[-1]["skipped"][0]
+    assert lines[-1]["videos"] == 6 and lines[-1]["skipped"] == 2
     assert "video7011" in (tmp_path / "lenient" / "log.txt").read_text()
     shutil.copy(world.msrvtt / "videos/video7011.mp4", videos)
     assert main(world.flags(tmp_path / "unreadable", *flags)) == 1
     log = (tmp_path / "unreadable" / "log.txt").read_text()
-    assert "1 test clips cannot be read" in log and "video7012.mp4" in log
+    assert "1 clips cannot be read" in log and "video7012.mp4" in log
 
 
 # -- errors

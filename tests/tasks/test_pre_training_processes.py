@@ -166,4 +166,4 @@ def test_released_contrastive_loss_ends_after_the_first_epoch_in_two_processes(w
     assert ["contrastive" in line for line in training] == [True] * 3 + [False] * 3
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     assert [line["step"] for line in evaluations] == [3, 6]
-    assert all(line["pairs"] == 8 and 0 <= line["t2v_R1"] <= 100 and line["skipped"] == [] for line in evaluations)
+    assert all(line["videos"] == 8 and 0 <= line["t2v_R1"] <= 100 and line["skipped"] == 0 for line in evaluations)

@@ -8,7 +8,7 @@ import pytest
 from utils.summarise_quickstart import main
 
 METRICS = [f"{way}_{name}" for way in ("t2v", "v2t") for name in ("R1", "R5", "R10", "MedianR")]
-ZERO_SHOT = {"pairs": 50, "skipped": [], **dict.fromkeys(METRICS, 10.0)}
+ZERO_SHOT = {"videos": 50, "skipped": 0, **dict.fromkeys(METRICS, 10.0)}
 
 
 def write_run(folder: Path, *lines: dict) -> None:
@@ -25,12 +25,36 @@ def test_summary_has_last_evaluation_and_both_ends_of_each_loss(tmp_path: Path, 
         {"kind": "evaluation", "step": 40, **ZERO_SHOT},
     )
     (tmp_path / "seconds.tsv").write_text("setup\t3\nrender\t40\n")
+    for name, metrics in (
+        ("retrieval", {**ZERO_SHOT, "t2v_R1": 70.0}),
+        ("multiple_choice", {"accuracy": 95.0, "questions": 50}),
+        ("captioning", {"CIDEr": 1.75, "Bleu_4": 0.5, "videos": 50}),
+        ("question_answering", {"accuracy": 91.0, "majority": 12.5, "questions": 300}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+    truth = {
+        "color": 99.0,
+        "shape": 98.0,
+        "motion": 91.5,
+        "exact": 80.0,
+        "exact_1": 90.0,
+        "exact_3": 70.0,
+        "invented": 0.0,
+    }
+    (tmp_path / "captioning" / "truth_scores.json").write_text(json.dumps(truth))
     assert main([str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["pretrain"]["zero_shot"]["t2v_R1"] == 10.0
     assert summary["pretrain"]["losses"]["mlm"] == [9.0, 2.0] and summary["pretrain"]["steps"] == 40
     assert summary["seconds"] == {"setup": 3, "render": 40, "total": 43}
+    assert summary["retrieval"]["t2v_R1"] == 70.0 and "retrieval_without_objects" not in summary
     out = capsys.readouterr().out
+    assert "retrieval (fine-tuned)" in out and "50 questions of 5 options: 95.0 % right" in out
+    assert "captioning, 50 clips: CIDEr 1.750 Bleu_4 0.500\n" in out and summary["captioning"]["truth"] == truth
+    assert "color 99.0 %, shape 98.0 %, motion 91.5 %; things invented per caption: 0.00" in out
+    assert "all true and complete: 80.0 % (1 things 90 %, 3 things 70 %)" in out
+    assert "300 questions: 91.0 % right (always the most frequent answer: 12.5 %)" in out
     assert "50 held-out clips (chance R1 2.0 %)" in out and "mlm             9.000 ->    2.000" in out
 
 

@@ -188,6 +188,14 @@ def test_restore_file_of_another_run_is_an_error(tmp_path):
         make_trainer(make_settings(tmp_path)).fit()
 
 
+def test_a_run_that_did_not_know_a_choice_goes_on(tmp_path):
+    make_trainer(make_settings(tmp_path, epochs=1)).fit()
+    state = load(tmp_path / "restore.bin")
+    del state["behaviour"]["preset"]
+    torch.save(state, tmp_path / "restore.bin")
+    assert make_trainer(make_settings(tmp_path)).fit().step == 12
+
+
 def test_settings_of_the_new_command_win_and_are_logged(tmp_path):
     make_trainer(make_settings(tmp_path, epochs=1)).fit()
     trainer = make_trainer(make_settings(tmp_path, lr=0.01, fusion_lr=0.02))

@@ -1,0 +1,80 @@
+"""One split of a captioned video data set, as the readers of annotation files return it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+
+class TextVideoPair(NamedTuple):
+    video_id: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class CaptionSplit:
+    """V distinct videos and M captions.
+
+    Attributes:
+        video_ids: V ids, in the order of the split's list.
+        captions: M captions; those of one video stand together, videos in the order of `video_ids`.
+        caption_video: int64 (M,), index into `video_ids` of each caption's video.
+        object_names: stem of the object file by video id, where it is not the id itself.
+    """
+
+    video_ids: list[str]
+    captions: list[str]
+    caption_video: np.ndarray
+    object_names: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_pairs(
+        cls,
+        pairs: Iterable[TextVideoPair],
+        video_ids: Iterable[str] = (),
+        object_names: Mapping[str, str] | None = None,
+    ) -> CaptionSplit:
+        """Group pairs by video; videos in the order of `video_ids`, then of their first caption."""
+        groups: dict[str, list[str]] = {video_id: [] for video_id in video_ids}
+        for pair in pairs:
+            groups.setdefault(pair.video_id, []).append(pair.caption)
+        counts = [len(captions) for captions in groups.values()]
+        return cls(
+            list(groups),
+            [caption for captions in groups.values() for caption in captions],
+            np.repeat(np.arange(len(groups)), counts),
+            object_names or {},
+        )
+
+    def only(self, kept: Iterable[str]) -> CaptionSplit:
+        """The split without the videos that are not in `kept`, and without their captions."""
+        wanted = set(kept)
+        pairs = (pair for pair in self.pairs() if pair.video_id in wanted)
+        return CaptionSplit.from_pairs(pairs, [i for i in self.video_ids if i in wanted], self.object_names)
+
+    def without_empty_captions(self) -> CaptionSplit:
+        """The split without captions that hold no word, and without videos that have no other."""
+        pairs = [pair for pair in self.pairs() if pair.caption.strip()]
+        captioned = {pair.video_id for pair in pairs}
+        return CaptionSplit.from_pairs(pairs, [i for i in self.video_ids if i in captioned], self.object_names)
+
+    def pairs(self) -> Iterator[TextVideoPair]:
+        """Every caption with the id of its video."""
+        for video, caption in zip(self.caption_video.tolist(), self.captions, strict=True):
+            yield TextVideoPair(self.video_ids[video], caption)
+
+    def by_video(self) -> dict[str, list[str]]:
+        """Captions of every video."""
+        captions: dict[str, list[str]] = {video_id: [] for video_id in self.video_ids}
+        for pair in self.pairs():
+            captions[pair.video_id].append(pair.caption)
+        return captions
+
+    @cached_property
+    def captions_per_video(self) -> np.ndarray:
+        """int64 (V,)."""
+        return np.bincount(self.caption_video, minlength=len(self.video_ids))

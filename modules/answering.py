@@ -1,0 +1,74 @@
+"""Open-ended question answering: the fusion encoder's output at an answer slot, classified."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modules.batch import Batch
+from modules.config import Behaviour, ModelConfig
+from modules.fusion_encoder import VideoTokens
+from modules.heads import SampleDropout, VocabularyHead
+from modules.losses import token_loss
+from modules.task_model import Reach, TaskModel
+
+
+class AnswerModel(TaskModel):
+    """Answers of questions on clips; nothing is detached. Source: spec, downstream, question answering.
+
+    By `Behaviour.answer_head` either a class of `ModelConfig.answers`, or, as released, the first token of the answer
+    among the vocabulary.
+
+    Raises:
+        ValueError: a classifier without answers.
+    """
+
+    LOSSES = ("answer",)
+
+    def __init__(self, config: ModelConfig, behaviour: Behaviour) -> None:
+        super().__init__(config, behaviour)
+        if self.is_classifier:
+            if not config.answers:
+                raise ValueError("answer classifier: there are no answers to choose from")
+            self.answer_head = nn.Linear(config.embed_dim, len(config.answers))
+        else:
+            self.vocabulary_head = VocabularyHead(config)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether an answer is a class; otherwise it is the id of its first token."""
+        return self.behaviour.answer_head == "classifier"
+
+    def reach(self) -> Reach:
+        own = self.is_classifier
+        return Reach(frames=True, text=True, fused=True, vocabulary=not own, answers=own)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss of a finished batch of B clips with Q questions on them.
+
+        Args:
+            batch: `video`, `video_mask`, boxes where the model has objects; `text_ids`, `text_mask` (Q, L) and
+                `text_lengths` of the questions; `text_clip` (Q,), index of each question's clip; `answer` (Q,), class
+                or token id; `random_keys` (Q,) when training.
+        """
+        drop = SampleDropout(batch.get("random_keys"), self.config.dropout, self.training)
+        hidden = drop.rows(self.slot_rows(batch)[:, None], "answer")[:, 0]
+        loss = token_loss(self._logits(hidden), batch["answer"])
+        return {"answer": loss.loss, "answer_accuracy": loss.accuracy}
+
+    def slot_rows(self, batch: Batch) -> Tensor:
+        """Output at the answer slot, which stands behind the longest question that fits: (Q, E)."""
+        video: VideoTokens = self.encode_video(batch)
+        context = self.fusion.context(video.select(batch["text_clip"]))
+        text, end = self.encode_text(batch["text_ids"]), batch["text_lengths"] - 1
+        return self.fusion.slot(context, text, batch["text_mask"], end, self.config.max_words)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        if self.is_classifier:
+            return self.answer_head(hidden)
+        return self.vocabulary_head(hidden, self.clip.token_embedding.weight)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Tensor:
+        """The most likely answers: (Q,), classes or token ids."""
+        return self._logits(self.slot_rows(batch)).argmax(-1)

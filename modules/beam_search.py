@@ -1,0 +1,126 @@
+"""Greedy and beam search over token sequences, for a batch of clips at once. Knows nothing of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NEVER = float("-inf")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a caption is searched for.
+
+    beam_size: hypotheses K kept per clip; 1 is greedy. max_tokens: tokens at most, the end token included.
+    length_penalty: a hypothesis of n tokens (end included) has score log P / n ** length_penalty. no_repeat_ngram: no
+    sequence of so many tokens comes twice in a caption; 0: no such rule.
+    """
+
+    beam_size: int = 1
+    max_tokens: int = 31
+    length_penalty: float = 0.0
+    no_repeat_ngram: int = 0
+
+
+class Scorer(Protocol):
+    """Gives the next token's probabilities of K beams for each of B clips."""
+
+    def advance(self, tokens: Tensor) -> Tensor:
+        """Append the token of each beam (B, K) and return log-probabilities of the next one (B, K, V), fp32."""
+
+    def reorder(self, source: Tensor) -> None:
+        """Beam k of clip b goes on from what was its beam source[b, k]: (B, K)."""
+
+
+class Hypotheses(NamedTuple):
+    """The best sequence of each clip: tokens (B, L) without start, padded with the end token; score (B,)."""
+
+    tokens: Tensor
+    score: Tensor
+
+
+def search(
+    scorer: Scorer, clips: int, start: int, end: int, settings: SearchSettings, device: torch.device
+) -> Hypotheses:
+    """Find a likely sequence for each of `clips` clips.
+
+    In each step the 2·K best continuations of a clip's K beams are looked at: those that end and are among the first K
+    are finished, the K best others go on. A clip is done when K hypotheses have finished; what has not ended after
+    `max_tokens` competes as it is.
+
+    Args:
+        start, end: ids of the tokens around a text.
+    """
+    beams, penalty = settings.beam_size, settings.length_penalty
+    finished = _Finished(clips, settings, end, device)
+    tokens = torch.empty(clips, beams, 0, dtype=torch.int64, device=device)
+    last = torch.full((clips, beams), start, device=device)
+    scores = torch.full((clips, beams), NEVER, device=device)
+    scores[:, 0] = 0.0  # the beams are still the same one
+    for length in range(1, settings.max_tokens + 1):
+        following = _without_repeats(scorer.advance(last), tokens, settings.no_repeat_ngram)
+        total = scores[..., None] + following
+        best, index = total.flatten(1).topk(min(2 * beams, total[0].numel()))
+        source, token = index // total.shape[-1], index % total.shape[-1]
+        candidates = torch.cat([_pick(tokens, source), token[..., None]], dim=-1)
+        ends = token == end
+        finishes = ends & (torch.arange(best.shape[1], device=device) < beams)
+        finished.add(candidates, best.masked_fill(~finishes, NEVER) / length**penalty)
+        scores, order = best.masked_fill(ends, NEVER).topk(beams)
+        tokens, last = _pick(candidates, order), token.gather(1, order)
+        if finished.is_done.all():
+            break
+        scorer.reorder(source.gather(1, order))
+    finished.add(tokens, scores / tokens.shape[-1] ** penalty)
+    return finished.best()
+
+
+class _Finished:
+    """The K best finished hypotheses of each clip.
+
+    A clip that has K takes no more, so that its result does not depend on which others are searched with it.
+    """
+
+    def __init__(self, clips: int, settings: SearchSettings, end: int, device: torch.device) -> None:
+        self.end = end
+        self.tokens = torch.full((clips, settings.beam_size, settings.max_tokens), end, device=device)
+        self.scores = torch.full((clips, settings.beam_size), NEVER, device=device)
+
+    @property
+    def is_done(self) -> Tensor:
+        """(B,)."""
+        return (self.scores > NEVER).all(1)
+
+    def add(self, tokens: Tensor, scores: Tensor) -> None:
+        """Candidates (B, C, n) with scores (B, C); -inf: no candidate."""
+        beams, length = self.tokens.shape[1:]
+        padded = F.pad(tokens, (0, length - tokens.shape[-1]), value=self.end)
+        scores = scores.masked_fill(self.is_done[:, None], NEVER)
+        self.scores, kept = torch.cat([self.scores, scores], dim=1).topk(beams)
+        self.tokens = _pick(torch.cat([self.tokens, padded], dim=1), kept)
+
+    def best(self) -> Hypotheses:
+        return Hypotheses(self.tokens[:, 0], self.scores[:, 0])
+
+
+def _pick(sequences: Tensor, index: Tensor) -> Tensor:
+    """(B, K, n), (B, C) -> (B, C, n)."""
+    return sequences.gather(1, index[..., None].expand(-1, -1, sequences.shape[-1]))
+
+
+def _without_repeats(logprobs: Tensor, tokens: Tensor, size: int) -> Tensor:
+    """-inf for tokens that would complete a sequence of `size` tokens that a beam has already: (B, K, V), (B, K, n)."""
+    length = tokens.shape[-1]
+    if not size or length < size:
+        return logprobs
+    windows = tokens.unfold(-1, size, 1)
+    repeats = (windows[..., :-1] == tokens[..., None, length - size + 1 :]).all(-1)
+    beside = logprobs.shape[-1]  # a column for windows that are no repeat
+    banned = F.pad(torch.zeros_like(logprobs, dtype=torch.bool), (0, 1))
+    banned.scatter_(-1, windows[..., -1].masked_fill(~repeats, beside), True)
+    return logprobs.masked_fill(banned[..., :-1], NEVER)

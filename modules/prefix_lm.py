@@ -1,0 +1,54 @@
+"""Predicting the next token of a text from a clip and the tokens before: for pre-training and captioning."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from modules.batch import Batch
+from modules.config import Behaviour, ModelConfig
+from modules.fusion_encoder import VideoTokens
+from modules.heads import SampleDropout, VocabularyHead
+from modules.losses import TokenLoss, token_loss
+from modules.task_model import TaskModel
+
+
+class PrefixLMModel(TaskModel):
+    """A model with the vocabulary head on the fusion encoder."""
+
+    def __init__(self, config: ModelConfig, behaviour: Behaviour) -> None:
+        super().__init__(config, behaviour)
+        self.vocabulary_head = VocabularyHead(config)
+
+    @property
+    def frame_positions(self) -> bool:
+        """Whether frames carry their positions in this pass."""
+        return True
+
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """(K, E), dropout already applied -> (K, V)."""
+        return self.vocabulary_head(hidden, self.clip.token_embedding.weight)
+
+    def next_token_rows(self, video: VideoTokens, text: Tensor) -> Tensor:
+        """Fusion output that predicts tokens 1..L-1: (B, L - 1, E)."""
+        return self.fusion.next_token(self.fusion.context(video, frame_positions=self.frame_positions), text)
+
+    def next_token_loss(
+        self,
+        batch: Batch,
+        video: VideoTokens,
+        text: Tensor,
+        drop: SampleDropout,
+        stream: str,
+        label_smoothing: float = 0.0,
+    ) -> TokenLoss:
+        """Loss of the tokens `plm_index` of the batch.
+
+        Args:
+            text: (B, L, E), every token encoded.
+            stream: name of the dropout's random stream.
+            label_smoothing: as in `token_loss`.
+        """
+        hidden = drop.rows(self.next_token_rows(video, text), stream)
+        index = batch["plm_index"]
+        targets = batch["text_ids"][:, 1:].flatten()[index]
+        return token_loss(self.token_logits(hidden.flatten(0, 1)[index]), targets, label_smoothing)

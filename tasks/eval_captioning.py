@@ -1,0 +1,84 @@
+"""Fine-tune and evaluate captioning: `python tasks/eval_captioning.py --do_train ...` (see the README)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
+
+from torch.utils.data import Dataset
+
+from dataloaders.captions import CaptionTrainDataset
+from dataloaders.retrieval import VideoDataset
+from modules.captioning import CaptionModel
+from utils.caption_eval import generate_captions, score_captions
+from utils.caption_setup import CaptionArguments, has_split, open_split
+from utils.data_setup import evaluation_loader
+from utils.distributed import Runtime
+from utils.fine_tuning import Evaluation, FineTuning
+from utils.run_log import RunLog
+from utils.task_main import run_task
+from utils.weights import setup_model
+
+
+class Captioning(FineTuning):
+    """Trained on every caption, chosen by CIDEr. The contrastive loss is added on MSR-VTT, as released."""
+
+    selection_metric = "CIDEr"
+
+    def __init__(self, args: CaptionArguments, runtime: Runtime, log: RunLog) -> None:
+        model = setup_model(CaptionModel, args, log.info)
+        super().__init__(args, runtime, log, model)
+        self.args: CaptionArguments = args
+        self.model: CaptionModel = model
+        model.label_smoothing = args.label_smoothing
+        self.search = args.search_settings(model.config)
+        splits = ["test"] + (["train"] if args.do_train else [])
+        splits += ["val"] if args.do_train and has_split(args, "val") and args.select_on == "val" else []
+        self.clips = {name: open_split(args, model.config, name, log.info) for name in splits}
+        self._warn_of_shared_videos()
+
+    def _warn_of_shared_videos(self) -> None:
+        trained = set(self.clips["train"].split.video_ids) if "train" in self.clips else set()
+        for name in ("val", "test"):
+            if name in self.clips and (shared := trained.intersection(self.clips[name].split.video_ids)):
+                self.log.warning(f"{len(shared)} of the {name} videos are training videos too")
+
+    @property
+    def has_validation(self) -> bool:
+        return "val" in self.clips
+
+    def loss_weights(self) -> dict[str, float]:
+        weights = dict(super().loss_weights())
+        if self.args.data_set != "msrvtt" and "contrastive" not in self.args.loss_weights:
+            weights["contrastive"] = 0.0
+        return weights
+
+    def train_dataset(self) -> Dataset:
+        clips = self.clips["train"]
+        return CaptionTrainDataset(clips.split, clips.reader, expand=self.args.expand_msrvtt_sentences)
+
+    def evaluate(self, split: str) -> Evaluation:
+        clips, args = self.clips[split], self.args
+        batches = evaluation_loader(args, VideoDataset(clips.split.video_ids, clips.reader), self.runtime)
+        captions, bad = generate_captions(
+            self.model, batches, self.runtime, self.search, precision=args.precision, on_bad_video=args.on_bad_video
+        )
+        return score_captions(
+            captions,
+            clips.split,
+            [f"{video_id}: no such video" for video_id in clips.missing] + bad,
+            self.runtime,
+            max_words=args.max_words,
+            both_protocols=split == "test",
+            timeout=args.metric_timeout,
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_task(Captioning, CaptionArguments, argv, __doc__, defaults={"datatype": "msrvtt_caption"})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Fine-tune and evaluate question answering: `python tasks/eval_qa.py --do_train ...` (see the README)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
+
+from torch.utils.data import Dataset
+
+from dataloaders.question_samples import AnswerCode, QuestionDataset, QuestionTrainDataset, collate_questions
+from modules.answering import AnswerModel
+from utils.answer_eval import evaluate_answers
+from utils.answer_setup import NEVER_READ, AnswerArguments, choose_answers, open_questions
+from utils.data_setup import evaluation_loader
+from utils.distributed import Runtime
+from utils.fine_tuning import Evaluation, FineTuning
+from utils.run_log import RunLog
+from utils.task_main import run_task
+from utils.weights import setup_model
+
+
+class QuestionAnswering(FineTuning):
+    """By default answers are classes; in released behaviour they are the first tokens of answers."""
+
+    selection_metric = "accuracy"
+    collate = staticmethod(collate_questions)
+
+    def __init__(self, args: AnswerArguments, runtime: Runtime, log: RunLog) -> None:
+        answers = choose_answers(args, log.info) if args.do_train else []
+        model = setup_model(AnswerModel, args, log.info, answers)
+        super().__init__(args, runtime, log, model)
+        self.args: AnswerArguments = args
+        self.model: AnswerModel = model
+        self.code = AnswerCode(model.config.answers if model.is_classifier else None)
+        splits = ["test"] + (["train"] if args.do_train else [])
+        has_validation = args.path("qa_val_json") is not None and args.select_on == "val"
+        splits += ["val"] if args.do_train and has_validation else []
+        self.questions = {name: open_questions(args, model.config, name, self.code, log.info) for name in splits}
+
+    @property
+    def has_validation(self) -> bool:
+        return "val" in self.questions
+
+    def train_dataset(self) -> Dataset:
+        own = self.questions["train"]
+        return QuestionTrainDataset(own.questions, own.clips.reader, self.code, self.args.questions_per_clip)
+
+    def evaluate(self, split: str) -> Evaluation:
+        own = self.questions[split]
+        dataset = QuestionDataset(own.questions, own.clips.reader, self.code)
+        return evaluate_answers(
+            self.model,
+            own.questions,
+            self.code,
+            evaluation_loader(self.args, dataset, self.runtime, collate_questions),
+            self.runtime,
+            precision=self.args.precision,
+            on_bad_video=self.args.on_bad_video,
+            missing=own.clips.missing,
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    defaults = {"datatype": "msrvtt_qa", "schedule": "warmup_linear"}
+    return run_task(QuestionAnswering, AnswerArguments, argv, __doc__, defaults, NEVER_READ)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
