@@ -23,7 +23,7 @@ class ChoiceDataset(Dataset[Sample]):
     def __init__(self, items: Sequence[ChoiceItem], reader: ClipReader) -> None:
         self.items, self.words = items, reader.settings.max_words
         self.clips = VideoDataset([item.video_id for item in items], reader)
-        self.tokenizer = ClipTokenizer()
+        self.tokenizer = ClipTokenizer(reader.settings.vocab_size)
 
     def __len__(self) -> int:
         return len(self.items)

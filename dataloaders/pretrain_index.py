@@ -17,7 +17,7 @@ from dataloaders.caption_store import CaptionArrays, CaptionWriter, PackedCaptio
 from dataloaders.files import atomic_write_text, build_once, fingerprint_file
 from dataloaders.parallel import chunked, ordered_map
 from dataloaders.tagging import TAGGERS, TaggedCaption, make_tagger, tag_caption
-from modules.tokenizer import ClipTokenizer
+from modules.tokenizer import VOCAB_SIZE, ClipTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,7 @@ def prepare_pretrain_index(
     cache_dir: str | Path | None = None,
     tagger: str = "hanta",
     workers: int = 1,
+    vocab_size: int = VOCAB_SIZE,
 ) -> Path:
     """Return the folder to open with `PretrainIndex`, tagging the captions if nobody has yet.
 
@@ -132,6 +133,7 @@ def prepare_pretrain_index(
         cache_dir: where to put the result; by default in `index_dir`.
         tagger: "hanta" or "spacy".
         workers: processes that tag.
+        vocab_size: of the tokenizer.
 
     Raises:
         FileNotFoundError: if the captions or `path.index` are missing.
@@ -144,7 +146,7 @@ def prepare_pretrain_index(
             raise FileNotFoundError(f"no {what} at {path}")
     if tagger not in TAGGERS:
         raise ValueError(f"tagger {tagger!r} is unknown; it must be one of {', '.join(TAGGERS)}")
-    target = Path(cache_dir or index_dir) / f"{data_path.stem}.{tagger}.captions"
+    target = Path(cache_dir or index_dir) / f"{data_path.stem}.{tagger}.{vocab_size}.captions"
     relative = os.path.relpath(index_dir.resolve(), target.resolve())
     fingerprint = {
         "format": FORMAT,
@@ -152,9 +154,11 @@ def prepare_pretrain_index(
         "index": fingerprint_file(index_path),
         "index_dir": relative,
         "tagger": tagger,
+        "vocab_size": vocab_size,
     }
+    worker = (tagger, vocab_size)
     return build_once(
-        target, fingerprint, lambda folder: _build(folder, data_path, index_path, relative, tagger, workers)
+        target, fingerprint, lambda folder: _build(folder, data_path, index_path, relative, worker, workers)
     )
 
 
@@ -183,7 +187,8 @@ def resolve_shard(shard_path: str, index_dir: str | Path) -> str:
     return os.path.abspath(places[1])
 
 
-def _build(folder: Path, data_path: Path, index_path: Path, relative: str, tagger: str, workers: int) -> None:
+def _build(folder: Path, data_path: Path, index_path: Path, relative: str, worker: tuple[str, int], workers: int) -> None:
+    tagger, _ = worker
     logger.info("tagging the captions of %s with %s", data_path, tagger)
     report = IndexReport()
     clips, shards = _clip_places(index_path, report)
@@ -191,7 +196,7 @@ def _build(folder: Path, data_path: Path, index_path: Path, relative: str, tagge
     writer = CaptionWriter(folder)
     try:
         chunks = chunked(_captioned_clips(data_path, clips, has_caption, report), CHUNK)
-        for rows in ordered_map(_tag_chunk, chunks, workers, _start_worker, (tagger,)):
+        for rows in ordered_map(_tag_chunk, chunks, workers, _start_worker, worker):
             _write_chunk(writer, clips, *rows, report)
     finally:
         writer.close()
@@ -263,9 +268,9 @@ def _captioned_clips(
 _tag: Callable[[str], TaggedCaption] | None = None
 
 
-def _start_worker(tagger_name: str) -> None:
+def _start_worker(tagger_name: str, vocab_size: int) -> None:
     global _tag
-    tokenizer, tagger = ClipTokenizer(), make_tagger(tagger_name)
+    tokenizer, tagger = ClipTokenizer(vocab_size), make_tagger(tagger_name)
 
     @lru_cache(CACHED_CAPTIONS)
     def tag(caption: str) -> TaggedCaption:

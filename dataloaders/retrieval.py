@@ -105,7 +105,7 @@ class RetrievalTrainDataset(Dataset[Sample]):
     def __init__(self, split: CaptionSplit, reader: ClipReader, *, expand: bool) -> None:
         self.split, self.reader, self.expand = split, reader, expand
         self.first_caption = split.captions_per_video.cumsum() - split.captions_per_video
-        self.tokenizer = ClipTokenizer()
+        self.tokenizer = ClipTokenizer(reader.settings.vocab_size)
 
     def __len__(self) -> int:
         return len(self.split.captions if self.expand else self.split.video_ids)

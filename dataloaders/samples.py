@@ -15,7 +15,7 @@ from dataloaders.transforms import frames_to_tensor
 from modules.batch import Batch, finish_batch
 from modules.boxes import PADDING, map_boxes_to_crop
 from modules.random_streams import numpy_generator
-from modules.tokenizer import ClipTokenizer
+from modules.tokenizer import VOCAB_SIZE, ClipTokenizer
 
 Sample = dict[str, Any]
 IN_ORDER, REVERSED, SHUFFLED = 0, 1, 2
@@ -25,7 +25,7 @@ IN_ORDER, REVERSED, SHUFFLED = 0, 1, 2
 class SampleSettings:
     """How clips and captions become tensors.
 
-    resolution: R, side of the model's picture. max_frames: T. max_words: W. object_count: O, or 0 for a model without
+    resolution: R, side of the model's picture. max_frames: T. max_words: W. vocab_size: ids of the tokenizer. object_count: O, or 0 for a model without
     objects. feature_framerate, slice_framepos: see dataloaders/frames.py. frame_order: 0 as is, 1 reversed, 2 shuffled
     (boxes go with their frames). box_coordinates: "original" or "crop" pixels in the object files. mask_ratio: share of
     tokens marked for the masked-token loss. seed: of every random choice. end_seconds: frames of a video file from this
@@ -35,6 +35,7 @@ class SampleSettings:
     resolution: int
     max_frames: int = 12
     max_words: int = 32
+    vocab_size: int = VOCAB_SIZE
     object_count: int = 0
     feature_framerate: float = 1
     slice_framepos: int = UNIFORM

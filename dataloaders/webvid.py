@@ -45,7 +45,7 @@ class WebVidPretrainDataset(Dataset[Sample]):
         self.index, self.settings, self.objects = index, settings, objects
         self.frame_sizes = frame_sizes or {}
         self.shards = ShardReader(index_dir)
-        self.tokenizer = ClipTokenizer()
+        self.tokenizer = ClipTokenizer(settings.vocab_size)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from modules.tokenizer import VOCAB_SIZE
+
 OBJECT_FUSES = ("fusion", "attention")
 SIM_HEADERS = ("meanP", "seqLSTM", "seqTransf", "tightTransf")
 LINEAR_PATCHES = ("2d", "3d")
@@ -24,7 +26,7 @@ class ModelConfig:
     vision_layers: int = 12
     embed_dim: int = 512  # width of the joint space and of the fusion encoder
     context_length: int = 77  # positions of CLIP's text tower
-    vocab_size: int = 49408
+    vocab_size: int = VOCAB_SIZE
     text_width: int = 512
     text_layers: int = 12
 

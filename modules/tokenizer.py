@@ -19,8 +19,8 @@ import regex
 
 VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 START, END = "<|startoftext|>", "<|endoftext|>"
-# CLIP reads this many merges of the file: its 49,152 symbols less 256 bytes, as many final bytes, and the two above.
-MERGES = 49152 - 256 - 2
+VOCAB_SIZE = 49408
+NOT_MERGED = 256 + 256 + 2  # symbols beside the merges: bytes, final bytes, and the two above
 WORD_PATTERN = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
 CACHED_WORDS = 1 << 17
 
@@ -41,8 +41,16 @@ class ClipTokenizer:
     A literal "<|endoftext|>" in a caption is split like any other text: it must not end the caption. Otherwise the ids
     are those of OpenAI's tokenizer (github.com/openai/CLIP, simple_tokenizer.py; MIT).
 
+    A smaller vocabulary has the first merges alone, which are the most frequent ones; rarer words have more pieces.
+
+    Args:
+        vocab_size: number of ids: rows of the text tower's token embedding.
+        vocabulary_path: CLIP's merges, if not those of the package open_clip.
+
+    Raises:
+        ValueError: there is no vocabulary of that size.
+
     Attributes:
-        vocab_size: number of ids.
         start_id, end_id: ids of the tokens put around every text.
         pad_id: what fills unused places, 0. It is also the id of a "!" that is not the last of its word, so padding is
             told by the mask, never by the id.
@@ -50,8 +58,13 @@ class ClipTokenizer:
 
     pad_id = 0
 
-    def __init__(self, vocabulary_path: str | Path | None = None) -> None:
+    def __init__(self, vocab_size: int = VOCAB_SIZE, vocabulary_path: str | Path | None = None) -> None:
+        if not NOT_MERGED <= vocab_size <= VOCAB_SIZE:
+            raise ValueError(
+                f"CLIP's tokenizer has no vocabulary of {vocab_size}: from {NOT_MERGED} (bytes alone) to {VOCAB_SIZE}"
+            )
         merges = _read_merges(Path(vocabulary_path) if vocabulary_path else find_vocabulary())
+        merges = merges[: vocab_size - NOT_MERGED]
         self._byte_symbols = _byte_symbols()
         symbols = list(self._byte_symbols.values())
         vocabulary = [
@@ -66,7 +79,7 @@ class ClipTokenizer:
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
         self._symbol_bytes = {symbol: byte for byte, symbol in self._byte_symbols.items()}
         self._cache: dict[str, tuple[int, ...]] = {}
-        self.vocab_size = len(vocabulary)
+        self.vocab_size = vocab_size
         self.start_id = self._ids[START]
         self.end_id = self._ids[END]
 
@@ -137,7 +150,7 @@ class ClipTokenizer:
         parts = [self._byte_symbols[byte] for byte in word.encode()]
         parts[-1] += "</w>"
         while len(parts) > 1:
-            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: self._ranks.get(pair, MERGES))
+            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: self._ranks.get(pair, VOCAB_SIZE))
             if best not in self._ranks:
                 break
             parts = _join_pair(parts, best)
@@ -172,7 +185,7 @@ def find_vocabulary() -> Path:
 
 @lru_cache(maxsize=2)
 def _read_merges(path: Path) -> list[tuple[str, str]]:
-    lines = gzip.decompress(path.read_bytes()).decode().split("\n")[1 : MERGES + 1]
+    lines = gzip.decompress(path.read_bytes()).decode().split("\n")[1 : VOCAB_SIZE - NOT_MERGED + 1]
     return [(first, second) for first, second in (line.split() for line in lines)]
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from dataloaders.question_samples import AnswerCode, QuestionDataset, QuestionTrainDataset, collate_questions
 from modules.answering import AnswerModel
+from modules.tokenizer import ClipTokenizer
 from utils.answer_eval import evaluate_answers
 from utils.answer_setup import NEVER_READ, AnswerArguments, choose_answers, open_questions
 from utils.data_setup import evaluation_loader
@@ -33,7 +34,8 @@ class QuestionAnswering(FineTuning):
         super().__init__(args, runtime, log, model)
         self.args: AnswerArguments = args
         self.model: AnswerModel = model
-        self.code = AnswerCode(model.config.answers if model.is_classifier else None)
+        tokenizer = ClipTokenizer(model.config.vocab_size)
+        self.code = AnswerCode(model.config.answers if model.is_classifier else None, tokenizer)
         splits = ["test"] + (["train"] if args.do_train else [])
         has_validation = args.path("qa_val_json") is not None and args.select_on == "val"
         splits += ["val"] if args.do_train and has_validation else []

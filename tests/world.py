@@ -16,7 +16,7 @@ from utils.make_random_clip import ClipSizes, random_state_dict, save_archive
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES = 12
 # Twelve blocks, because the README's command reads objects at the twelfth.
-CLIP_SIZES = ClipSizes(32, 8, 64, 12, 64, 64, 2)
+CLIP_SIZES = ClipSizes(32, 8, 64, 12, 64, 64, 2, vocab_size=2000)
 WITHOUT_OBJECT_FILE = ("1000003", "1000004", "1000011")
 WITHOUT_OBJECTS = ("1000005", "1000017")
 

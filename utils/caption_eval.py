@@ -43,7 +43,7 @@ def generate_captions(
         BadVideos: a clip cannot be read and `on_bad_video` is "error", or none can be read.
     """
     model.eval()
-    tokenizer = ClipTokenizer()
+    tokenizer = ClipTokenizer(model.config.vocab_size)
     mine: list[tuple[str, str]] = []
     bad: list[str] = []
     for batch in batches:

@@ -32,6 +32,7 @@ def sample_settings(args: Arguments, config: ModelConfig, *, training: bool) -> 
         resolution=config.image_resolution,
         max_frames=config.max_frames,
         max_words=config.max_words,
+        vocab_size=config.vocab_size,
         object_count=config.object_count if config.need_object else 0,
         feature_framerate=args.feature_framerate,
         slice_framepos=args.slice_framepos,

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import warnings
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ class ClipSizes:
         embed_dim: width of the shared space.
         text_width, text_layers: text tower.
         context_length: text positions.
-        vocab_size: text tokens; 49408 for CLIP's own tokenizer.
+        vocab_size: text tokens; 49408 for the whole of CLIP's tokenizer, fewer for its first merges.
     """
 
     image_resolution: int = 64
@@ -56,7 +56,8 @@ class ClipSizes:
 
 
 PRESETS = {
-    "demo": ClipSizes(),
+    # Logits over all of CLIP's tokens would take as long as all the rest of so small a model.
+    "demo": ClipSizes(vocab_size=8192),
     "ViT-B-16": ClipSizes(224, 16, 768, 12, 512, 512, 12),
 }
 
@@ -164,8 +165,9 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     )
     parser.add_argument("--output", type=Path, required=True, help="file to write, for instance ViT-B-16.pt")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="demo", help="sizes (default: %(default)s)")
+    demo = asdict(PRESETS["demo"])
     for field in fields(ClipSizes):
-        parser.add_argument(f"--{field.name}", type=int, help=f"instead of the preset's (demo: {field.default})")
+        parser.add_argument(f"--{field.name}", type=int, help=f"instead of the preset's (demo: {demo[field.name]})")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     parser.add_argument("--fp16", action="store_true", help="the tensors in half precision that OpenAI's files hold so")
     args = parser.parse_args(argv)

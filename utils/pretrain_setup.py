@@ -58,7 +58,9 @@ def prepare_pretraining(args: Arguments, config: ModelConfig, log: Log) -> Prepa
     """
     index_dir = find_shards(args)
     workers = max(1, args.num_thread_reader)
-    index = prepare_pretrain_index(args.data_path, index_dir, tagger=args.tagger, workers=workers)
+    index = prepare_pretrain_index(
+        args.data_path, index_dir, tagger=args.tagger, workers=workers, vocab_size=config.vocab_size
+    )
     sizes = read_frame_sizes(args.frame_sizes) if args.frame_sizes else None
     objects = val_objects = None
     if config.need_object:

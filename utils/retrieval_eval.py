@@ -171,7 +171,7 @@ def _gather_videos(
 
 def encode_texts(model: Any, captions: list[str], runtime: Runtime, settings: EvaluationSettings) -> TextBank:
     """End-token features of all captions, encoded in parts by the ranks, and the ids to encode them again from."""
-    tokenizer = ClipTokenizer()
+    tokenizer = ClipTokenizer(model.config.vocab_size)
     padded = [tokenizer.to_tensor_ids(caption, model.config.max_words) for caption in captions]
     ids = torch.from_numpy(np.stack([row for row, _ in padded]))
     lengths = torch.from_numpy(np.stack([mask.sum() for _, mask in padded]))

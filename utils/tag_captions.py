@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from dataloaders.tagging import TAGGERS
+from modules.tokenizer import VOCAB_SIZE
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,10 +24,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--tagger", choices=tuple(TAGGERS), default="hanta", help="part-of-speech tagger")
     parser.add_argument("--workers", type=int, default=1, help="processes that tag")
+    parser.add_argument("--vocab_size", type=int, default=VOCAB_SIZE, help="of the CLIP archive that will be trained")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        path = prepare_pretrain_index(args.data_path, args.shards, args.cache_dir, args.tagger, args.workers)
+        path = prepare_pretrain_index(
+            args.data_path, args.shards, args.cache_dir, args.tagger, args.workers, args.vocab_size
+        )
     except (OSError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -79,6 +79,15 @@ def test_prepared_once_and_again_when_an_input_changes(tmp_path: Path, monkeypat
     assert len(PretrainIndex(prepare_pretrain_index(path, tmp_path / "shards", tmp_path / "cache"))) == 1
 
 
+def test_each_vocabulary_has_its_own(tmp_path: Path) -> None:
+    path = write_set(tmp_path)
+    folders = [prepare_pretrain_index(path, tmp_path, vocab_size=size) for size in (49408, 1000)]
+    whole, small = (PretrainIndex(folder)[0] for folder in folders)
+    assert whole.token_ids.tolist() == ClipTokenizer().encode(CAPTIONS[0][1])
+    assert small.token_ids.tolist() == ClipTokenizer(1000).encode(CAPTIONS[0][1]) != whole.token_ids.tolist()
+    assert 1 < small.is_noun.sum() and len(small.is_noun) == len(small.token_ids)
+
+
 def test_a_moved_data_set_stays_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare_pretrain_index(write_set(tmp_path / "old"), tmp_path / "old")
     os.rename(tmp_path / "old", tmp_path / "new")

@@ -87,6 +87,26 @@ def test_end_token_in_a_caption_is_plain_text(tokenizer: ClipTokenizer) -> None:
     assert tokenizer.end_id not in tokenizer.encode("a <|endoftext|> b <end_of_text>")
 
 
+def test_a_smaller_vocabulary_has_the_first_merges(tokenizer: ClipTokenizer) -> None:
+    small, bare = ClipTokenizer(2000), ClipTokenizer(514)
+    text = "two triangles, a café 日本"
+    for each in (small, bare):
+        ids, words = each.encode_words(text)
+        assert max(ids) < each.start_id == each.end_id - 1 == each.vocab_size - 2
+        assert each.decode(ids) == tokenizer.decode(tokenizer.encode(text))
+        assert sorted(set(words)) == [0, 1, 2, 3, 4, 5]
+    assert small.encode("two red") == tokenizer.encode("two red")
+    assert len(tokenizer.encode(text)) < len(small.encode(text)) < len(bare.encode(text)) == len(
+        text.replace(" ", "").encode()
+    )
+
+
+@pytest.mark.parametrize("size", [513, 49409])
+def test_sizes_that_no_vocabulary_has_are_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"no vocabulary of {size}"):
+        ClipTokenizer(size)
+
+
 def test_it_travels_to_worker_processes(tokenizer: ClipTokenizer) -> None:
     assert pickle.loads(pickle.dumps(tokenizer)).encode("a red ball") == tokenizer.encode("a red ball")
 
