@@ -187,7 +187,9 @@ def resolve_shard(shard_path: str, index_dir: str | Path) -> str:
     return os.path.abspath(places[1])
 
 
-def _build(folder: Path, data_path: Path, index_path: Path, relative: str, worker: tuple[str, int], workers: int) -> None:
+def _build(
+    folder: Path, data_path: Path, index_path: Path, relative: str, worker: tuple[str, int], workers: int
+) -> None:
     tagger, _ = worker
     logger.info("tagging the captions of %s with %s", data_path, tagger)
     report = IndexReport()

@@ -25,11 +25,11 @@ IN_ORDER, REVERSED, SHUFFLED = 0, 1, 2
 class SampleSettings:
     """How clips and captions become tensors.
 
-    resolution: R, side of the model's picture. max_frames: T. max_words: W. vocab_size: ids of the tokenizer. object_count: O, or 0 for a model without
-    objects. feature_framerate, slice_framepos: see dataloaders/frames.py. frame_order: 0 as is, 1 reversed, 2 shuffled
-    (boxes go with their frames). box_coordinates: "original" or "crop" pixels in the object files. mask_ratio: share of
-    tokens marked for the masked-token loss. seed: of every random choice. end_seconds: frames of a video file from this
-    time on are not used; None takes them all.
+    resolution: R, side of the model's picture. max_frames: T. max_words: W. vocab_size: ids of the tokenizer.
+    object_count: O, or 0 for a model without objects. feature_framerate, slice_framepos: see dataloaders/frames.py.
+    frame_order: 0 as is, 1 reversed, 2 shuffled (boxes go with their frames). box_coordinates: "original" or "crop"
+    pixels in the object files. mask_ratio: share of tokens marked for the masked-token loss. seed: of every random
+    choice. end_seconds: frames of a video file from this time on are not used; None takes them all.
     """
 
     resolution: int

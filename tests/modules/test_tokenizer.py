@@ -96,8 +96,11 @@ def test_a_smaller_vocabulary_has_the_first_merges(tokenizer: ClipTokenizer) -> 
         assert each.decode(ids) == tokenizer.decode(tokenizer.encode(text))
         assert sorted(set(words)) == [0, 1, 2, 3, 4, 5]
     assert small.encode("two red") == tokenizer.encode("two red")
-    assert len(tokenizer.encode(text)) < len(small.encode(text)) < len(bare.encode(text)) == len(
-        text.replace(" ", "").encode()
+    assert (
+        len(tokenizer.encode(text))
+        < len(small.encode(text))
+        < len(bare.encode(text))
+        == len(text.replace(" ", "").encode())
     )
 
 
