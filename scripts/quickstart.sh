@@ -21,11 +21,13 @@ OUT="${OUTPUT_DIR:-output/quickstart$([ -z "$SMOKE" ] || echo -smoke)}"
 case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 source "$(dirname "$0")/environment.sh" requirements.txt
 mkdir -p "$OUT"
-FRAMES=8 RATE=2 # of 12 candidates in the 6 s of a clip
+# So small a model gains nothing from threads: two processes of one thread instead, or one with the GPU.
+PROCESSES="${NPROC:-$("$PY" -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1))')}"
+FRAMES=4 RATE=2 # of 12 candidates in the 6 s of a clip
 if [ -n "$SMOKE" ]; then
-  CLIPS=96 HELD_OUT=12 QUERIES=20 EPOCHS=2 TUNE_EPOCHS=1 BATCH=16 SHOW=4
+  CLIPS=96 HELD_OUT=12 QUERIES=20 EPOCHS=2 CAPTION_EPOCHS=1 TUNE_EPOCHS=1 BATCH=16 SHOW=4
 else
-  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=4 TUNE_EPOCHS=3 BATCH=32 SHOW=20
+  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=3 CAPTION_EPOCHS=10 TUNE_EPOCHS=3 BATCH=16 SHOW=20
 fi
 
 : > "$OUT/seconds.tsv"
@@ -40,44 +42,50 @@ stage() { # name, command...: run it and note its seconds
 printf 'setup\t%s\n' "$(($(date +%s) - START))" >> "$OUT/seconds.tsv"
 
 OBJECTS=(--need_object --use_action --object_count 5 --labelmap_path "$OUT/demo/label_map.json")
-COMMON=(--clip_archive "$OUT/clip.pt" --num_thread_reader 1 --batch_size "$BATCH" --batch_size_val 50 --n_display "$SHOW"
-  --eval_every 200 --feature_framerate "$RATE" --max_frames "$FRAMES" --max_words 32 --fusion_layers 2
+COMMON=(--clip_archive "$OUT/clip.pt" --num_thread_reader 0 --batch_size $((BATCH / PROCESSES)) --batch_size_val 50 --n_display "$SHOW"
+  --eval_every 400 --feature_framerate "$RATE" --max_frames "$FRAMES" --max_words 32 --fusion_layers 2
   --coef_lr 1 --weight_decay 0.2 --dropout 0.1 --freeze_layer_num -1)
+
+run_task() { # task, flags...
+  local task="$1"
+  shift
+  OMP_NUM_THREADS=1 "$PY" -m torch.distributed.run --standalone --nproc_per_node "$PROCESSES" "tasks/$task.py" "$@"
+}
 
 pretrain() { # output folder, further flags...
   local folder="$1"
   shift
-  "$PY" tasks/pre_training.py --do_train --output_dir "$folder" "${COMMON[@]}" --epochs "$EPOCHS" \
+  run_task pre_training --do_train --output_dir "$folder" "${COMMON[@]}" --epochs "$EPOCHS" \
     --train_csv "$OUT/shards" --data_path "$OUT/shards/frozen_train_labels.json" \
     --val_csv "$OUT/demo/msrvtt/test.csv" --val_features_path "$OUT/demo/msrvtt/videos" \
-    --lr 1e-3 --fusion_lr 2e-3 --contrastive_weight 2 "$@"
+    --lr 1e-3 --fusion_lr 1e-3 --contrastive_weight 2 "$@"
 }
 
-tune() { # task, output folder, checkpoint to start from, epochs, further flags...
-  local task="$1" folder="$2" start="$3" epochs="$4"
-  shift 4
-  "$PY" "tasks/$task.py" --do_train --output_dir "$folder" --init_model "$start" "${COMMON[@]}" --epochs "$epochs" \
-    --data_path "$OUT/demo/msrvtt/MSRVTT_data.json" --features_path "$OUT/demo/msrvtt/videos" --lr 7e-4 --fusion_lr 7e-4 "$@"
+tune() { # task, output folder, checkpoint to start from, epochs, rate, further flags...
+  local task="$1" folder="$2" start="$3" epochs="$4" rate="$5"
+  shift 5
+  run_task "$task" --do_train --output_dir "$folder" --init_model "$start" "${COMMON[@]}" --epochs "$epochs" \
+    --data_path "$OUT/demo/msrvtt/MSRVTT_data.json" --features_path "$OUT/demo/msrvtt/videos" --lr "$rate" --fusion_lr "$rate" "$@"
 }
 
-retrieve() { # output folder, pre-training's folder, further flags...
-  tune eval_retrieval "$1" "$2/restore.bin" "$TUNE_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
+retrieve() { # output folder, captioning's folder (it knows what to look at), further flags...
+  tune eval_retrieval "$1" "$2/best.bin" "$TUNE_EPOCHS" 5e-4 --train_csv "$OUT/demo/msrvtt/train.csv" \
     --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:3}"
 }
 
 choose() { # output folder, retrieval's folder, further flags...
-  tune eval_mc "$1" "$2/best.bin" "$TUNE_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
+  tune eval_mc "$1" "$2/best.bin" "$TUNE_EPOCHS" 5e-4 --train_csv "$OUT/demo/msrvtt/train.csv" \
     --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:3}"
 }
 
-caption() { # output folder, pre-training's folder (it knows words), further flags...
-  tune eval_captioning "$1" "$2/restore.bin" "$TUNE_EPOCHS" --eval_every 100000 --beam_size 5 "${@:3}"
+caption() { # output folder, pre-training's folder, further flags...
+  tune eval_captioning "$1" "$2/restore.bin" "$CAPTION_EPOCHS" 1e-3 --eval_every 100000 --every_epochs 2 --beam_size 5 "${@:3}"
   "$PY" utils/demo_score.py "$1/predictions.json" "$OUT/demo/msrvtt/truth.json"
 }
 
-answer() { # output folder, retrieval's folder, further flags...
+answer() { # output folder, captioning's folder, further flags...
   local folder="$OUT/demo/msrvtt/qa"
-  tune eval_qa "$1" "$2/best.bin" "$TUNE_EPOCHS" --msrvtt_qa_train_json "$folder/train.jsonl" \
+  tune eval_qa "$1" "$2/best.bin" "$TUNE_EPOCHS" 5e-4 --msrvtt_qa_train_json "$folder/train.jsonl" \
     --msrvtt_qa_val_json "$folder/val.jsonl" --msrvtt_qa_test_json "$folder/test.jsonl" \
     --msrvtt_qa_anslabel_json "$folder/train_ans2label.json" "${@:3}"
 }
@@ -86,33 +94,33 @@ score_many() { # ending of the folders' names, further flags...: every task on Q
   local ending="$1" clips="$OUT/queries/msrvtt" folder="$OUT/queries$1"
   shift
   local flags=("${COMMON[@]}" --features_path "$clips/videos" --data_path "$clips/MSRVTT_data.json" --do_eval)
-  "$PY" tasks/eval_retrieval.py --output_dir "$folder/retrieval" --init_model "$OUT/retrieval$ending/best.bin" \
+  run_task eval_retrieval --output_dir "$folder/retrieval" --init_model "$OUT/retrieval$ending/best.bin" \
     "${flags[@]}" --val_csv "$clips/test.csv" "$@"
-  "$PY" tasks/eval_captioning.py --output_dir "$folder/captioning" --init_model "$OUT/captioning$ending/best.bin" \
+  run_task eval_captioning --output_dir "$folder/captioning" --init_model "$OUT/captioning$ending/best.bin" \
     "${flags[@]}" --beam_size 5 "$@"
-  "$PY" tasks/eval_qa.py --output_dir "$folder/question_answering" \
+  run_task eval_qa --output_dir "$folder/question_answering" \
     --init_model "$OUT/question_answering$ending/best.bin" "${flags[@]}" --msrvtt_qa_test_json "$clips/qa/test.jsonl" "$@"
 }
 
 stage render "$PY" utils/make_demo_data.py --output_dir "$OUT/demo" --train_clips "$CLIPS" --val_clips "$HELD_OUT" \
   --test_clips "$HELD_OUT" --reserve "$QUERIES" --lsmdc_clips 0 --didemo_clips 0 \
   --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
-stage clip "$PY" utils/make_random_clip.py --preset demo --text_width 64 --output "$OUT/clip.pt"
+stage clip "$PY" utils/make_random_clip.py --preset demo --output "$OUT/clip.pt"
 stage shards "$PY" utils/webvid_to_tfrecord.py --csv "$OUT/demo/webvid/results_demo_train.csv" \
   --video_dir "$OUT/demo/webvid/videos" --output_dir "$OUT/shards" --size 64 --feature_framerate "$RATE" --workers 2
 stage pretrain pretrain "$OUT/pretrain" "${OBJECTS[@]}" --object_path "$OUT/demo/webvid/objects" \
   --val_object_path "$OUT/demo/msrvtt/objects"
 MSRVTT_OBJECTS=("${OBJECTS[@]}" --object_path "$OUT/demo/msrvtt/objects")
-stage retrieval retrieve "$OUT/retrieval" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
-stage multiple_choice choose "$OUT/multiple_choice" "$OUT/retrieval" "${MSRVTT_OBJECTS[@]}"
 stage captioning caption "$OUT/captioning" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
-stage question_answering answer "$OUT/question_answering" "$OUT/retrieval" "${MSRVTT_OBJECTS[@]}"
+stage retrieval retrieve "$OUT/retrieval" "$OUT/captioning" "${MSRVTT_OBJECTS[@]}"
+stage multiple_choice choose "$OUT/multiple_choice" "$OUT/retrieval" "${MSRVTT_OBJECTS[@]}"
+stage question_answering answer "$OUT/question_answering" "$OUT/captioning" "${MSRVTT_OBJECTS[@]}"
 if [ -n "$COMPARE" ]; then
   WITHOUT=_without_objects
   stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT"
-  stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/pretrain$WITHOUT"
   stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/pretrain$WITHOUT"
-  stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/retrieval$WITHOUT"
+  stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/captioning$WITHOUT"
+  stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/captioning$WITHOUT"
   stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" --train_clips 1 --val_clips 0 \
     --test_clips "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
     --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2

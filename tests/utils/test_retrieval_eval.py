@@ -46,7 +46,9 @@ class Clips(ClipReader):
     def __init__(self, config: ModelConfig, bad: Collection[int] = ()) -> None:
         self.config, self.bad = config, bad
         count = config.object_count if config.need_object else 0
-        self.settings = SampleSettings(config.image_resolution, config.max_frames, config.max_words, count)
+        self.settings = SampleSettings(
+            config.image_resolution, config.max_frames, config.max_words, config.vocab_size, count
+        )
 
     def read(self, video_id: str, key: int) -> Sample:
         number = int(video_id.removeprefix("clip"))
