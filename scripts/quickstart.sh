@@ -4,7 +4,7 @@
 # Sets up .venv, renders a world of captioned demo clips with detections, writes shards, pre-trains a small model with
 # objects and actions, fine-tunes it for retrieval, multiple choice, captioning and question answering, and prints their
 # scores on held-out clips.
-# About 40 minutes on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
+# About half an hour on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
 # --compare: adds the same without objects and actions, and compares both on 500 more clips.
 # Results: output/quickstart/summary.json (OUTPUT_DIR changes the folder).
 set -euo pipefail
