@@ -156,9 +156,10 @@ def prepare_pretrain_index(
         "tagger": tagger,
         "vocab_size": vocab_size,
     }
-    worker = (tagger, vocab_size)
     return build_once(
-        target, fingerprint, lambda folder: _build(folder, data_path, index_path, relative, worker, workers)
+        target,
+        fingerprint,
+        lambda folder: _build(folder, data_path, index_path, relative, tagger, vocab_size, workers),
     )
 
 
@@ -188,9 +189,8 @@ def resolve_shard(shard_path: str, index_dir: str | Path) -> str:
 
 
 def _build(
-    folder: Path, data_path: Path, index_path: Path, relative: str, worker: tuple[str, int], workers: int
+    folder: Path, data_path: Path, index_path: Path, relative: str, tagger: str, vocab_size: int, workers: int
 ) -> None:
-    tagger, _ = worker
     logger.info("tagging the captions of %s with %s", data_path, tagger)
     report = IndexReport()
     clips, shards = _clip_places(index_path, report)
@@ -198,7 +198,7 @@ def _build(
     writer = CaptionWriter(folder)
     try:
         chunks = chunked(_captioned_clips(data_path, clips, has_caption, report), CHUNK)
-        for rows in ordered_map(_tag_chunk, chunks, workers, _start_worker, worker):
+        for rows in ordered_map(_tag_chunk, chunks, workers, _start_worker, (tagger, vocab_size)):
             _write_chunk(writer, clips, *rows, report)
     finally:
         writer.close()

@@ -21,7 +21,7 @@ OUT="${OUTPUT_DIR:-output/quickstart$([ -z "$SMOKE" ] || echo -smoke)}"
 case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 source "$(dirname "$0")/environment.sh" requirements.txt
 mkdir -p "$OUT"
-# So small a model gains nothing from threads: two processes of one thread instead, or one with the GPU.
+# So small a model gains little from threads: two processes of one thread instead, or one with the GPU.
 PROCESSES="${NPROC:-$("$PY" -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1))')}"
 FRAMES=4 RATE=2 # of 12 candidates in the 6 s of a clip
 if [ -n "$SMOKE" ]; then

@@ -83,11 +83,11 @@ def test_loss_and_gradients_equal_one_pass_per_token(smoothing: float):
         right = logprobs.gather(1, ids[1:length, None])[:, 0]
         terms.append(-(1 - smoothing) * right - smoothing * logprobs.mean(-1))
     expected = torch.cat(terms).mean()
-    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
     expected.backward()
     for name, parameter in model.named_parameters():
         if name in found:
-            torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
+            torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("choices", VARIANTS, ids=str)

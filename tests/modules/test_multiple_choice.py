@@ -73,7 +73,8 @@ def test_scores_equal_a_plain_loop(choices, use_matching, behaviour):
     model = make_model(behaviour, **choices)
     found = model.score_options(choice_batch(range(4), model), use_matching=use_matching)
     expected = torch.stack([plain_scores(model, clip, use_matching=use_matching) for clip in range(4)])
-    torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-4, atol=1e-5)
+    # The softmax is over cosines times the logit scale, which multiplies their rounding: 4e-5 was seen on one processor.
+    torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-4, atol=1e-6)
 
 
 @torch.no_grad()
@@ -95,5 +96,5 @@ def test_a_clip_has_the_same_scores_in_any_batch(header):
     model = make_model(sim_header=header, **({} if header == "meanP" else WITHOUT_OBJECTS))
     together = model.score_options(choice_batch(range(4), model))
     alone = torch.cat([model.score_options(choice_batch(range(i, i + 1), model)) for i in range(4)])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-6)
     assert together.shape == (4, OPTIONS) and float(together.std()) > 0

@@ -82,7 +82,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path):
     for found, expected in zip(two, one, strict=True):
         # Matrix products of other sizes round otherwise in the last place; all else is the same.
         scores = [[entry.pop("scores") for entry in result[2]] for result in (found, expected)]
-        np.testing.assert_allclose(*scores, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(*scores, rtol=1e-5, atol=1e-6)
         assert found == expected
 
 
@@ -95,7 +95,7 @@ def test_the_option_of_the_largest_score_is_the_answer(choices: dict[str, Any]):
     for entry, item, (_, index) in zip(first, items, EvaluationSampler(6), strict=True):
         alone = collate_choices([ChoiceDataset(items, Clips(model.config))[0, index]])
         scores = model.score_options(alone)[0].float()
-        np.testing.assert_allclose(entry.pop("scores"), scores, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(entry.pop("scores"), scores, rtol=1e-5, atol=1e-6)
         given = {"item": item.item_id, "video_id": item.video_id, "options": item.options, "answer": 0}
         assert entry == {**given, "prediction": int(scores.argmax())}
     best = [entry["prediction"] for entry in first]

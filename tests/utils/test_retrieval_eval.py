@@ -137,7 +137,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, header: str):
     for found, expected in zip(two, one, strict=True):
         # Matrix products of other sizes round otherwise in the last place; ranks and metrics are the same numbers.
         for scores, wanted in zip(found.pop("scores", []), expected.pop("scores", []), strict=True):
-            np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-4)
+            np.testing.assert_allclose(scores, wanted, rtol=1e-6, atol=2e-6)
         assert found == expected
 
 
@@ -177,7 +177,7 @@ def test_final_scores_equal_a_plain_loop_over_queries(top: int):
     assert len(split.captions) == 12
     result = evaluate(model, split, rerank_top=top)
     similarity, final = plain_scores(model, split, top)
-    torch.testing.assert_close(result.first_stage, similarity, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(result.first_stage, similarity, rtol=1e-5, atol=1e-5)
     for found, expected in zip(result.final, final, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
     ranks = {}
