@@ -73,7 +73,7 @@ def test_scores_equal_a_plain_loop(choices, use_matching, behaviour):
     model = make_model(behaviour, **choices)
     found = model.score_options(choice_batch(range(4), model), use_matching=use_matching)
     expected = torch.stack([plain_scores(model, clip, use_matching=use_matching) for clip in range(4)])
-    # The softmax is over cosines times the logit scale, which multiplies their rounding: 4e-5 was seen on one processor.
+    # The softmax is over cosines times the logit scale, which multiplies their rounding: 4e-5 was seen.
     torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-4, atol=1e-6)
 
 
