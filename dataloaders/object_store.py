@@ -297,23 +297,33 @@ def _parse_clip(video_id: str, frame_size: tuple[int, int] | None, job: _Job, re
     if path is None:
         report.note("missing_files", video_id)
         return None
-    settings = job.settings
     try:
-        loaded = load_object_file(
-            path,
-            settings.object_count,
-            job.label_map,
-            report,
-            settings.rule,
-            settings.rect_order,
-            frame_size,
-            settings.frames,
-        )
+        return pack_record(read_record(path, job.label_map, job.settings, report, frame_size))
     except ObjectFileError as error:
         report.note(error.problem, str(path), str(error))
         return pack_problem(f"{path.name}: {PROBLEMS[error.problem]}: {error}")
+
+
+def read_record(
+    path: Path,
+    label_map: Mapping[str, Any],
+    settings: ObjectSettings,
+    report: ObjectReport,
+    frame_size: tuple[int, int] | None = None,
+) -> ObjectRecord:
+    """Return the objects in a clip's file; arguments and errors as `load_object_file`."""
+    loaded = load_object_file(
+        path,
+        settings.object_count,
+        label_map,
+        report,
+        settings.rule,
+        settings.rect_order,
+        frame_size,
+        settings.frames,
+    )
     trajectories = trajectory_ids(loaded["conf_set"], settings.object_count, settings.rule)
-    return pack_record(ObjectRecord(loaded["objects"], loaded["obj_cls"], trajectories))
+    return ObjectRecord(loaded["objects"], loaded["obj_cls"], trajectories)
 
 
 def _key(video_id: str) -> bytes:

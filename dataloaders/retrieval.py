@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from dataloaders.caption_split import CaptionSplit
 from dataloaders.frames import UnreadableVideo
-from dataloaders.object_store import ObjectStore
+from dataloaders.object_store import ObjectRecord
 from dataloaders.samples import ClipFrames, Sample, SampleSettings, clip_part, text_part
 from modules.random_streams import numpy_generator, sample_key
 from modules.tokenizer import ClipTokenizer
@@ -25,13 +25,20 @@ class VideoSource(Protocol):
         """Frames by the frame rule; UnreadableVideo if there are none."""
 
 
+class ObjectSource(Protocol):
+    """Where boxes are read from by name: an `ObjectStore`, or `ObjectFiles`."""
+
+    def get(self, video_id: str) -> ObjectRecord | None:
+        """The objects of a clip; None when there are none of it."""
+
+
 class ClipReader:
     """Frames and boxes of videos by id.
 
     Args:
         videos: where the videos are.
         settings: how samples are made.
-        objects: store of the clips' boxes; without it a model with objects sees none.
+        objects: of the clips' boxes; without it a model with objects sees none.
         object_names: name in the store by video id, where it is not the id.
     """
 
@@ -39,7 +46,7 @@ class ClipReader:
         self,
         videos: VideoSource,
         settings: SampleSettings,
-        objects: ObjectStore | None = None,
+        objects: ObjectSource | None = None,
         object_names: Mapping[str, str] | None = None,
     ) -> None:
         self.videos, self.settings, self.objects = videos, settings, objects

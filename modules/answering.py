@@ -72,3 +72,8 @@ class AnswerModel(TaskModel):
     def predict(self, batch: Batch) -> Tensor:
         """The most likely answers: (Q,), classes or token ids."""
         return self._logits(self.slot_rows(batch)).argmax(-1)
+
+    @torch.no_grad()
+    def probabilities(self, batch: Batch) -> Tensor:
+        """Of every answer: (Q, classes or vocabulary), fp32."""
+        return self._logits(self.slot_rows(batch)).float().softmax(-1)

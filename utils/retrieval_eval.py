@@ -15,7 +15,7 @@ from modules.batch import Batch, to_device
 from modules.config import ModelConfig
 from modules.fusion_encoder import VideoTokens
 from modules.losses import pad_columns
-from modules.reranking import PairScorer, Reranked, TextTokens, rerank_both
+from modules.reranking import PairScorer, Probabilities, Reranked, TextTokens, rerank_both
 from modules.tokenizer import ClipTokenizer
 from utils.bad_videos import BadVideos, check_bad_videos
 from utils.distributed import Runtime
@@ -113,10 +113,11 @@ def evaluate_retrieval(
     bank = encode_videos(model, videos, runtime, settings)
     split = split.only(split.video_ids[index] for index in bank.kept)
     texts = encode_texts(model, split.captions, runtime, settings)
-    similarity = _similarity(model, texts, bank.tokens, runtime)
+    similarity = first_stage(model, texts, bank.tokens, runtime)
     final = Reranked(similarity.double(), similarity.double())
     if settings.rerank_top:
-        final = _rerank(model, similarity, texts, bank.tokens, runtime, settings)
+        scores = pair_scores(model, texts, bank.tokens, runtime, settings)
+        final = rerank_both(similarity, settings.rerank_top, scores, model.matching_head.is_pairwise)
     return RetrievalResult(split, bank.skipped, similarity, final, settings)
 
 
@@ -190,7 +191,7 @@ def _encode(model: Any, ids: Tensor, lengths: Tensor, index: Tensor, runtime: Ru
     return model.encode_text(ids[index, : int(lengths[index].max())].to(runtime.device))
 
 
-def _similarity(model: Any, texts: TextBank, videos: VideoTokens, runtime: Runtime) -> Tensor:
+def first_stage(model: Any, texts: TextBank, videos: VideoTokens, runtime: Runtime) -> Tensor:
     """First-stage logits (M, V), the rows shared out among the ranks."""
     device = runtime.device
     mine = own_part(len(texts.features), runtime)
@@ -199,9 +200,11 @@ def _similarity(model: Any, texts: TextBank, videos: VideoTokens, runtime: Runti
     return gather_rows(rows.float().cpu(), runtime)
 
 
-def _rerank(
-    model: Any, similarity: Tensor, texts: TextBank, videos: VideoTokens, runtime: Runtime, settings: EvaluationSettings
-) -> Reranked:
+def pair_scores(
+    model: Any, texts: TextBank, videos: VideoTokens, runtime: Runtime, settings: EvaluationSettings
+) -> Probabilities:
+    """P(match) of groups of pairs by their indices, the groups shared out among the ranks."""
+
     def tokens(index: Tensor) -> TextTokens:
         return TextTokens(_encode(model, texts.ids, texts.lengths, index, runtime), texts.lengths[index])
 
@@ -213,7 +216,7 @@ def _rerank(
             own = scorer.probabilities(text_index[mine], video_index[mine])
         return gather_rows(own, runtime)
 
-    return rerank_both(similarity, settings.rerank_top, probabilities, model.matching_head.is_pairwise)
+    return probabilities
 
 
 def own_part(length: int, runtime: Runtime) -> slice:

@@ -1,0 +1,185 @@
+"""Use a trained model on videos: `python tasks/predict.py {caption,answer,match,search} ... --checkpoint FILE`.
+
+python tasks/predict.py caption VIDEO... --checkpoint output/caption_msrvtt/best.bin
+python tasks/predict.py answer VIDEO --question "what is the dog doing" --checkpoint output/qa_msrvtt/best.bin
+python tasks/predict.py match VIDEO... --text "a dog runs" --text "a cat sleeps" --checkpoint ...
+python tasks/predict.py search FOLDER --query "a dog runs" --checkpoint output/retrieval_msrvtt/best.bin
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
+
+from dataloaders.frames import UnreadableVideo
+from dataloaders.video_files import VIDEO_SUFFIXES
+from modules.beam_search import SearchSettings
+from utils.bad_videos import BadVideos
+from utils.checkpoint import CheckpointError
+from utils.predictor import NO_REPEAT, Predictor
+from utils.search_index import SearchIndex
+
+USER_ERRORS = (CheckpointError, BadVideos, UnreadableVideo, FileNotFoundError, ValueError)
+
+
+class Output:
+    """Results on stdout, as text or one JSON document; remarks on stderr. `left_out` counts unreadable videos."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json, self.left_out = as_json, 0
+
+    def remark(self, line: str) -> None:
+        """A line about what was loaded or left out."""
+        self.left_out += line.startswith("left out: ")
+        print(line, file=sys.stderr)
+
+    def result(self, lines: list[str], document: Any) -> None:
+        """Show a result."""
+        print(json.dumps(document, indent=1, ensure_ascii=False) if self.as_json else "\n".join(lines))
+
+
+def caption(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
+    """A sentence for each video."""
+    search = SearchSettings(args.beam_size, predictor.args.max_words - 1, args.length_penalty, args.no_repeat_ngram)
+    captions = predictor.caption(_videos(args.videos), search)
+    document = [{"video": video, "caption": text} for video, text in captions.items()]
+    output.result([f"{video}: {text}" for video, text in captions.items()], document)
+
+
+def answer(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
+    """The best answers of each question, with their probabilities."""
+    answers = predictor.answer(args.video, args.question, args.top)
+    lines = []
+    for item in answers:
+        lines += [f"{item.question}", f"  {item.answer}  {item.probability:.2f}"]
+        lines += [f"    or {text}  {probability:.2f}" for text, probability in item.others]
+    output.result(lines, [item._asdict() for item in answers])
+
+
+def match(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
+    """How well each text fits each video."""
+    matches = predictor.match(_videos(args.videos), args.text)
+    lines = []
+    for item in matches:
+        head = f"{item.video}: " if len(args.videos) > 1 or Path(args.videos[0]).is_dir() else ""
+        probability = "" if item.probability is None else f"  P(match) {item.probability:.3f}"
+        lines.append(f"{head}{item.text}  similarity {item.similarity:.3f}{probability}")
+    output.result(lines, [item._asdict() for item in matches])
+
+
+def search(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
+    """The best videos of a folder for each query; without --query, queries are read from the standard input."""
+    begin = time.monotonic()
+    index = SearchIndex(predictor, args.folder, args.index)
+    update = index.last_update
+    output.remark(
+        f"{index.path}: {len(index.names)} videos, {update.encoded} encoded, {update.kept} unchanged, {update.removed} "
+        f"gone, {len(update.unreadable)} unreadable, {time.monotonic() - begin:.1f} s"
+    )
+    index.search(["a video"], 1, args.rerank_top)  # the first text loads the vocabulary
+    queries = args.query or (line.strip() for line in sys.stdin if line.strip())
+    for query in queries:
+        begin = time.monotonic()
+        [found] = index.search([query], args.top, args.rerank_top)
+        milliseconds = 1000 * (time.monotonic() - begin)
+        lines = [f"{query}  ({milliseconds:.0f} ms)"]
+        for rank, item in enumerate(found, 1):
+            probability = "" if item.probability is None else f"  P(match) {item.probability:.3f}"
+            lines.append(f"  {rank}. {item.video}  {item.similarity:.3f}{probability}")
+        output.result(lines, {"query": query, "milliseconds": milliseconds, "found": [f._asdict() for f in found]})
+
+
+def _videos(places: list[str]) -> list[str]:
+    """Files as they are, folders as the videos anywhere below them."""
+    videos: list[str] = []
+    for place in places:
+        path = Path(place)
+        if path.is_dir():
+            inside = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+            if not inside:
+                raise FileNotFoundError(f"{place}: no video in this folder")
+            videos += inside
+        elif path.is_file():
+            videos.append(place)
+        else:
+            raise FileNotFoundError(f"{place}: no such video")
+    return videos
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="{caption,answer,match,search}")
+    common = _common_flags()
+
+    def command(name: str, run: Callable[..., None]) -> argparse.ArgumentParser:
+        own = commands.add_parser(name, parents=[common], help=run.__doc__, description=run.__doc__)
+        own.set_defaults(run=run)
+        return own
+
+    own = command("caption", caption)
+    own.add_argument("videos", nargs="+", metavar="VIDEO", help="files, or folders of videos")
+    own.add_argument("--beam_size", type=int, default=5, help="captions that are followed at once; 1 is greedy")
+    own.add_argument("--length_penalty", type=float, default=1.0, help="as in the captioning task")
+    own.add_argument("--no_repeat_ngram", type=int, default=NO_REPEAT, help="as in the captioning task")
+    own = command("answer", answer)
+    own.add_argument("video", metavar="VIDEO")
+    own.add_argument("--question", action="append", required=True, help="may be given several times")
+    own.add_argument("--top", type=int, default=3, help="answers shown")
+    own = command("match", match)
+    own.add_argument("videos", nargs="+", metavar="VIDEO", help="files, or folders of videos")
+    own.add_argument("--text", action="append", required=True, help="may be given several times")
+    own = command("search", search)
+    own.add_argument("folder", metavar="FOLDER")
+    own.add_argument(
+        "--query", action="append", help="may be given several times; without it they are read line by line"
+    )
+    own.add_argument("--top", type=int, default=5, help="videos shown")
+    own.add_argument("--rerank_top", type=int, default=0, help="candidates for the matching head; 0: none")
+    own.add_argument("--index", help="file of the index; default: FOLDER/.stoa-search.npz")
+    return parser.parse_args(argv)
+
+
+def _common_flags() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--checkpoint", required=True, help="own (its run's config.json is read too), released, or CLIP"
+    )
+    common.add_argument("--object_path", help="folder of object files {stem}.json; without it no objects are seen")
+    common.add_argument("--labelmap_path", help="label map of the object files; default: the training run's")
+    common.add_argument("--clip_archive", help="CLIP weights for what the checkpoint lacks")
+    common.add_argument("--feature_framerate", type=float, help="candidate frames per second; default: as in training")
+    common.add_argument("--num_thread_reader", type=int, default=0, help="processes that read videos")
+    common.add_argument("--batch_size_val", type=int, default=8, help="videos at once")
+    common.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    common.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    common.add_argument("--json", action="store_true", help="results as JSON")
+    return common
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0, 1 when something is missing or does not fit, 3 when some videos could not be read."""
+    args = parse_arguments(argv)
+    output = Output(args.json)
+    names = (
+        "object_path", "labelmap_path", "clip_archive", "feature_framerate", "num_thread_reader", "batch_size_val",
+        "device", "precision",
+    )  # fmt: skip
+    try:
+        flags = {name: getattr(args, name) for name in names}
+        predictor = Predictor(args.checkpoint, output.remark, sys.stderr.isatty(), on_bad_video="skip", **flags)
+        args.run(args, predictor, output)
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 3 if output.left_out else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
