@@ -135,7 +135,7 @@ class Predictor:
         search = search or SearchSettings(5, model.config.max_words - 1, 1.0, NO_REPEAT)
         captions, skipped = generate_captions(
             model,
-            self.batches(VideoDataset(_names(videos), self.reader(model.config))),
+            self._clips(model, videos),
             self.runtime,
             search,
             precision=self.args.precision,
@@ -157,7 +157,7 @@ class Predictor:
         model: AnswerModel = self.model(AnswerModel)
         code = AnswerCode(model.config.answers if model.is_classifier else None, ClipTokenizer(model.config.vocab_size))
         asked = [Question(str(place), str(video), question, "") for place, question in enumerate(questions)]
-        dataset = QuestionDataset(asked, self.reader(model.config), code)
+        dataset = QuestionDataset(asked, self.reader(model.config, [str(video)]), code)
         [batch] = self.batches(dataset, collate_questions)
         check_bad_videos([reason for reason in batch["bad_video"] if reason], "error")
         with autocast(self.args.precision, self.runtime.device):
@@ -175,8 +175,7 @@ class Predictor:
         Raises:
             BadVideos: as `caption`.
         """
-        names = _names(videos)
-        bank = self.encode(names)
+        bank = self.encode(videos)
         texts_bank = self.encode_texts(texts)
         similarity = self.similarity(texts_bank, bank.tokens)
         pairs = torch.cartesian_prod(torch.arange(len(texts)), torch.arange(len(bank.kept)))
@@ -185,7 +184,7 @@ class Predictor:
         results = []
         for column, index in enumerate(bank.kept):
             own = [
-                Match(names[index], text, float(similarity[row, column]), _cell(probability, row, column))
+                Match(str(videos[index]), text, float(similarity[row, column]), _cell(probability, row, column))
                 for row, text in enumerate(texts)
             ]
             results += sorted(
@@ -200,8 +199,7 @@ class Predictor:
             BadVideos: as `caption`.
         """
         model = self.model(RetrievalModel)
-        dataset = VideoDataset(_names(videos), self.reader(model.config))
-        bank = encode_videos(model, self.batches(dataset), self.runtime, self._evaluation(model))
+        bank = encode_videos(model, self._clips(model, videos), self.runtime, self._evaluation(model))
         self._log_skipped(bank.skipped)
         return bank
 
@@ -261,14 +259,19 @@ class Predictor:
         settings = ObjectSettings(config.object_count, self.args.object_rule, self.args.rect_order, config.max_frames)
         return ObjectFiles(self.args.object_path, load_label_map(self.args.labelmap_path), settings)
 
-    def reader(self, config: ModelConfig) -> ClipReader:
-        """Reads clips by path; the object file of a clip has its stem."""
-        return ClipReader(PathVideos(), self.sample_settings(config), self.object_files(config), _Stems())
+    def reader(self, config: ModelConfig, videos: Sequence[str]) -> ClipReader:
+        """Reads these clips by path; the object file of a clip has its stem."""
+        stems = {path: Path(path).stem for path in videos}
+        return ClipReader(PathVideos(), self.sample_settings(config), self.object_files(config), stems)
 
     def batches(self, dataset: Dataset, collate_fn: Callable[..., Batch] = collate) -> Iterable[Batch]:
         """Batches of clips in order, with a progress bar if wanted."""
         loader = evaluation_loader(self.args, dataset, self.runtime, collate_fn)
         return tqdm(loader, unit="batch", desc="videos", disable=not self.progress)
+
+    def _clips(self, model: Any, videos: Sequence[str | Path]) -> Iterable[Batch]:
+        names = [str(path) for path in videos]
+        return self.batches(VideoDataset(names, self.reader(model.config, names)))
 
     def _evaluation(self, model: Any) -> EvaluationSettings:
         return EvaluationSettings(
@@ -280,17 +283,6 @@ class Predictor:
     def _log_skipped(self, reasons: Sequence[str]) -> None:
         for reason in reasons:
             self.log(f"left out: {reason}")
-
-
-class _Stems(dict[str, str]):
-    """path -> stem, for any path."""
-
-    def get(self, path: str, default: Any = None) -> str:
-        return Path(path).stem
-
-
-def _names(videos: Sequence[str | Path]) -> list[str]:
-    return [str(path) for path in videos]
 
 
 def _cell(values: Tensor | None, row: int, column: int) -> float | None:
