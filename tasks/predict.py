@@ -159,6 +159,7 @@ def _common_flags() -> argparse.ArgumentParser:
     common.add_argument("--batch_size_val", type=int, default=8, help="videos at once")
     common.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     common.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    common.add_argument("--verbose", action="store_true", help="say which parameters came from where")
     common.add_argument("--json", action="store_true", help="results as JSON")
     return common
 
@@ -173,7 +174,9 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     try:
         flags = {name: getattr(args, name) for name in names}
-        predictor = Predictor(args.checkpoint, output.remark, sys.stderr.isatty(), on_bad_video="skip", **flags)
+        load_log = output.remark if args.verbose else lambda line: None
+        is_watched = sys.stderr.isatty()
+        predictor = Predictor(args.checkpoint, output.remark, load_log, is_watched, on_bad_video="skip", **flags)
         args.run(args, predictor, output)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -98,7 +99,8 @@ class Predictor:
 
     Args:
         checkpoint: own, released, or a CLIP archive.
-        log: receives lines on what was loaded and left out.
+        log: receives lines on what was left out.
+        load_log: receives lines on which parameters came from where.
         progress: show a bar.
         flags: flags of the tasks by name, which win over what the checkpoint and its run say. Useful: `object_path`,
             folder of object files {stem}.json (without one a model with objects sees none), `labelmap_path`, `device`,
@@ -112,13 +114,14 @@ class Predictor:
         self,
         checkpoint: str | Path,
         log: Callable[[str], None] = lambda line: None,
+        load_log: Callable[[str], None] = lambda line: None,
         progress: bool = False,
         **flags: Any,
     ) -> None:
         given = {**DEFAULTS, **{name: value for name, value in flags.items() if value is not None}}
         self.args = inference_arguments(checkpoint, given)
         self.runtime = find_runtime(None, self.args.device)
-        self.log, self.progress = log, progress
+        self.log, self.load_log, self.progress = log, load_log, progress
         self.has_object_files = "object_path" in given
         self._models: dict[ModelClass, Any] = {}
 
@@ -208,9 +211,22 @@ class Predictor:
         model = self.model(RetrievalModel)
         return encode_texts(model, list(texts), self.runtime, self._evaluation(model))
 
-    def similarity(self, texts: TextBank, videos: VideoTokens) -> Tensor:
-        """(M, V) of the dual encoder; cosines for the loose headers, logits for tightTransf."""
+    def similarity(self, texts: TextBank, videos: VideoTokens, pooled: Tensor | None = None) -> Tensor:
+        """(M, V) of the dual encoder; cosines for the loose headers, logits for tightTransf.
+
+        Args:
+            pooled: of `pool`, for those who ask often.
+        """
+        if pooled is not None:
+            return F.normalize(texts.features, dim=-1) @ pooled.t()
         return first_stage(self.model(RetrievalModel), texts, videos, self.runtime) / self.logit_scale
+
+    def pool(self, videos: VideoTokens) -> Tensor | None:
+        """One feature of length 1 for each video, (V, E) on the host; None for tightTransf, which has none."""
+        model, device = self.model(RetrievalModel), self.runtime.device
+        if not isinstance(model.similarity, LooseSimilarity):
+            return None
+        return model.similarity.video_feature(videos.frames.to(device), videos.frame_mask.to(device)).float().cpu()
 
     @property
     def logit_scale(self) -> float:
@@ -241,7 +257,7 @@ class Predictor:
         """
         if model_class not in self._models:
             self._models[model_class] = load_for_inference(
-                model_class, self.args, self.runtime.device, self.log, NEEDS[model_class]
+                model_class, self.args, self.runtime.device, self.load_log, NEEDS[model_class]
             )
         return self._models[model_class]
 
