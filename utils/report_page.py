@@ -25,18 +25,19 @@ nav { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; margin: 1rem 0 0; }
 img { display: block; max-width: 100%; height: auto; border-radius: 4px; background: var(--card); }
 .soft { color: var(--soft); }
 .small { font-size: .875rem; }
-.right { color: var(--right); font-weight: 600; }
-.wrong { color: var(--wrong); font-weight: 600; }
+.right, .wrong { color: var(--right); font-weight: 600; white-space: nowrap; }
+.wrong { color: var(--wrong); }
 .wide { overflow-x: auto; margin: .6rem 0 1.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-th.number, td.number { text-align: right; white-space: nowrap; }
+caption { text-align: left; font-weight: 600; padding-bottom: .3rem; white-space: nowrap; }
+th, td { padding: .35rem 0 .35rem 1.4rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+th:first-child, td:first-child { padding-left: 0; }
+th.number, td.number { text-align: right; }
 thead th { font-size: .875rem; color: var(--soft); font-weight: 600; }
 .plot { background: #fff; padding: .4rem; border: 1px solid var(--line); border-radius: 6px; width: fit-content;
   max-width: 100%; }
 .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
-.found { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr));
+.found { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr));
   list-style: none; padding: 0; margin: .3rem 0 1rem; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem; min-width: 0; }
 .card > :last-child { margin-bottom: 0; }

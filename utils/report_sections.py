@@ -13,7 +13,7 @@ import numpy as np
 
 from dataloaders.frames import UnreadableVideo, read_clip
 from dataloaders.video_files import find_videos
-from utils.demo_score import agreement, mentions
+from utils.demo_score import ATTRIBUTES, agreement, mentions
 from utils.report_page import (
     Found,
     Section,
@@ -32,11 +32,23 @@ from utils.run_curves import METRICS_FILE, Run, draw_runs, read_run
 from utils.summarise_quickstart import ANSWERS, CAPTIONS, CHOICES, WITHOUT
 
 RETRIEVAL = "retrieval"
-STAGES = ("pretrain", CAPTIONS, RETRIEVAL, CHOICES, ANSWERS)
+STAGES = {
+    "pretrain": "Pre-training",
+    CAPTIONS: "Captioning",
+    RETRIEVAL: "Retrieval",
+    CHOICES: "Multiple choice",
+    ANSWERS: "Question answering",
+}
+CURVE_NOTE = (
+    "Losses are means over the steps since the line of the log before: contrastive (clip and caption find each other), "
+    "vtm (do clip and caption match), mlm and plm (hidden and next words), object noun and action verb (names of "
+    "trajectories and actions), caption and answer (of those tasks). Scores are of clips held out of training."
+)
 QUERIES, CAPTIONED, ASKED, CHOSEN = 10, 12, 12, 6  # examples of each task
 STRIP_HEIGHT = 96  # pixels
+GAP = 3  # white pixels between two frames
 LARGEST_PNG = 300_000  # bytes; a larger picture is put in as JPEG
-SPREAD = "They are spread evenly over the test list, whatever their result."
+SPREAD = "The examples are spread evenly over the test list, whatever their result."
 
 
 class Strips:
@@ -69,7 +81,9 @@ class Strips:
             return paragraph(f"The video of {video_id} cannot be read.", "soft")
         scale = min(1.0, STRIP_HEIGHT / clip.height)
         size = (max(1, round(clip.width * scale)), max(1, round(clip.height * scale)))
-        strip = np.hstack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in clip.frames])
+        gap = np.full((size[1], GAP, 3), 255, np.uint8)
+        parts = [part for frame in clip.frames for part in (gap, cv2.resize(frame, size, interpolation=cv2.INTER_AREA))]
+        strip = np.hstack(parts[1:])
         alt = f"{len(clip.frames)} frames of {video_id}"
         return picture(data_uri(_jpeg(strip[..., ::-1]), "jpeg"), alt, (strip.shape[1], strip.shape[0]))
 
@@ -102,7 +116,7 @@ def retrieval_section(entries: Sequence[Mapping[str, Any]] | None, strips: Strip
     Args:
         entries: of retrieved.json (utils/retrieval_report.py).
     """
-    title, anchor = "Ten queries and the clips they find", "retrieval"
+    title, anchor = "Queries and the clips they find", "retrieval"
     if not entries:
         return Section(title, anchor, _left_out("retrieval/retrieved.json"))
     parts = [paragraph(f"Below each query are the clips that the fine-tuned model puts first. {SPREAD}", "soft")]
@@ -129,7 +143,7 @@ def caption_section(
         return Section(title, anchor, _left_out("captioning/predictions.json"))
     made = []
     for entry in spread(entries, CAPTIONED):
-        video_id, prediction = entry["video_id"], entry["prediction"]
+        video_id, prediction = entry["video_id"], entry["prediction"].replace(" ,", ",")
         named, missed = checked(prediction, truth[video_id]["objects"]) if video_id in truth else ([], 0)
         made.append(caption_card(strips.html(video_id), prediction, entry["references"][0], named, missed))
     note = f"The model's caption, what of it is true of the clip, and a caption that is true. {SPREAD}"
@@ -145,7 +159,8 @@ def checked(caption: str, true: Sequence[dict[str, str]]) -> tuple[list[list[tup
     named = mentions(caption)
     right, invented = agreement(named, true)
     flags = {attribute: iter(values) for attribute, values in right.items()}
-    words = [[(value, next(flags[attribute])) for attribute, value in thing.items()] for thing in named]
+    # In the order of attributes, which is that of a sentence.
+    words = [[(thing[name], next(flags[name])) for name in ATTRIBUTES if name in thing] for thing in named]
     return words, len(true) - (len(named) - invented)
 
 
@@ -171,32 +186,25 @@ def choice_section(entries: Sequence[Mapping[str, Any]] | None, strips: Strips) 
         choice_card(strips.html(one["video_id"]), one["options"], one["answer"], one["prediction"])
         for one in spread(entries, CHOSEN)
     ]
-    note = f"One of the captions is true of the clip; one of the others differs from it in one word. {SPREAD}"
+    note = f"One of the captions is true of the clip; one of the others differs from it in one attribute. {SPREAD}"
     return Section(title, anchor, paragraph(note, "soft") + cards(made))
 
 
 def curve_section(folder: Path) -> Section:
     """Curves of every stage below `folder`; those with and without objects are in the same panels."""
     parts = []
-    for stage in STAGES:
+    for stage, title in STAGES.items():
         runs = {
             name.replace("_", " "): read_run(folder / name)
             for name in (stage, stage + WITHOUT)
             if (folder / name / METRICS_FILE).is_file()
         }
         if runs:
-            name = stage.replace("_", " ")
-            alt = f"Curves of {name} over training steps: losses, learning rate, gradient norm and scores"
+            alt = f"Curves of {title.lower()} over training steps: losses, learning rate, gradient norm and scores"
             wide, narrow = (_plot(runs, columns) for columns in (3, 1))
-            parts.append(f"<h3>{name.capitalize()}</h3>\n{responsive_picture(wide, narrow, alt)}")
-    if not parts:
-        parts = [_left_out(f"{METRICS_FILE} in {', '.join(STAGES)}")]
-    else:
-        note = (
-            "Losses are means over the steps since the last line of the log; scores are of clips held out of training."
-        )
-        parts.insert(0, paragraph(note, "soft"))
-    return Section("Curves", "curves", "\n".join(parts))
+            parts.append(f"<h3>{title}</h3>\n{responsive_picture(wide, narrow, alt)}")
+    lead = paragraph(CURVE_NOTE, "soft") if parts else _left_out(f"{METRICS_FILE} in {', '.join(STAGES)}")
+    return Section("Curves", "curves", "\n".join([lead, *parts]))
 
 
 def _plot(runs: Mapping[str, Run], columns: int) -> str:

@@ -45,15 +45,23 @@ def _retrieval(summary: dict[str, Any]) -> list[str]:
     scores = {name: values for name, values in scores.items() if "t2v_R1" in values}
     if not scores:
         return []
-    head, rows, chance = ["model"], [[name] for name in scores], ["chance"]
+    rows = [
+        [
+            name,
+            title,
+            *(f"{values[f'{direction}_R{k}']:.1f} %" for k in RECALLS),
+            f"{values[f'{direction}_MedianR']:.1f}",
+        ]
+        for direction, title in DIRECTIONS.items()
+        for name, values in scores.items()
+    ]
     clips = next(iter(scores.values()))["videos"]
-    for direction, title in DIRECTIONS.items():
-        head += [f"{title} R@{k}, %" for k in RECALLS] + [f"{title} median rank"]
-        for row, values in zip(rows, scores.values(), strict=True):
-            row += [f"{values[f'{direction}_{name}']:.1f}" for name in (*(f"R{k}" for k in RECALLS), "MedianR")]
-        chance += [f"{min(100.0, 100 * k / clips):.1f}" for k in RECALLS] + [f"{(clips + 1) / 2:.1f}"]
+    chance = [f"{min(100.0, 100 * k / clips):.1f} %" for k in RECALLS]
+    rows.append(["chance", "either way", *chance, f"{(clips + 1) / 2:.1f}"])
+    head = ["model", "direction", *(f"R@{k}" for k in RECALLS), "median rank"]
     note = "R@k is the share of queries whose own clip (or caption) is among the first k found; the best rank is 1."
-    return [table(f"Retrieval among {clips} held-out clips", head, [*rows, chance]), paragraph(note, "soft", "small")]
+    made = table(f"Retrieval among {clips} held-out clips", head, rows, text_columns=2)
+    return [made, paragraph(note, "soft", "small")]
 
 
 def _others(summary: dict[str, Any]) -> list[str]:
@@ -66,7 +74,7 @@ def _others(summary: dict[str, Any]) -> list[str]:
             rows += _caption_rows(_words(name), found)
         else:
             share, kind = (
-                (found["majority"], "always the most frequent answer")
+                (found["majority"], "the most frequent answer")
                 if name.startswith(ANSWERS)
                 else (
                     100 / OPTIONS,

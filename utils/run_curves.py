@@ -43,14 +43,17 @@ class Run:
 
     @property
     def losses(self) -> list[str]:
-        """Names of the losses, the total (`loss`) first."""
+        """Names of the losses, the total (`loss`) first; it is left out where it only repeats a single loss."""
         names = {
             name
             for line in self.train.values()
             for name in line
             if name not in NOT_LOSSES and not name.endswith("_accuracy")
         }
-        return sorted(names, key=lambda name: (name != "loss", name))
+        ordered = sorted(names, key=lambda name: (name != "loss", name))
+        if len(ordered) == 2 and all(line.get(ordered[0]) == line.get(ordered[1]) for line in self.train.values()):
+            return ordered[1:]
+        return ordered
 
 
 def read_run(folder: str | Path) -> Run:
