@@ -25,7 +25,7 @@ nav { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; margin: 1rem 0 0; }
 img { display: block; max-width: 100%; height: auto; border-radius: 4px; background: var(--card); }
 .soft { color: var(--soft); }
 .small { font-size: .875rem; }
-.right, .wrong { color: var(--right); font-weight: 600; white-space: nowrap; }
+.right, .wrong { color: var(--right); font-weight: 600; }
 .wrong { color: var(--wrong); }
 .wide { overflow-x: auto; margin: .6rem 0 1.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -34,6 +34,11 @@ th, td { padding: .35rem 0 .35rem 1.4rem; border-bottom: 1px solid var(--line); 
 th:first-child, td:first-child { padding-left: 0; }
 th.number, td.number { text-align: right; }
 thead th { font-size: .875rem; color: var(--soft); font-weight: 600; }
+@media (max-width: 700px) {
+  table { font-size: .875rem; }
+  th, td { padding-left: .8rem; }
+  td:first-child { white-space: normal; min-width: 8.5rem; }
+}
 .plot { background: #fff; padding: .4rem; border: 1px solid var(--line); border-radius: 6px; width: fit-content;
   max-width: 100%; }
 .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
@@ -130,8 +135,8 @@ def sheet(uri: str, alt: str, caption: str | None) -> str:
 
 
 def verdict(is_right: bool, text: str) -> str:
-    """A text marked as right or wrong by sign and colour."""
-    return f'<span class="{"right" if is_right else "wrong"}">{RIGHT if is_right else WRONG} {escape(text)}</span>'
+    """A text marked as right or wrong by sign and colour; the sign stays on the line of the first word."""
+    return f'<span class="{"right" if is_right else "wrong"}">{RIGHT if is_right else WRONG}&nbsp;{escape(text)}</span>'
 
 
 class Found(NamedTuple):
@@ -173,7 +178,7 @@ def caption_card(
         chips.append(verdict(False, f"{missed} not named"))
     listed = f'<ul class="chips">{"".join(f"<li>{chip}</li>" for chip in chips)}</ul>' if chips else ""
     return (
-        f"{strip}<p><strong>{escape(prediction)}</strong></p>{listed}"
+        f"{strip}<p><strong>{escape(prediction or '(no words)')}</strong></p>{listed}"
         f'<p class="small"><span class="soft">true caption:</span> {escape(truth)}</p>'
     )
 

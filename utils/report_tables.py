@@ -73,28 +73,21 @@ def _others(summary: dict[str, Any]) -> list[str]:
         if name.startswith(CAPTIONS):
             rows += _caption_rows(_words(name), found)
         else:
-            share, kind = (
-                (found["majority"], "the most frequent answer")
-                if name.startswith(ANSWERS)
-                else (
-                    100 / OPTIONS,
-                    f"chance, {OPTIONS} options",
-                )
-            )
-            count = f"{found['questions']} questions"
-            rows.append([_words(name), "right answers", count, f"{found['accuracy']:.1f} %", f"{share:.1f} % ({kind})"])
-    head = ["task", "measure", "asked on", "result", "baseline"]
-    return [table("Multiple choice, captioning and question answering", head, rows, text_columns=3)] if rows else []
+            baseline = f"{100 / OPTIONS:.1f} % (chance, {OPTIONS} options)"
+            if name.startswith(ANSWERS):
+                baseline = f"{found['majority']:.1f} % (the most frequent answer)"
+            asked = f"{found['questions']} questions"
+            rows.append([f"{_words(name)}: right answers", f"{found['accuracy']:.1f} %", baseline, asked])
+    return [table("Other tasks", ["measure", "result", "baseline", "asked on"], rows)] if rows else []
 
 
 def _caption_rows(name: str, found: dict[str, Any]) -> list[list[str]]:
-    clips = f"{found['videos']} clips"
-    rows = [[name, words, clips, f"{found[key]:.3f}", NONE] for key, words in CAPTION_SCORES.items() if key in found]
     truth = found.get("truth", {})
-    rows += [[name, words, clips, f"{truth[key]:.1f} %", NONE] for key, words in TRUE_SHARES.items() if key in truth]
+    values = [(words, f"{found[key]:.3f}") for key, words in CAPTION_SCORES.items() if key in found]
+    values += [(words, f"{truth[key]:.1f} %") for key, words in TRUE_SHARES.items() if key in truth]
     if "invented" in truth:
-        rows.append([name, "things invented per caption", clips, f"{truth['invented']:.2f}", NONE])
-    return rows
+        values.append(("things invented per caption", f"{truth['invented']:.2f}"))
+    return [[f"{name}: {words}", value, NONE, f"{found['videos']} clips"] for words, value in values]
 
 
 def _words(name: str) -> str:
