@@ -6,7 +6,7 @@
 # scores on held-out clips.
 # About half an hour on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
 # --compare: adds the same without objects and actions, and compares both on 500 more clips.
-# Results: output/quickstart/summary.json (OUTPUT_DIR changes the folder).
+# Results: output/quickstart/report.html, a page to look at, and summary.json (OUTPUT_DIR changes the folder).
 set -euo pipefail
 START=$(date +%s)
 SMOKE="" COMPARE=""
@@ -132,3 +132,4 @@ if [ -n "$COMPARE" ]; then
   done
 fi
 "$PY" utils/summarise_quickstart.py "$OUT"
+stage report "$PY" utils/make_report.py "$OUT" --frames "$FRAMES" --feature_framerate "$RATE"
