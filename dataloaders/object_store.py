@@ -193,7 +193,10 @@ def build_object_store(
         if {key: built_with.get(key) for key in fixed} == fixed:
             logger.info("%s: its JSON files are gone; used as it is", target)
             return target
-        raise FileNotFoundError(f"no object files: looked for *.json in {folders[0]} and {folders[1]} (--object_path)")
+        unusable = f"; {target} was built with other settings or by another version" if built_with else ""
+        raise FileNotFoundError(
+            f"no object files: looked for *.json in {folders[0]} and {folders[1]} (--object_path){unusable}"
+        )
     job = _Job(Path(object_path), label_map, settings, frame_sizes or {})
 
     def build(folder: Path) -> None:

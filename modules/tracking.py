@@ -5,6 +5,7 @@ Numpy and scipy only: the module is also used by processes that must not load Py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ from modules.boxes import iou_matrix
 
 TRAJECTORY_RULES = ("class", "track")
 MAX_GAP = 3  # frames in which a thing may be missed and still be the same thing afterwards
-OVERLAP_WEIGHT, DISTANCE_WEIGHT, SIZE_WEIGHT, LOOK_WEIGHT, GAP_WEIGHT = 0.5, 1.0, 1.0, 2.0, 0.1
-LINK_LIMIT = 2.5  # a dearer link is not made: the box starts a trajectory of its own
+# Weights of the parts of a link's cost, and what a turn or stop and each missed frame add to it. Chosen on clips of
+# utils/score_tracking.py other than those it scores by default; none of them has to be exact.
+OVERLAP_WEIGHT, DISTANCE_WEIGHT, SIZE_WEIGHT, LOOK_WEIGHT, TURN_COST, GAP_COST = 0.5, 0.5, 1.0, 1.5, 0.4, 0.1
+LINK_LIMIT = 3.0  # a dearer link is not made: the box starts a trajectory of its own
 
 
 @dataclass
@@ -39,10 +42,10 @@ def track_boxes(
     """Give every box the number of the thing it shows.
 
     Frame by frame, the boxes are assigned to the trajectories so far, each to one of its own class, such that the sum
-    of link costs is least. A link costs little where the box overlaps the trajectory's last box, or that box moved on
-    at its last speed, or is at least near one of them; is of the same size; and looks alike. A box whose cheapest
-    place costs more than `LINK_LIMIT` starts a trajectory. The result does not depend on the order of the boxes
-    within a frame.
+    of link costs is least. A link costs little where the box overlaps or is near the place that the trajectory's last
+    speed leads to, or its last place; has the same width and height; and looks alike. A box that no link below
+    `LINK_LIMIT` is left for starts a trajectory. The limit is high: frames lie seconds apart, and a box of the same
+    class with no rival is most often the same thing. The order of boxes within a frame makes no difference.
 
     Args:
         boxes: (T, O, 4) x1, y1, x2, y2 in any one unit; frames evenly spaced in time.
@@ -85,7 +88,8 @@ def attribute_vectors(described: Sequence[Sequence[Iterable[tuple[str, float]]]]
         object_count: O.
 
     Returns:
-        (T, O, D) float64, one column for each of the D names that occur; negative scores count as 0.
+        (T, O, D) float64, one column for each of the D names that occur; a score that is negative or not finite counts
+        as 0.
     """
     names = sorted({name for frame in described for pairs in frame for name, _ in pairs})
     columns = {name: column for column, name in enumerate(names)}
@@ -93,7 +97,7 @@ def attribute_vectors(described: Sequence[Sequence[Iterable[tuple[str, float]]]]
     for frame, listed in enumerate(described):
         for slot, pairs in enumerate(listed):
             for name, score in pairs:
-                vectors[frame, slot, columns[name]] += max(score, 0.0)
+                vectors[frame, slot, columns[name]] += score if 0 < score < math.inf else 0.0
     return vectors
 
 
@@ -130,20 +134,18 @@ def _costs(
     gaps = np.array([frame - track.frame for track in tracks])
     shift = np.stack([track.speed for track in tracks]) * gaps[:, None]
     moved = last + np.tile(shift, 2)
-    overlap = np.maximum(iou_matrix(last, boxes), iou_matrix(moved, boxes))
-    sides, other_sides = _sides(last), _sides(boxes)
-    scale = np.sqrt(sides.prod(1)[:, None] * other_sides.prod(1)) ** 0.5
-    distance = np.minimum(_distances(last, boxes), _distances(moved, boxes)) / scale
-    size = np.abs(np.log(sides[:, None] / other_sides)).sum(-1)
+    motion = np.minimum(_motion_costs(moved, boxes), _motion_costs(last, boxes) + TURN_COST)
+    size = np.abs(np.log(_sides(last)[:, None] / _sides(boxes))).sum(-1)
     look = 1 - _cosine(np.stack([track.look for track in tracks]), looks)
-    cost = (
-        OVERLAP_WEIGHT * (1 - overlap)
-        + DISTANCE_WEIGHT * distance / (1 + distance)
-        + SIZE_WEIGHT * np.minimum(size, 1)
-        + LOOK_WEIGHT * look
-        + GAP_WEIGHT * (gaps[:, None] - 1)
-    )
+    cost = motion + SIZE_WEIGHT * size + LOOK_WEIGHT * look + GAP_COST * (gaps[:, None] - 1)
     return np.where(np.array([track.label for track in tracks])[:, None] == classes, cost, np.inf)
+
+
+def _motion_costs(expected: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(M, N) for boxes of which M are expected and N are found: no overlap and the distance of the centres."""
+    scale = (_sides(expected).prod(1)[:, None] * _sides(boxes).prod(1)) ** 0.25
+    distance = np.linalg.norm(_centres(expected)[:, None] - _centres(boxes), axis=-1) / scale
+    return OVERLAP_WEIGHT * (1 - iou_matrix(expected, boxes)) + DISTANCE_WEIGHT * distance / (1 + distance)
 
 
 def _centres(boxes: np.ndarray) -> np.ndarray:
@@ -152,11 +154,6 @@ def _centres(boxes: np.ndarray) -> np.ndarray:
 
 def _sides(boxes: np.ndarray) -> np.ndarray:
     return np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
-
-
-def _distances(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(M, N) between centres."""
-    return np.linalg.norm(_centres(boxes)[:, None] - _centres(others), axis=-1)
 
 
 def _cosine(looks: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Are the boxes of one thing one trajectory? Scores both rules of --trajectory on demo clips, where the truth is known.
 
 Ordinary demo clips hold things of different shapes; beside them this renders clips of two or three things of one shape
-whose paths cross, in different colours or all of one. Nothing is written.
+whose paths cross, in different colours or all of one. Nothing is kept.
 """
 
 from __future__ import annotations
