@@ -272,7 +272,9 @@ class Predictor:
         if not self.has_object_files:
             self.log("no object files (--object_path): a model with objects sees none of them")
             return None
-        settings = ObjectSettings(config.object_count, self.args.object_rule, self.args.rect_order, config.max_frames)
+        settings = ObjectSettings(
+            config.object_count, self.args.object_rule, self.args.rect_order, config.max_frames, self.args.trajectory
+        )
         return ObjectFiles(self.args.object_path, load_label_map(self.args.labelmap_path), settings)
 
     def reader(self, config: ModelConfig, videos: Sequence[str]) -> ClipReader:

@@ -157,7 +157,7 @@ class SearchIndex:
             "format": FORMAT,
             "checkpoint": _stamp(Path(args.init_model or "")),
             "samples": asdict(self.predictor.sample_settings(config)),
-            "objects": [args.object_rule, args.rect_order, self.predictor.has_object_files],
+            "objects": [args.object_rule, args.trajectory, args.rect_order, self.predictor.has_object_files],
             "model": asdict(config),
             "rerank": self.predictor.can_rerank,
         }
