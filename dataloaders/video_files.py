@@ -45,6 +45,26 @@ def find_videos(folder: str | Path, video_ids: Iterable[str]) -> tuple[dict[str,
     return {i: found[i] for i in wanted if i in found}, [i for i in wanted if i not in found]
 
 
+def list_videos(places: Iterable[str | Path]) -> list[Path]:
+    """Files as they are, folders as the videos anywhere below them, in alphabetical order.
+
+    Raises:
+        FileNotFoundError: a place that is not there, or a folder without a video.
+    """
+    videos: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            inside = sorted(file for file in place.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+            if not inside:
+                raise FileNotFoundError(f"{place}: no video in this folder")
+            videos += inside
+        elif place.is_file():
+            videos.append(place)
+        else:
+            raise FileNotFoundError(f"{place}: no such video")
+    return videos
+
+
 def read_frames(path: Path, settings: SampleSettings) -> ClipFrames:
     """Frames of a video file by the frame rule (dataloaders/frames.py); UnreadableVideo if none decodes."""
     clip = read_clip(
