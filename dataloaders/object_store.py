@@ -222,7 +222,7 @@ class _Parsed(NamedTuple):
 def _build(folder: Path, job: _Job, ids: list[str] | None, workers: int) -> None:
     logger.info("building the object store of %s", job.object_path)
     report = ObjectReport()
-    names = _all_ids(job.object_path) if ids is None else iter(ids)
+    names = object_file_ids(job.object_path) if ids is None else iter(ids)
     chunks = (_sized(chunk, job) for chunk in chunked(names, CHUNK))
     environment = lmdb.open(str(folder), map_size=INITIAL_MAP_SIZE, sync=False, metasync=False)
     try:
@@ -247,7 +247,8 @@ def _sized(video_ids: list[str], job: _Job) -> list[tuple[str, tuple[int, int] |
     return [(video_id, job.frame_sizes.get(video_id)) for video_id in video_ids]
 
 
-def _all_ids(object_path: Path) -> Iterator[str]:
+def object_file_ids(object_path: Path) -> Iterator[str]:
+    """Yield the names, without .json, of all object files of a folder, in no order."""
     for folder in JSON_FOLDERS:
         place = object_path / folder
         if not place.is_dir():
