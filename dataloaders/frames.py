@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,6 +140,23 @@ def read_clip(
     finally:
         video.capture.release()
     raise UnreadableVideo(f"{path}: no frame decodes (a damaged file, or a codec that OpenCV cannot decode)")
+
+
+def all_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+    """Every frame of a video that decodes, in order: uint8 (H, W, 3), RGB.
+
+    Raises:
+        UnreadableVideo: the file is absent or empty, or states no frame rate.
+    """
+    video = _Video(Path(path), None, None)
+    try:
+        while video.capture.grab():
+            is_image, image = video.capture.retrieve()
+            if not is_image or image is None:
+                return
+            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    finally:
+        video.capture.release()
 
 
 def _picks(

@@ -98,7 +98,7 @@ def clip_part(clip: ClipFrames, record: ObjectRecord | None, settings: SampleSet
     Raises:
         ValueError: the original size, which boxes are mapped by, is unknown; or frames and boxes differ in number.
     """
-    order = _frame_order(len(clip.frames), settings.frame_order, key)
+    order = frame_order(len(clip.frames), settings.frame_order, key)
     part: Sample = {
         "video": frames_to_tensor([clip.frames[i] for i in order], settings.resolution),
         "video_mask": torch.ones(len(order), dtype=torch.bool),
@@ -108,7 +108,8 @@ def clip_part(clip: ClipFrames, record: ObjectRecord | None, settings: SampleSet
     return part
 
 
-def _frame_order(frames: int, kind: int, key: int) -> np.ndarray:
+def frame_order(frames: int, kind: int, key: int) -> np.ndarray:
+    """Which of the picked frames stands at each place of a clip, (T,): as is, reversed or shuffled by the key."""
     if kind == REVERSED:
         return np.arange(frames)[::-1]
     return numpy_generator(key, "frame order").permutation(frames) if kind == SHUFFLED else np.arange(frames)

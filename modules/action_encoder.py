@@ -35,20 +35,57 @@ class ActionEncoder(nn.Module):
         Returns:
             (B, A, E).
         """
-        batch, frames, slots, width = objects.tokens.shape
-        patches, frame_cls = early_tokens[:, 1:], early_tokens[:, 0].view(batch, frames, width)
-        sources = torch.cat([patches, objects.tokens.flatten(0, 1)], dim=1)
-        visible = ~objects.is_padding.flatten(0, 1)
-        visible = torch.cat([visible.new_ones(batch * frames, patches.shape[1]), visible], dim=1)
-        pooled = self._pool(sources, visible).view(batch, frames, -1, width).transpose(1, 2)  # (B, A, T, D)
-        video_cls = frame_cls.mean(dim=1)[:, None, None].expand(-1, pooled.shape[1], 1, -1)
-        sequence = torch.cat([video_cls, pooled], dim=2).flatten(0, 1)  # (B·A, 1 + T, D)
-        sequence = self.blocks[0](sequence)
+        sequence = self._over_time(early_tokens, objects)
         out = self.blocks[1](sequence, rows=sequence[:, :1])[:, 0]
-        return (self.ln_post(out) @ self.proj).view(batch, -1, self.proj.shape[1])
+        return (self.ln_post(out) @ self.proj).view(len(objects.tokens), -1, self.proj.shape[1])
+
+    def source_weights(self, early_tokens: Tensor, objects: ObjectTokens) -> Tensor:
+        """The weights that the queries pool a frame's sources with.
+
+        Args:
+            early_tokens, objects: as in `forward`.
+
+        Returns:
+            (B·T, A, P + O) fp32 over patches, then object slots; each row sums to 1, and an empty slot has 0.
+        """
+        sources, visible = self._sources(early_tokens, objects)
+        with torch.autocast(sources.device.type, enabled=False):
+            scores = self.queries.float() @ sources.float().transpose(1, 2)
+            return scores.masked_fill(~visible[:, None], float("-inf")).softmax(-1)
+
+    def frame_weights(self, early_tokens: Tensor, objects: ObjectTokens) -> Tensor:
+        """The weights that each action reads the clip with: those of the last block's one row, mean over its heads.
+
+        Args:
+            early_tokens, objects: as in `forward`.
+
+        Returns:
+            (B, A, 1 + T) fp32 over the mean of the frames' [CLS] tokens, then the T frames; each row sums to 1.
+        """
+        sequence = self._over_time(early_tokens, objects)
+        last = self.blocks[1]
+        assert isinstance(last, ResidualBlock)
+        weights = last.row_weights(sequence, sequence[:, :1])  # (B·A, heads, 1, 1 + T)
+        return weights.mean(dim=1)[:, 0].view(len(objects.tokens), -1, sequence.shape[1])
+
+    def _over_time(self, early_tokens: Tensor, objects: ObjectTokens) -> Tensor:
+        """What the last block reads: the clip's [CLS] and one token per frame, of every action: (B·A, 1 + T, D)."""
+        batch, frames, _, width = objects.tokens.shape
+        frame_cls = early_tokens[:, 0].view(batch, frames, width)
+        pooled = self._pool(*self._sources(early_tokens, objects)).view(batch, frames, -1, width).transpose(1, 2)
+        video_cls = frame_cls.mean(dim=1)[:, None, None].expand(-1, pooled.shape[1], 1, -1)
+        return self.blocks[0](torch.cat([video_cls, pooled], dim=2).flatten(0, 1))
+
+    @staticmethod
+    def _sources(early_tokens: Tensor, objects: ObjectTokens) -> tuple[Tensor, Tensor]:
+        """Patches and object tokens of each frame (B·T, P + O, D), and which of them exist (B·T, P + O)."""
+        patches = early_tokens[:, 1:]
+        visible = ~objects.is_padding.flatten(0, 1)
+        visible = torch.cat([visible.new_ones(patches.shape[:2]), visible], dim=1)
+        return torch.cat([patches, objects.tokens.flatten(0, 1)], dim=1), visible
 
     def _pool(self, sources: Tensor, visible: Tensor) -> Tensor:
-        """softmax(q·k) without the 1/sqrt(D) and in fp32, as released: (B·T, S, D) -> (B·T, A, D)."""
+        """softmax(q·k) without the 1/sqrt(D) and in fp32, as released: (B·T, P + O, D) -> (B·T, A, D)."""
         with torch.autocast(sources.device.type, enabled=False):
             keys = sources.float()
             queries = self.queries.float().expand(keys.shape[0], -1, -1)

@@ -9,7 +9,7 @@ from modules.action_encoder import ActionEncoder
 from modules.batch import Batch
 from modules.config import Behaviour, ModelConfig
 from modules.fusion_encoder import FusionEncoder, VideoTokens
-from modules.module_clip import CLIP, ObjectTap, ObjectTokens
+from modules.module_clip import CLIP, ObjectTap, ObjectTokens, VisionOutput
 from modules.object_encoder import ObjectEncoder
 from modules.similarity import LooseSimilarity, build_similarity
 from modules.trajectory_encoder import TrajectoryEncoder
@@ -64,18 +64,29 @@ class Backbone(nn.Module):
             features_need_grad: False where no loss sends gradient into the frame features; trajectories and actions
             keep theirs.
         """
-        video = self.clip.visual(batch["video"], self.object_tap(batch), features_need_grad=features_need_grad)
-        trajectories = trajectory_mask = actions = None
+        return self.video_tokens(batch, self.visual_tokens(batch, features_need_grad=features_need_grad))
+
+    def visual_tokens(self, batch: Batch, *, features_need_grad: bool = True) -> VisionOutput:
+        """The visual tower's output; object tokens have their frame embedding where trajectories or actions read
+        them.
+        """
+        visual = self.clip.visual(batch["video"], self.object_tap(batch), features_need_grad=features_need_grad)
         if self.config.has_trajectories or self.config.has_actions:
-            assert self.object_encoder is not None and video.objects is not None
-            objects = self.object_encoder.with_frame_positions(video.objects)
-            if self.trajectory_encoder is not None:
-                ids = batch["trajectory_ids"]
-                trajectories = self.trajectory_encoder(objects.tokens, batch["box_trajectory"], ids)
-                trajectory_mask = ids != 0
-            if self.action_encoder is not None:
-                actions = self.action_encoder(video.early_tokens, objects)
-        return VideoTokens(video.frame_features, batch["video_mask"], trajectories, trajectory_mask, actions)
+            assert self.object_encoder is not None and visual.objects is not None
+            visual = visual._replace(objects=self.object_encoder.with_frame_positions(visual.objects))
+        return visual
+
+    def video_tokens(self, batch: Batch, visual: VisionOutput) -> VideoTokens:
+        """From the visual tokens of a batch's clips to everything that stands for a clip in the fusion encoder."""
+        trajectories = trajectory_mask = actions = None
+        if self.trajectory_encoder is not None:
+            assert visual.objects is not None
+            ids = batch["trajectory_ids"]
+            trajectories = self.trajectory_encoder(visual.objects.tokens, batch["box_trajectory"], ids)
+            trajectory_mask = ids != 0
+        if self.action_encoder is not None:
+            actions = self.action_encoder(visual.early_tokens, visual.objects)
+        return VideoTokens(visual.frame_features, batch["video_mask"], trajectories, trajectory_mask, actions)
 
     def encode_text(self, text_ids: Tensor) -> Tensor:
         """(B, L) -> (B, L, E), every position projected into the joint space."""

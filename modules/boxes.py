@@ -107,10 +107,30 @@ def map_boxes_to_crop(
     Returns:
         (..., 4) float32 clipped to [0, R]; all -1 where nothing of the box is inside the crop.
     """
-    boxes = np.asarray(boxes, dtype=np.float64)
-    width, height = resized_size(stored_size, resolution)
-    scale = np.array([width / original_size[0], height / original_size[1]] * 2)
-    left, top = int(round((width - resolution) / 2.0)), int(round((height - resolution) / 2.0))
-    mapped = np.clip(boxes * scale - np.array([left, top, left, top]), 0.0, float(resolution)).astype(np.float32)
+    scale, corner = _crop_geometry(original_size, stored_size, resolution)
+    mapped = np.asarray(boxes, dtype=np.float64) * scale - corner
+    mapped = np.clip(mapped, 0.0, float(resolution)).astype(np.float32)
     is_visible = (mapped[..., 2] > mapped[..., 0]) & (mapped[..., 3] > mapped[..., 1])
     return np.where(is_visible[..., None], mapped, np.float32(PADDING))
+
+
+def map_boxes_from_crop(boxes: np.ndarray, original_size: tuple[int, int], resolution: int) -> np.ndarray:
+    """Map boxes (..., 4) in pixels of the model's square crop back into pixels of the original frame, float64.
+
+    The way back of `map_boxes_to_crop` for frames that were not stored in another size; no box is padding.
+
+    Args:
+        original_size: (width, height) of the frame.
+        resolution: side of the crop, R.
+    """
+    scale, corner = _crop_geometry(original_size, original_size, resolution)
+    return (np.asarray(boxes, dtype=np.float64) + corner) / scale
+
+
+def _crop_geometry(
+    original_size: tuple[int, int], stored_size: tuple[int, int], resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a box of original pixels is multiplied by, and what is then taken off it, (4,) each."""
+    width, height = resized_size(stored_size, resolution)
+    left, top = int(round((width - resolution) / 2.0)), int(round((height - resolution) / 2.0))
+    return np.array([width / original_size[0], height / original_size[1]] * 2), np.array([left, top, left, top])

@@ -80,6 +80,12 @@ class Attention(nn.Module):
         out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=is_causal)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
+    @staticmethod
+    def weights(queries: Tensor, keys: Tensor) -> Tensor:
+        """The weights that `attend` without a mask gives the values: (B, heads, queries, keys), fp32."""
+        with torch.autocast(queries.device.type, enabled=False):
+            return (queries.float() @ keys.float().transpose(2, 3) / queries.shape[-1] ** 0.5).softmax(-1)
+
 
 class MLP(nn.Module):
     def __init__(self, width: int) -> None:
@@ -109,6 +115,10 @@ class ResidualBlock(nn.Module):
         """Output of the block for `rows` (B, R, D) over given keys and values."""
         rows = rows + self.attn.attend(self.attn.queries(self.ln_1(rows)), keys, values, mask)
         return rows + self.mlp(self.ln_2(rows))
+
+    def row_weights(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The weights that `rows` (B, R, D) attend to tokens x (B, S, D) with in this block: (B, heads, R, S), fp32."""
+        return self.attn.weights(self.attn.queries(self.ln_1(rows)), self.keys_values(x)[0])
 
     def project(self, x: Tensor) -> Tensor:
         """Packed queries, keys and values of tokens: (B, S, D) -> (B, S, 3·D). They depend on nothing but the token."""

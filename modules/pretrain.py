@@ -66,7 +66,7 @@ class PretrainModel(PrefixLMModel, MatchingModel):
             text = self.encode_text(batch["text_ids"])
         detached = video._replace(frames=video.frames.detach())
         clean = text.detach()
-        pending = self._start_set_matching(batch, detached, clean)
+        pending = self.start_set_matching(batch, detached, clean)
 
         out: dict[str, Tensor] = {}
         if on & {"contrastive", "vtm"}:
@@ -108,8 +108,17 @@ class PretrainModel(PrefixLMModel, MatchingModel):
     # -- set matching
     # -----------------------------------------------------------------------------------------------------
 
-    def _start_set_matching(self, batch: Batch, video: VideoTokens, text: Tensor) -> dict[str, PendingScores]:
-        """Start the scores of trajectories against nouns and of actions against verbs on their way to the host."""
+    def start_set_matching(self, batch: Batch, video: VideoTokens, text: Tensor) -> dict[str, PendingScores]:
+        """Start the scores of trajectories against nouns and of actions against verbs on their way to the host.
+
+        Args:
+            batch: a finished one with `noun_mask` and `verb_mask`.
+            text: (B, L, E), every token encoded.
+
+        Returns:
+            Scores (B, N, L) of "object_noun" and (B, A, L) of "action_verb", where the model has the tokens and the
+            loss is active.
+        """
         pending = {}
         position = torch.arange(text.shape[1], device=text.device)
         is_end = position == batch["text_lengths"][:, None] - 1

@@ -132,4 +132,12 @@ if [ -n "$COMPARE" ]; then
   done
 fi
 "$PY" utils/summarise_quickstart.py "$OUT"
+
+draw() { # what the pre-trained model sees in the first held-out clips, beside their captions
+  local clips="$OUT/demo/msrvtt" id files=()
+  for id in $(sed -n 2,4p "$clips/test.csv" | cut -d, -f3); do files+=("$clips/videos/$id.mp4"); done
+  "$PY" utils/visualize.py "${files[@]}" --checkpoint "$OUT/pretrain/restore.bin" --object_path "$clips/objects" \
+    --texts "$clips/test.csv" --output "$OUT/pictures"
+}
+stage pictures draw
 stage report "$PY" utils/make_report.py "$OUT" --frames "$FRAMES" --feature_framerate "$RATE"

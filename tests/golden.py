@@ -388,7 +388,7 @@ def corner_cases(golden: Golden) -> Iterator[Check]:
 
 def _assignments(g: Golden, name: str, model: PretrainModel, batch: dict, video: Any, text: Tensor) -> Check:
     """The stored assignments against ours; the error counts those that differ."""
-    solved = model.solve_set_matching(batch, model._start_set_matching(batch, video, text))
+    solved = model.solve_set_matching(batch, model.start_set_matching(batch, video, text))
     ours = []
     for sample in range(2):
         for kind, words in (("object_noun", "noun_positions"), ("action_verb", "verb_positions")):

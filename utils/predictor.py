@@ -31,6 +31,7 @@ from modules.beam_search import SearchSettings
 from modules.captioning import CaptionModel
 from modules.config import ModelConfig
 from modules.fusion_encoder import VideoTokens
+from modules.pretrain import PretrainModel
 from modules.retrieval import RetrievalModel
 from modules.similarity import LooseSimilarity
 from modules.tokenizer import ClipTokenizer
@@ -56,6 +57,7 @@ NEEDS: dict[ModelClass, tuple[str, ...]] = {
     CaptionModel: ("vocabulary_head",),
     AnswerModel: ("answer_head", "vocabulary_head"),
     RetrievalModel: (),
+    PretrainModel: (),
 }
 DEFAULTS = {"num_thread_reader": 0, "batch_size_val": 8}
 NO_REPEAT = 3
