@@ -1,8 +1,10 @@
 """A trained model on videos: captions, answers, matches, and features to search in.
 
-from utils.predictor import Predictor
-predictor = Predictor("output/caption_msrvtt/best.bin")
-print(predictor.caption(["clip.mp4"]))
+Three lines are enough:
+
+    from utils.predictor import Predictor
+    predictor = Predictor("output/caption_msrvtt/best.bin")
+    print(predictor.caption(["clip.mp4"]))
 """
 
 from __future__ import annotations

@@ -115,7 +115,9 @@ class SearchIndex:
             parts.append(tokens.select(index))
         if wanted:
             bank = self._encode(wanted, must_succeed=not kept)
-            if bank is not None:
+            if bank is None:
+                unreadable = [f"{self.folder / name}: cannot be read" for name in wanted]
+            else:
                 parts.append(bank.tokens)
                 names += [wanted[place] for place in bank.kept]
                 unreadable = bank.skipped
@@ -132,6 +134,8 @@ class SearchIndex:
         except BadVideos:
             if must_succeed or self.predictor.args.on_bad_video == "error":
                 raise
+            for name in names:
+                self.predictor.log(f"left out: {self.folder / name}: cannot be read")
             return None
 
     def _stamps(self) -> dict[str, str]:

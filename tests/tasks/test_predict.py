@@ -134,6 +134,9 @@ def test_only_what_changed_is_encoded_again(downstream: Downstream, predictor, t
     assert (update.encoded, update.kept, update.removed, len(update.unreadable)) == (2, 2, 1, 1)
     assert "broken.mp4" in update.unreadable[0] and len(changed.names) == 4
     found = changed.search(["a red circle"], top=9)[0]
+    lines: list[str] = []
+    again = make(log=lines.append).last_update  # the broken one is tried again, alone
+    assert (again.encoded, again.kept, len(again.unreadable)) == (0, 4, 1) and "broken.mp4" in lines[-1]
     (tmp_path / INDEX_NAME).unlink()
     fresh = make().search(["a red circle"], top=9)[0]
     assert {f.video: f.similarity for f in found} == pytest.approx({f.video: f.similarity for f in fresh}, abs=1e-5)
