@@ -84,6 +84,14 @@ def test_classes_are_never_joined_and_a_third_box_is_new():
     classes[:, 1] *= 2
     tracks = track_boxes(boxes, classes)
     assert tracks.tolist() == [[1, 2, 0], [1, 2, 3], [1, 2, 3]]
+    boxes, classes = clip([at(0)] * 3)
+    assert track_boxes(boxes, classes * [[1], [2], [1]]).tolist() == [[1], [2], [1]]
+
+
+def test_overlap_counts_beside_the_distance_of_centres():
+    """A bar slides along itself; a like bar appears beside its old place, nearer but without overlap."""
+    boxes, classes = clip([(0, 50, 100, 60), (30, 50, 130, 60)], [None, (0, 70, 100, 80)])
+    assert track_boxes(boxes, classes).tolist() == [[1, 0], [1, 2]]
 
 
 @pytest.mark.parametrize("seed", range(10))
