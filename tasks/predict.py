@@ -137,6 +137,9 @@ def _common_flags() -> argparse.ArgumentParser:
     common.add_argument("--object_path", help="folder of object files {stem}.json; without it no objects are seen")
     common.add_argument("--labelmap_path", help="label map of the object files; default: the training run's")
     common.add_argument("--clip_archive", help="CLIP weights for what the checkpoint lacks")
+    for name in ("need_object", "use_action"):  # an own checkpoint knows
+        help_text = f"{name} of the tasks, for a released checkpoint"
+        common.add_argument(f"--{name}", action="store_const", const=True, help=help_text)
     common.add_argument("--feature_framerate", type=float, help="candidate frames per second; default: as in training")
     common.add_argument("--num_thread_reader", type=int, default=0, help="processes that read videos")
     common.add_argument("--batch_size_val", type=int, default=8, help="videos at once")
@@ -152,8 +155,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     output = Output(args.json)
     names = (
-        "object_path", "labelmap_path", "clip_archive", "feature_framerate", "num_thread_reader", "batch_size_val",
-        "device", "precision",
+        "object_path", "labelmap_path", "clip_archive", "need_object", "use_action", "feature_framerate",
+        "num_thread_reader", "batch_size_val", "device", "precision",
     )  # fmt: skip
     try:
         flags = {name: getattr(args, name) for name in names}

@@ -17,6 +17,7 @@ from modules.retrieval import RetrievalModel
 from tasks import eval_captioning, eval_qa, eval_retrieval, predict
 from tests.tasks.test_language_tasks import answer_flags, caption_flags, read
 from tests.tasks.test_retrieval_tasks import QUICK, WITH_OBJECTS
+from tests.utils.test_weights import released_state
 from tests.world import Downstream
 from utils.bad_videos import BadVideos
 from utils.checkpoint import CheckpointError
@@ -230,3 +231,15 @@ def test_probabilities_sum_to_one(downstream: Downstream, predictor):
     total = answers[0].probability + sum(p for _, p in answers[0].others)
     assert total == pytest.approx(1, abs=1e-4)
     assert torch.is_grad_enabled()
+
+
+def test_a_released_checkpoint_is_used_with_its_sizes(downstream: Downstream, tmp_path: Path, capsys):
+    torch.save({"epoch": 1, "model_state_dict": released_state()}, tmp_path / "stoa.bin")
+    clip = video(downstream, _first_test_id(downstream))
+    flags = ["--checkpoint", str(tmp_path / "stoa.bin"), "--need_object", "--use_action", "--json"]
+    assert predict.main(["match", clip, "--text", "a dog", *flags]) == 0
+    captured = capsys.readouterr()
+    [entry] = json.loads(captured.out)
+    assert 0 <= entry["probability"] <= 1 and "no object files" in captured.err
+    args = Predictor(tmp_path / "stoa.bin", need_object=True, use_action=True).args
+    assert args.need_object and args.behaviour is None  # a released file implies the released behaviour
