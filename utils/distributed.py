@@ -7,6 +7,7 @@ joins a group at import or construction: slow preparation (object store, tags) c
 from __future__ import annotations
 
 import datetime
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -54,9 +55,15 @@ class Runtime:
         )
 
     def stop(self) -> None:
-        """Leave the process group, if one was joined."""
+        """Leave the process group, if one was joined.
+
+        A wrapped model that still waits for garbage collection would keep the group's threads alive until the
+        interpreter ends, and a thread that then asks for Python's lock aborts the process.
+        """
         if dist.is_initialized():
+            gc.collect()
             dist.destroy_process_group()
+            gc.collect()
 
     @contextmanager
     def process_group(self) -> Iterator[Runtime]:

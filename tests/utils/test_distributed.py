@@ -1,12 +1,15 @@
 """Launchers, environments and small collectives."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.utils.toy_run import free_port
 from utils.distributed import find_runtime
@@ -97,3 +100,20 @@ def test_mistakes_are_named(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(RuntimeError, match="MASTER_ADDR and MASTER_PORT not set"):
         find_runtime(device="cpu").start()
+
+
+def test_leaving_the_group_lets_go_of_wrapped_models_that_only_cycles_hold(monkeypatch: pytest.MonkeyPatch):
+    class Wrapped:
+        def __init__(self) -> None:
+            self.itself = self
+
+    calls: list[bool] = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append(lone() is None))
+    gc.disable()
+    try:
+        lone = weakref.ref(Wrapped())
+        find_runtime(None, "cpu").stop()
+    finally:
+        gc.enable()
+    assert calls == [True]
