@@ -83,8 +83,9 @@ def check_data(args: CheckArguments) -> Report:
         return Report(in_order(findings), videos, 0, 0)
     findings += located.unreferenced
     findings += [Finding("missing_video", video_id, args.features_path, "") for video_id in located.missing]
+    missing = set(located.missing)
     tasks = [
-        _task(video_id, located, files.get(video_id, ()))
+        _task(video_id, located, files.get(video_id, ()), is_missing=video_id in missing)
         for video_id in dict.fromkeys(video_id for split in splits for video_id in split.video_ids)
     ]
     results = _check_clips(tasks, _clip_settings(args, label_map), args.workers)
@@ -93,7 +94,7 @@ def check_data(args: CheckArguments) -> Report:
     object_count = sum(result.object_files for result in results.values())
     findings += _unusable_splits(splits, results)
     findings += _wrong_order(args, findings, object_count)
-    return Report(in_order(findings), videos, len(tasks) - len(located.missing), object_count)
+    return Report(in_order(findings), videos, len(tasks) - len(missing), object_count)
 
 
 def _stop(reason: object) -> Finding:
@@ -169,8 +170,8 @@ def _no_object_files(args: CheckArguments, folder: Path) -> list[Finding]:
     return [_stop(f"{folder} and its folder tsv_files hold no object files (--object_path)")]
 
 
-def _task(video_id: str, located: Located, objects: tuple[str, ...]) -> ClipTask:
-    return ClipTask(video_id, located.files.get(video_id), located.lmdb, objects)
+def _task(video_id: str, located: Located, objects: tuple[str, ...], *, is_missing: bool) -> ClipTask:
+    return ClipTask(video_id, located.files.get(video_id), None if is_missing else located.lmdb, objects)
 
 
 def _clip_settings(args: CheckArguments, label_map: dict[str, Any] | None) -> ClipSettings:
