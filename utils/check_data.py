@@ -72,7 +72,7 @@ class Report(NamedTuple):
 def check_data(args: CheckArguments) -> Report:
     """Check a data set; raises CannotStart if no worker process starts."""
     findings: list[Finding] = []
-    splits = list(_read_lists(args, findings))
+    splits = _read_lists(args, findings)
     label_map = _read_label_map(args, findings)
     files = _object_files(args, splits, findings) if label_map else {}
     videos = {split.name: len(split.video_ids) for split in splits}
@@ -101,7 +101,7 @@ def _stop(reason: object) -> Finding:
     return Finding(CANNOT_START, "", "", str(reason))
 
 
-def _read_lists(args: CheckArguments, findings: list[Finding]) -> Iterator[ListedSplit]:
+def _read_lists(args: CheckArguments, findings: list[Finding]) -> list[ListedSplit]:
     splits = []
     for name in args.split_names():
         try:
@@ -116,7 +116,7 @@ def _read_lists(args: CheckArguments, findings: list[Finding]) -> Iterator[Liste
             findings += compare_splits(args, splits)
         except (OSError, ValueError) as error:
             findings.append(_stop(error))
-    return iter(splits)
+    return splits
 
 
 def _read_label_map(args: CheckArguments, findings: list[Finding]) -> dict[str, Any] | None:

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from dataloaders.container_end import cut_short
 from dataloaders.frames import UnreadableVideo, read_clip
-
-
-def write(path: Path, codec: str) -> bytes:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (64, 48))
-    assert writer.isOpened()
-    pictures = np.random.default_rng(0)
-    for _ in range(30):
-        writer.write(pictures.integers(0, 256, (48, 64, 3), dtype=np.uint8))
-    writer.release()
-    return path.read_bytes()
+from tests.videos import write_noise
 
 
 @pytest.mark.parametrize(
@@ -27,7 +16,7 @@ def write(path: Path, codec: str) -> bytes:
 )
 def test_every_file_that_was_cut_is_told_from_the_whole_one(tmp_path: Path, name: str, codec: str):
     path = tmp_path / name
-    content = write(path, codec)
+    content = write_noise(path, codec)
     assert cut_short(path) is None
     for share in (0.2, 0.5, 0.8, 0.95):
         path.write_bytes(content[: int(share * len(content))])
@@ -37,7 +26,7 @@ def test_every_file_that_was_cut_is_told_from_the_whole_one(tmp_path: Path, name
 
 def test_a_table_of_frames_before_the_frames_does_not_hide_the_cut(tmp_path: Path):
     path = tmp_path / "a.mp4"
-    content = write(path, "mp4v")
+    content = write_noise(path, "mp4v")
     boxes, position = {}, 0
     while position < len(content):
         length = int.from_bytes(content[position : position + 4], "big")
@@ -49,7 +38,7 @@ def test_a_table_of_frames_before_the_frames_does_not_hide_the_cut(tmp_path: Pat
 
 def test_a_file_filled_up_with_zeros(tmp_path: Path):
     path = tmp_path / "a.avi"
-    content = write(path, "MJPG")
+    content = write_noise(path, "MJPG")
     path.write_bytes(content[:-5000] + bytes(5000))
     assert "zeros" in (cut_short(path) or "")
     path.write_bytes(b"text")
@@ -64,7 +53,7 @@ def test_real_files_are_whole(shared: Path):
 
 def test_a_clip_counts_its_frames(tmp_path: Path):
     path = tmp_path / "a.avi"
-    content = write(path, "MJPG")
+    content = write_noise(path, "MJPG")
     clip = read_clip(path, 3)
     assert (clip.decoded_frames, clip.stated_frames) == (30, 30)
     clip = read_clip(path, 3, end_seconds=1.2)

@@ -13,7 +13,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from tests.videos import write_video
+from tests.videos import write_noise, write_video
 from utils import check_data, make_demo_data
 from utils.check_findings import COLUMNS, KINDS
 
@@ -227,7 +227,10 @@ def test_rows_of_webvid(demo: Path):
 def test_avis_and_lists_of_msvd(demo: Path):
     root = demo / "msvd"
     ids = (root / "train_list.txt").read_text().split()
-    halve(root / "YouTubeClips" / f"{ids[0]}.avi")
+    video = root / "YouTubeClips" / f"{ids[0]}.avi"
+    video.unlink()
+    write_noise(video, "MJPG", 12, fps=4)
+    halve(video)
     with (root / "train_list.txt").open("a") as file:
         file.write(f"{ids[1]}\nunknown\n")
     captions = pickle.loads((root / "raw-captions.pkl").read_bytes())
@@ -237,6 +240,7 @@ def test_avis_and_lists_of_msvd(demo: Path):
     assert status == 1
     assert kinds(findings) == {
         ("truncated_video", ids[0]),
+        ("short_video", ids[0]),
         ("repeated_id", ids[1]),
         ("no_caption", "unknown"),
         ("empty_caption", ids[2]),
