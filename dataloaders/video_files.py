@@ -120,6 +120,7 @@ class VideoLmdb:
     def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
         """Frames of a video by the frame rule; UnreadableVideo, with the key, if there are none."""
         name = f"{self.path}, key {video_id!r}"
+        self._environment()  # opened here, so that an LMDB that cannot be is an OSError
         try:
             with value_as_file(self.path, video_id) as file:
                 try:

@@ -21,6 +21,7 @@ FILES = {package: sorted((ROOT / package).glob("**/*.py")) for package in MAY_IM
 # They run beside TensorFlow, and TensorFlow and PyTorch in one process crash.
 WITHOUT_TORCH = (
     "dataloaders.frames",
+    "dataloaders.container_end",
     "dataloaders.tfrecord",
     "dataloaders.files",
     "dataloaders.lmdb_files",
@@ -32,6 +33,7 @@ WITHOUT_TORCH = (
     "modules.boxes",
     "modules.tracking",
     "modules.utils_object_tractor",
+    "utils.check_clips",
     "utils.clip_encoding",
     "utils.video_workers",
     "utils.webvid_rows",

@@ -25,3 +25,21 @@ def write_video(path: Path, num_frames: int, fps: float = 10, size: tuple[int, i
         writer.write(np.full((size[1], size[0], 3), step * index % 256, dtype=np.uint8))
     writer.release()
     return path
+
+
+def write_noise(path: Path, codec: str, num_frames: int = 30, fps: float = 10) -> bytes:
+    """Write a video of 64x48 noise, whose frames take most of the file, and return its bytes.
+
+    Args:
+        path: the file; its suffix says which container.
+        codec: four characters, for instance "MJPG".
+        num_frames: frames to write.
+        fps: frames per second.
+    """
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (64, 48))
+    assert writer.isOpened()
+    pictures = np.random.default_rng(0)
+    for _ in range(num_frames):
+        writer.write(pictures.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    return path.read_bytes()

@@ -72,7 +72,7 @@ class Report(NamedTuple):
 def check_data(args: CheckArguments) -> Report:
     """Check a data set; raises CannotStart if no worker process starts."""
     findings: list[Finding] = []
-    splits = list(_read_lists(args, findings))
+    splits = _read_lists(args, findings)
     label_map = _read_label_map(args, findings)
     files = _object_files(args, splits, findings) if label_map else {}
     videos = {split.name: len(split.video_ids) for split in splits}
@@ -83,8 +83,9 @@ def check_data(args: CheckArguments) -> Report:
         return Report(in_order(findings), videos, 0, 0)
     findings += located.unreferenced
     findings += [Finding("missing_video", video_id, args.features_path, "") for video_id in located.missing]
+    missing = set(located.missing)
     tasks = [
-        _task(video_id, located, files.get(video_id, ()))
+        _task(video_id, located, files.get(video_id, ()), is_missing=video_id in missing)
         for video_id in dict.fromkeys(video_id for split in splits for video_id in split.video_ids)
     ]
     results = _check_clips(tasks, _clip_settings(args, label_map), args.workers)
@@ -93,14 +94,14 @@ def check_data(args: CheckArguments) -> Report:
     object_count = sum(result.object_files for result in results.values())
     findings += _unusable_splits(splits, results)
     findings += _wrong_order(args, findings, object_count)
-    return Report(in_order(findings), videos, len(tasks) - len(located.missing), object_count)
+    return Report(in_order(findings), videos, len(tasks) - len(missing), object_count)
 
 
 def _stop(reason: object) -> Finding:
     return Finding(CANNOT_START, "", "", str(reason))
 
 
-def _read_lists(args: CheckArguments, findings: list[Finding]) -> Iterator[ListedSplit]:
+def _read_lists(args: CheckArguments, findings: list[Finding]) -> list[ListedSplit]:
     splits = []
     for name in args.split_names():
         try:
@@ -115,7 +116,7 @@ def _read_lists(args: CheckArguments, findings: list[Finding]) -> Iterator[Liste
             findings += compare_splits(args, splits)
         except (OSError, ValueError) as error:
             findings.append(_stop(error))
-    return iter(splits)
+    return splits
 
 
 def _read_label_map(args: CheckArguments, findings: list[Finding]) -> dict[str, Any] | None:
@@ -169,8 +170,8 @@ def _no_object_files(args: CheckArguments, folder: Path) -> list[Finding]:
     return [_stop(f"{folder} and its folder tsv_files hold no object files (--object_path)")]
 
 
-def _task(video_id: str, located: Located, objects: tuple[str, ...]) -> ClipTask:
-    return ClipTask(video_id, located.files.get(video_id), located.lmdb, objects)
+def _task(video_id: str, located: Located, objects: tuple[str, ...], *, is_missing: bool) -> ClipTask:
+    return ClipTask(video_id, located.files.get(video_id), None if is_missing else located.lmdb, objects)
 
 
 def _clip_settings(args: CheckArguments, label_map: dict[str, Any] | None) -> ClipSettings:

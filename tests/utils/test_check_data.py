@@ -1,139 +1,322 @@
-"""Every planted fault in a folder of 100 clips is found, and nothing else; what the command prints and returns."""
+"""The command that checks a data set before a long run."""
 
 from __future__ import annotations
 
 import csv
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
-from tests.videos import write_video
-from utils import check_data
+from tests.videos import write_noise, write_video
+from utils import check_data, make_demo_data
+from utils.check_findings import COLUMNS, KINDS
 
-CLIPS, FRAMES = 100, 4
-LABEL_MAP = {"label_to_idx": {"dog": 1, "cat": 2}, "idx_to_label": {"1": "dog", "2": "cat"}}
+FRAMES = 8
+CLIPS = {"train": 80, "val": 8, "test": 12}
 
 
-class DataSet:
-    """An MSR-VTT captioning set: video0 to video99, the last 20 for testing."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.videos, self.objects = folder, folder / "videos", folder / "objects"
-        self.ids = [f"video{number}" for number in range(CLIPS)]
-        self.train, self.test = self.ids[:80], self.ids[80:]
-        self.captions = [{"video_id": i, "caption": f"a dog in {i}"} for i in self.ids]
-        self.objects.mkdir(parents=True)
-        first = write_video(self.videos / "video0.mp4", 40, size=(32, 24))
-        frame = {"objects": [{"class": "dog", "rect": [2, 2, 20, 20], "conf": 0.9}]}
-        for video_id in self.ids:
-            if video_id != "video0":
-                shutil.copy(first, self.video(video_id))
-            self.write_objects(video_id, [frame] * FRAMES)
-
-    def video(self, video_id: str) -> Path:
-        return self.videos / f"{video_id}.mp4"
-
-    def write_objects(self, video_id: str, frames: list[Any]) -> None:
-        (self.objects / f"{video_id}.json").write_text(json.dumps(frames))
-
-    def check(self, *more: str) -> tuple[int, set[tuple[str, str, str]]]:
-        """Run the command: exit status, and (severity, kind, id) of every line of its file."""
-        for name, ids in (("train", self.train), ("test", self.test)):
-            (self.folder / f"{name}.csv").write_text("".join(f"{line}\n" for line in ("video_id", *ids)))
-        (self.folder / "data.json").write_text(json.dumps({"sentences": self.captions}))
-        (self.folder / "map.json").write_text(json.dumps(LABEL_MAP))
-        flags = ["--datatype", "msrvtt_caption", "--train_csv", "train.csv", "--val_csv", "test.csv"]
-        flags += ["--data_path", "data.json", "--features_path", "videos", "--object_path", "objects"]
-        places = [flag if flag.startswith("--") or "_caption" in flag else str(self.folder / flag) for flag in flags]
-        places += ["--need_object", "--labelmap_path", str(self.folder / "map.json"), "--max_frames", str(FRAMES)]
-        status = check_data.main([*places, "--output_dir", str(self.folder / "out"), "--workers", "1", *more])
-        with (self.folder / "out" / "data_check.tsv").open(newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        return status, {(row["severity"], row["kind"], row["id"]) for row in rows}
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 clips of 3 s at 4 frames per second, with objects, in the formats of all data sets."""
+    folder = tmp_path_factory.mktemp("check") / "demo"
+    counts = [f"--{split}_clips={count}" for split, count in CLIPS.items()]
+    counts += ["--msvd_clips", "12", "--lsmdc_clips", "12", "--didemo_clips", "12", "--workers", "1"]
+    rates = ["--size", "48", "--seconds", "3", "--fps", "4", "--feature_framerate", "4", "--max_frames", str(FRAMES)]
+    assert make_demo_data.main(["--output_dir", str(folder), *counts, *rates]) == 0
+    return folder
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> DataSet:
-    return DataSet(tmp_path)
+def demo(rendered: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(rendered, tmp_path / "demo"))
 
 
-def test_every_planted_fault_is_found_and_nothing_else(data: DataSet, capsys: pytest.CaptureFixture[str]):
-    data.video("video1").unlink()
-    whole = data.video("video2").read_bytes()
-    data.video("video2").write_bytes(whole[: len(whole) // 2])
-    data.video("video3").write_bytes(b"")
-    data.video("video4").write_bytes(b"no video at all" * 20)
-    data.write_objects("video5", [{"objects": []}] * (FRAMES - 1))
-    data.write_objects("video6", [{"objects": [{"class": "unicorn", "rect": [2, 2, 9, 9], "conf": 0.9}]}] * FRAMES)
-    data.write_objects("orphan", [{"objects": []}] * FRAMES)
-    data.train.append("video7")
-    data.captions[8]["caption"] = "  "
-    (data.objects / "video9.json").unlink()
-    (data.objects / "video10.json").write_text("[{")
-    write_video(data.video("video11"), 15, size=(32, 24))
-    shutil.copy(data.video("video0"), data.video("unlisted"))
-    data.write_objects("video90", [{"objects": [{"class": "dog", "rect": [50, 50, 60, 60], "conf": 0.9}]}] * FRAMES)
-    status, found = data.check()
+def flags(demo: Path, datatype: str) -> list[str]:
+    """The task's flags for a data set of the demo world."""
+    data_set, _, task = datatype.partition("_")
+    root = demo / data_set
+    rates = ["--feature_framerate", "4", "--max_frames", str(FRAMES), "--labelmap_path", str(demo / "label_map.json")]
+    rates += ["--object_path", str(root / "objects"), "--workers", "1"]
+    own = {
+        "webvid": {"train_csv": "results_demo_train.csv", "features_path": "videos"},
+        "msrvtt": {"train_csv": "train.csv", "val_csv": "val.csv", "test_csv": "test.csv"},
+        "msvd": {"features_path": "YouTubeClips"},
+        "lsmdc": {"features_path": "videos"},
+        "didemo": {"features_path": "videos.lmdb"},
+    }[data_set]
+    if data_set == "msrvtt":
+        own |= {"features_path": "videos", "data_path": "MSRVTT_data.json"}
+    if task == "mc":
+        own |= {"val_csv": "mc_val.jsonl", "test_csv": "mc_test.jsonl"}
+    own = {"data_path": "", **own}
+    if task == "qa":
+        suffix = "_qa.json" if data_set == "msvd" else ".jsonl"
+        own |= {f"{data_set}_qa_{name}_json": f"qa/{name}{suffix}" for name in CLIPS}
+        own |= {f"{data_set}_qa_anslabel_json": "qa/train_ans2label.json"}
+    return [
+        "--datatype",
+        datatype,
+        *rates,
+        *(part for name, path in own.items() for part in (f"--{name}", root / path)),
+    ]
+
+
+def run(demo: Path, datatype: str, *more: str) -> tuple[int, list[dict[str, str]]]:
+    """Exit status and the lines of the report."""
+    report = demo.parent / "report.tsv"
+    status = check_data.main([*map(str, flags(demo, datatype)), "--output", str(report), *more])
+    lines = [line.split("\t") for line in report.read_text(encoding="utf-8").splitlines()]
+    assert tuple(lines[0]) == COLUMNS
+    return status, [dict(zip(COLUMNS, line, strict=True)) for line in lines[1:]]
+
+
+def kinds(findings: list[dict[str, str]]) -> set[tuple[str, str]]:
+    """Kind and id of each finding; none may be there twice."""
+    found = {(finding["kind"], finding["id"]) for finding in findings}
+    assert len(found) == len(findings), findings
+    return found
+
+
+def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+    """Change a JSON file; it is not written over, since files of several data sets are links to one."""
+    content = change(json.loads(path.read_bytes()))
+    path.unlink()
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def halve(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    "datatype",
+    ["webvid", "lsmdc_retrieval", "didemo_retrieval", "msrvtt_mc", "msvd_caption", "msrvtt_qa", "msvd_qa"],
+)
+def test_a_sound_data_set_has_no_findings(rendered: Path, tmp_path: Path, datatype: str):
+    report = tmp_path / "r.tsv"
+    assert check_data.main([*map(str, flags(rendered, datatype)), "--output", str(report)]) == 0
+    assert report.read_text() == "\t".join(COLUMNS) + "\n"
+
+
+def test_planted_faults_among_100_clips_and_nothing_else(demo: Path, capsys: pytest.CaptureFixture[str]):
+    root = demo / "msrvtt"
+    assert run(demo, "msrvtt_retrieval") == (0, [])
+    assert "train 80, val 8, test 12; 100 video and 100 object files read" in capsys.readouterr().out
+    expected = set()
+
+    def plant(kind: str, video_id: str) -> Path:
+        expected.add((kind, video_id))
+        return root / "videos" / f"{video_id}.mp4"
+
+    plant("missing_video", "video1").unlink()
+    halve(plant("truncated_video", "video2"))
+    empty = plant("empty_video", "video7011")
+    empty.unlink()
+    empty.write_bytes(b"")
+    text = plant("unreadable_video", "video6513")
+    text.unlink()
+    text.write_bytes(b"not a video" * 1000)
+    plant("short_video", "video3").unlink()
+    write_video(root / "videos" / "video3.mp4", 6, fps=4, size=(64, 48))
+    write_video(plant("unreferenced_video", "video99"), 12, fps=4)
+
+    def plant_objects(kind: str, video_id: str, change: Callable[[Any], Any]) -> None:
+        plant(kind, video_id)
+        rewrite(root / "objects" / f"{video_id}.json", change)
+
+    box = {"class": "circle", "conf": 0.9}
+
+    def add(**fields: Any) -> Callable[[Any], Any]:
+        return lambda frames: [{"objects": [*frames[0]["objects"], {**box, **fields}]}, *frames[1:]]
+
+    plant_objects("wrong_frame_count", "video4", lambda frames: frames[1:])
+    plant_objects("unknown_class", "video5", add(**{"class": "unicorn", "rect": [1, 1, 9, 9]}))
+    plant_objects("degenerate_box", "video6", add(rect=[5, 5, 5, 9]))
+    plant_objects("outside_box", "video7", add(rect=[500, 5, 600, 9]))
+    plant_objects("clipped_box", "video8", add(rect=[5, 5, 600, 9]))
+    plant_objects("malformed_object", "video9", add(rect=[1, 2]))
+    plant_objects("no_objects", "video10", lambda frames: [{"objects": []} for _ in frames])
+    plant("missing_objects", "video11")
+    (root / "objects" / "video11.json").rename(root / "objects" / "stray.json")
+    plant("orphan_objects", "stray")
+    halve(root / "objects" / "video12.json")
+    plant("broken_objects", "video12")
+
+    train, test = (list(csv.reader((root / name).open())) for name in ("train.csv", "test.csv"))
+    plant("repeated_id", "video13")
+    plant("no_caption", "video900")
+    plant("in_two_splits", "video14")
+    train_ids = [row[train[0].index("video_id")] for row in train[1:]] + ["video13", "video900"]
+    (root / "train.csv").write_text("\n".join(["video_id", *train_ids]) + "\n")
+    place = test[0].index("video_id")
+    plant("repeated_row", test[1][place])
+    twin = [*test[1]]
+    twin[place] = "video14"
+    with (root / "test.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([*test, test[1], twin])
+    plant("empty_caption", "video15")
+    plant("unlisted_captions", "")
+
+    def spoil(content: Any) -> Any:
+        emptied = next(entry for entry in content["sentences"] if entry["video_id"] == "video15")
+        emptied["caption"] = " "
+        content["sentences"] += [{"video_id": "video5000", "caption": text} for text in ("a dog", "a cat")]
+        return content
+
+    rewrite(root / "MSRVTT_data.json", spoil)
+    status, findings = run(demo, "msrvtt_retrieval", "--json", str(demo.parent / "r.json"))
+    assert kinds(findings) == expected
     assert status == 1
-    assert found == {
-        ("error", "missing_video", "video1"),
-        ("error", "truncated_video", "video2"),
-        ("error", "empty_video", "video3"),
-        ("error", "unreadable_video", "video4"),
-        ("error", "wrong_frame_count", "video5"),
-        ("error", "unknown_class", "video6"),
-        ("note", "no_objects", "video6"),
-        ("note", "orphan_objects", "orphan"),
-        ("note", "repeated_id", "video7"),
-        ("error", "empty_caption", "video8"),
-        ("error", "missing_objects", "video9"),
-        ("error", "broken_objects", "video10"),
-        ("note", "short_video", "video11"),
-        ("note", "unreferenced_video", "unlisted"),
-        ("error", "outside_box", "video90"),
-        ("note", "no_objects", "video90"),
+    details = {finding["kind"]: finding for finding in findings}
+    assert details["unlisted_captions"]["detail"] == "2 captions of 1 videos: video5000"
+    assert details["unreferenced_video"]["file"] == str(root / "videos" / "video99.mp4")
+    assert "'unicorn'" in details["unknown_class"]["detail"]
+    assert [finding["severity"] for finding in findings] == [KINDS[finding["kind"]][0] for finding in findings]
+    saved = json.loads((demo.parent / "r.json").read_bytes())
+    assert saved["status"] == 1 and saved["findings"] == findings
+    assert saved["counts"] == {kind: 1 for kind, _ in expected}
+    assert "1  unknown_class" in capsys.readouterr().out
+
+
+def test_notes_alone_let_training_start(demo: Path):
+    objects = demo / "lsmdc" / "objects"
+    shutil.copy(next(objects.glob("*.json")), objects / "stray.json")
+    status, findings = run(demo, "lsmdc_retrieval", "--min_candidates", "20")
+    assert status == 0
+    short = [finding for finding in findings if finding["kind"] == "short_video"]
+    assert len(short) == 32 and len(findings) == 33
+    assert run(demo, "lsmdc_retrieval", "--min_candidates", "12")[1] == [
+        {
+            "severity": "note",
+            "kind": "orphan_objects",
+            "id": "stray",
+            "file": str(objects / "stray.json"),
+            "detail": "",
+        }
+    ]
+
+
+def test_rows_of_webvid(demo: Path):
+    table = demo / "webvid" / "results_demo_train.csv"
+    rows = list(csv.reader(table.open()))
+    gone = rows[3][0]
+    next(demo.glob(f"webvid/videos/*/{gone}.mp4")).unlink()
+    (demo / "webvid" / "objects" / f"{rows[4][0]}.json").unlink()
+    with table.open("a", newline="") as file:
+        csv.writer(file).writerows([rows[1], ["7", " ", *rows[1][2:]], ["", "a dog", *rows[1][2:]]])
+    status, findings = run(demo, "webvid")
+    assert status == 1
+    assert kinds(findings) == {
+        ("missing_video", gone),
+        ("missing_objects", rows[4][0]),
+        ("repeated_id", rows[1][0]),
+        ("empty_caption", "7"),
+        ("bad_id", ""),
     }
-    out = capsys.readouterr().out
-    assert "train 80" in out and "test 20" in out
-    assert "training can start, without what the errors name" in out
 
 
-def test_a_sound_data_set_has_no_findings_also_with_two_workers(data: DataSet, capsys: pytest.CaptureFixture[str]):
-    assert data.check() == (0, set())
-    assert "training can start: 0 findings" in capsys.readouterr().out
-    assert data.check("--workers", "2") == (0, set())
+def test_avis_and_lists_of_msvd(demo: Path):
+    root = demo / "msvd"
+    ids = (root / "train_list.txt").read_text().split()
+    video = root / "YouTubeClips" / f"{ids[0]}.avi"
+    video.unlink()
+    write_noise(video, "MJPG", 12, fps=4)
+    halve(video)
+    with (root / "train_list.txt").open("a") as file:
+        file.write(f"{ids[1]}\nunknown\n")
+    captions = pickle.loads((root / "raw-captions.pkl").read_bytes())
+    captions[ids[2]].append([])
+    (root / "raw-captions.pkl").write_bytes(pickle.dumps(captions))
+    status, findings = run(demo, "msvd_caption")
+    assert status == 1
+    assert kinds(findings) == {
+        ("truncated_video", ids[0]),
+        ("short_video", ids[0]),
+        ("repeated_id", ids[1]),
+        ("no_caption", "unknown"),
+        ("empty_caption", ids[2]),
+    }
+    detail = next(finding["detail"] for finding in findings if finding["kind"] == "truncated_video")
+    assert " of 12 frames decode; the file has " in detail
 
 
-def no_video_at_all(data: DataSet) -> None:
-    for video_id in data.train:
-        data.video(video_id).unlink()
+def test_an_lmdb_of_videos(demo: Path):
+    names = (demo / "didemo" / "train_list.txt").read_text().split()
+    ids = [name.split(".")[0] for name in names]
+    descriptions = demo / "didemo" / "train_data.json"
+    rewrite(descriptions, lambda entries: [*entries, {**entries[0], "video": names[3], "description": ""}])
+    with lmdb.open(str(demo / "didemo/videos.lmdb"), map_size=1 << 26) as files, files.begin(write=True) as writing:
+        writing.delete(ids[0].encode())
+        writing.put(ids[1].encode(), b"")
+        writing.put(ids[2].encode(), writing.get(ids[2].encode())[:-2000])
+        writing.put(b"other", b"x")
+    status, findings = run(demo, "didemo_retrieval")
+    assert status == 1
+    assert kinds(findings) == {
+        ("missing_video", ids[0]),
+        ("empty_video", ids[1]),
+        ("truncated_video", ids[2]),
+        ("empty_caption", ids[3]),
+        ("unreferenced_video", "other"),
+    }
+    damaged = next(finding for finding in findings if finding["kind"] == "truncated_video")
+    assert damaged["file"].endswith(f"videos.lmdb, key '{ids[2]}'") and "/video-" not in damaged["detail"]
 
 
-def damaged_captions(data: DataSet) -> None:
-    data.captions = [{"caption": "of no video"}]
+def test_questions_and_options_without_text(demo: Path):
+    path = demo / "msrvtt" / "qa" / "test.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[2]["answer"] = ""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert kinds(run(demo, "msrvtt_qa")[1]) == {("empty_question", lines[2]["video_id"])}
+    path = demo / "msrvtt" / "mc_val.jsonl"
+    items = [json.loads(line) for line in path.read_text().splitlines()]
+    items[1]["options"][0] = " "
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    found = kinds(run(demo, "msrvtt_mc")[1])
+    assert found == {("empty_question", items[1].get("clip_name") or items[1]["video_id"])}
 
 
-def other_ids(data: DataSet) -> None:
-    data.test = ["clip1", "clip2"]
+def test_what_keeps_training_from_starting(demo: Path, capsys: pytest.CaptureFixture[str]):
+    root = demo / "lsmdc"
+    assert run(demo, "lsmdc_retrieval", "--features_path", str(demo / "nowhere"))[0] == 2
+    status, findings = run(demo, "lsmdc_retrieval", "--labelmap_path", str(demo / "none.json"))
+    assert status == 2 and [finding["kind"] for finding in findings] == ["cannot_start"]
+    status, findings = run(demo, "lsmdc_retrieval", "--rect_order", "xxyy")
+    stops = [finding["detail"] for finding in findings if finding["severity"] == "stop"]
+    assert status == 2 and len(stops) == 1 and stops[0].startswith("--rect_order xxyy does not fit ")
+    (root / "LSMDC16_annos_val.csv").write_text("not a table\n")
+    status, findings = run(demo, "lsmdc_retrieval", "--splits", "train,val")
+    assert status == 2
+    assert "LSMDC16_annos_val.csv, line 1" in findings[0]["detail"]
+    for path in root.glob("videos/**/*.avi"):
+        path.unlink()
+    status, findings = run(demo, "lsmdc_retrieval", "--splits", "test", "--object_path", str(root / "videos"))
+    stops = [finding["detail"] for finding in findings if finding["severity"] == "stop"]
+    assert status == 2 and len(stops) == 2
+    assert any(stop.startswith("test: none of the 12 videos") for stop in stops)
+    assert "training cannot start: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("damage", [no_video_at_all, damaged_captions, other_ids])
-def test_what_keeps_training_from_starting_is_status_two(data: DataSet, damage: Callable[[DataSet], None]):
-    damage(data)
-    status, found = data.check()
-    assert status == 2 and any(severity == "stop" for severity, _, _ in found)
-
-
-def test_real_clips_have_only_what_is_known_of_them(shared: Path, tmp_path: Path):
-    real = shared / "realdata"
-    flags = ["--datatype", "webvid", "--train_csv", str(real / "webvid" / "results_2M_val.csv"), "--need_object"]
-    flags += ["--features_path", str(real / "webvid" / "videos"), "--object_path", str(real / "objects" / "webvid")]
-    flags += ["--labelmap_path", str(real / "vinvl" / "label_map.json"), "--output_dir", str(tmp_path)]
-    assert check_data.main([*flags, "--workers", "1"]) == 1
-    with (tmp_path / "data_check.tsv").open(newline="") as file:
-        kinds = [row["kind"] for row in csv.DictReader(file, delimiter="\t")]
-    assert sorted(kinds) == ["missing_objects"] * 4 + ["missing_video"] * 4 + ["short_video"]
+def test_healthy_and_damaged_real_files(shared: Path, tmp_path: Path):
+    """No whole file is called truncated; one damaged inside is noted."""
+    videos = shared / "realdata" / "odd_videos"
+    rows = "".join(f"{path.stem},a,\n" for path in sorted(videos.glob("*.mp4")))
+    (tmp_path / "a.csv").write_text("videoid,name,page_dir\n" + rows)
+    report = tmp_path / "r.json"
+    command = ["--datatype", "webvid", "--train_csv", str(tmp_path / "a.csv"), "--features_path", str(videos)]
+    command += ["--max_frames", "1", "--output", str(tmp_path / "r.tsv"), "--json", str(report), "--workers", "1"]
+    assert check_data.main(command) == 0
+    findings = json.loads(report.read_bytes())["findings"]
+    assert kinds([finding for finding in findings if finding["kind"] != "unreferenced_video"]) == {
+        ("fewer_frames", "decord_corrupted")
+    }
