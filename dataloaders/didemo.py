@@ -28,9 +28,9 @@ def read_split(folder: str | Path, split: str) -> CaptionSplit:
     names = read_names(folder, split)
     path = annotation_file(Path(folder, f"{split}_data.json"), "file of descriptions")
     paragraphs: dict[str, list[str]] = {}
-    for name, description in _descriptions(path):
-        if names.get(_video_id(name)) == name:
-            paragraphs.setdefault(_video_id(name), []).append(description)
+    for name, description in read_descriptions(path):
+        if names.get(video_id_of(name)) == name:
+            paragraphs.setdefault(video_id_of(name), []).append(description)
     kept = keep_captioned(list(names), paragraphs, path)
     pairs = (TextVideoPair(video_id, " ".join(paragraphs[video_id])) for video_id in kept)
     return CaptionSplit.from_pairs(pairs, kept, {video_id: f"{names[video_id]}_{OBJECT_SECONDS}" for video_id in kept})
@@ -44,16 +44,16 @@ def read_names(folder: str | Path, split: str) -> dict[str, str]:
         ValueError: it is empty.
     """
     names = read_ids(annotation_file(Path(folder, f"{split}_list.txt"), "list of videos"))
-    return {_video_id(name): name for name in names}
+    return {video_id_of(name): name for name in names}
 
 
-def _video_id(name: str) -> str:
+def video_id_of(name: str) -> str:
     """The name up to its first dot, which is the key of the video in the LMDB too."""
     return name.split(".", 1)[0]
 
 
-def _descriptions(path: Path) -> list[tuple[str, str]]:
-    """Names with extension and descriptions, in the file's order."""
+def read_descriptions(path: Path) -> list[tuple[str, str]]:
+    """Names with extension and descriptions, in the file's order; ValueError naming the file if it is damaged."""
     content = read_json(path)
     if not isinstance(content, list):
         raise ValueError(f"{path} is not a list of descriptions")

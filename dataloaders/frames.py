@@ -42,6 +42,8 @@ class Clip:
         height: height of the video as it is shown, in pixels, before any transform.
         fps: frames per second, as the container states it.
         frame_indices: int64 (T,), the number of each frame in decoding order.
+        decoded_frames: how many frames decode, up to `end_seconds`.
+        stated_frames: how many the container states, up to `end_seconds`; 0 where it states none.
     """
 
     frames: list[np.ndarray]
@@ -49,6 +51,8 @@ class Clip:
     height: int
     fps: float
     frame_indices: np.ndarray
+    decoded_frames: int
+    stated_frames: int
 
 
 def candidate_indices(num_frames: int, fps: float, feature_framerate: float = 1) -> np.ndarray:
@@ -131,7 +135,7 @@ def read_clip(
             missing = set(picks.tolist()) - video.kept.keys()
             if not missing:
                 frames = [video.kept[index] for index in picks.tolist()]
-                return Clip(frames, video.width, video.height, video.fps, picks)
+                return Clip(frames, video.width, video.height, video.fps, picks, num_frames, video.stated_frames)
             num_frames = min(num_frames, video.walk(missing))
     finally:
         video.capture.release()

@@ -12,7 +12,12 @@ ID_COLUMNS = ("video_id", "videoid", "id")
 
 
 def read_ids(path: str | Path) -> list[str]:
-    """Return the distinct video ids in a file, in its order.
+    """Return the distinct video ids in a file, in its order; arguments and errors as `listed_ids`."""
+    return list(dict.fromkeys(listed_ids(path)))
+
+
+def listed_ids(path: str | Path) -> list[str]:
+    """Return the video ids in a file as it lists them, an id that stands there twice twice.
 
     Args:
         path: .csv with a column video_id, videoid or id; .json with a list of ids, a list of {"video_id": ...} or a
@@ -35,7 +40,7 @@ def read_ids(path: str | Path) -> list[str]:
         ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not ids:
         raise ValueError(f"no video ids in {path}")
-    return list(dict.fromkeys(ids))
+    return ids
 
 
 def _csv_ids(path: Path) -> list[str]:

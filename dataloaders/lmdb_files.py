@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -27,6 +30,31 @@ def read_environment(folder: Path, *, readahead: bool) -> lmdb.Environment:
         environment = lmdb.open(key, readonly=True, lock=False, readahead=readahead, subdir=True)
         _environments[key] = environment
     return environment
+
+
+@contextmanager
+def value_as_file(folder: Path, key: str) -> Iterator[Path]:
+    """Write a value of an LMDB of large values to a temporary file, which lasts for the block: OpenCV reads files only.
+
+    Raises:
+        KeyError: there is no such key.
+        OSError: no room for the file.
+        lmdb.Error: the LMDB cannot be opened.
+    """
+    with tempfile.NamedTemporaryFile(prefix="video-") as file:
+        with read_environment(folder, readahead=True).begin(buffers=True) as transaction:
+            content = transaction.get(key.encode())
+            if content is None:
+                raise KeyError(f"{folder}, key {key!r}: there is no such key")
+            _write(file.name, content)
+        yield Path(file.name)
+
+
+def _write(path: str, content: bytes | memoryview) -> None:
+    try:
+        Path(path).write_bytes(content)
+    except OSError as error:
+        raise OSError(f"{path}: {error}; give a folder with more room in TMPDIR") from error
 
 
 def forget_environment(folder: Path) -> None:

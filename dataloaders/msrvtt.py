@@ -62,7 +62,7 @@ def read_train_split(train_csv: str | Path, data_path: str | Path, flag: str = "
     video_ids = read_ids(annotation_file(train_csv, "list of videos", flag))
     wanted = set(video_ids)
     path = annotation_file(data_path, "file of captions")
-    pairs = [pair for pair in _captions(path) if pair.video_id in wanted]
+    pairs = [pair for pair in read_captions(path) if pair.video_id in wanted]
     return CaptionSplit.from_pairs(pairs, keep_captioned(video_ids, {pair.video_id for pair in pairs}, path))
 
 
@@ -79,7 +79,7 @@ def read_standard_split(data_path: str | Path, split: str) -> CaptionSplit:
     """
     path = annotation_file(data_path, "file of captions")
     wanted = STANDARD_SPLIT[split]
-    pairs = [pair for pair in _captions(path) if _number(pair.video_id) in wanted]
+    pairs = [pair for pair in read_captions(path) if _number(pair.video_id) in wanted]
     if not pairs:
         raise ValueError(f"{path} has no caption of video{wanted.start} to video{wanted.stop - 1}, the {split} videos")
     return CaptionSplit.from_pairs(sorted(pairs, key=lambda pair: _number(pair.video_id)))
@@ -91,7 +91,8 @@ def _number(video_id: str) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-def _captions(path: Path) -> Iterator[TextVideoPair]:
+def read_captions(path: Path) -> Iterator[TextVideoPair]:
+    """All captions of MSRVTT_data.json; ValueError naming the file if it is not in that form."""
     content = read_json(path)
     sentences = content.get("sentences") if isinstance(content, dict) else None
     if not isinstance(sentences, list):

@@ -22,6 +22,7 @@ from dataloaders.label_map import label_map_hash
 from dataloaders.lmdb_files import forget_environment, read_environment
 from dataloaders.parallel import chunked, ordered_map
 from modules.boxes import other_rect_order
+from modules.tracking import TRAJECTORY_RULES, attribute_vectors, summed_by_track, track_boxes
 from modules.utils_object_tractor import (
     OBJECT_RULES,
     PROBLEMS,
@@ -33,9 +34,9 @@ from modules.utils_object_tractor import (
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 HEADER = struct.Struct("<4sBxHi")
-MAGIC = b"OBJ1"
+MAGIC = b"OBJ2"
 OBJECTS, PROBLEM = 0, 1
 CHUNK = 256
 INITIAL_MAP_SIZE = 64 << 20
@@ -54,13 +55,15 @@ class ObjectSettings:
     """What the content of a store depends on, beside the files.
 
     object_count: boxes per frame, O. rule, rect_order: see `modules.utils_object_tractor.object_loader_confident`.
-    frames: number of frames that every file must have, T; None accepts any.
+    frames: number of frames that every file must have, T; None accepts any. trajectory: "class" joins all boxes of a
+    class, "track" those of one thing (see `modules.tracking.track_boxes`).
     """
 
     object_count: int
     rule: str = "intended"
     rect_order: str = "xyxy"
     frames: int | None = None
+    trajectory: str = "class"
 
 
 class ObjectRecord(NamedTuple):
@@ -68,14 +71,16 @@ class ObjectRecord(NamedTuple):
 
     boxes: np.ndarray  # (T, O, 4) float32 x1, y1, x2, y2 in original pixels, -1 padding
     classes: np.ndarray  # (T, O) int64 label map indices, 0 padding
+    tracks: np.ndarray  # (T, O) int64 trajectory of each box, 0 padding; equal to `classes` under the class rule
     trajectory_ids: np.ndarray  # (2 * O,) int64, 0 padded at the end
 
 
 def pack_record(record: ObjectRecord) -> bytes:
     """Return the stored form of a record."""
     frames, object_count = record.classes.shape
-    parts = (record.boxes.astype("<f4"), record.classes.astype("<i4"), record.trajectory_ids.astype("<i4"))
-    return HEADER.pack(MAGIC, OBJECTS, object_count, frames) + b"".join(part.tobytes() for part in parts)
+    integers = (part.astype("<i4").tobytes() for part in (record.classes, record.tracks, record.trajectory_ids))
+    header = HEADER.pack(MAGIC, OBJECTS, object_count, frames)
+    return b"".join((header, record.boxes.astype("<f4").tobytes(), *integers))
 
 
 def unpack_record(value: bytes) -> ObjectRecord | str:
@@ -90,12 +95,13 @@ def unpack_record(value: bytes) -> ObjectRecord | str:
     if kind == PROBLEM:
         return value[HEADER.size :].decode()
     slots = frames * object_count
-    if len(value) != HEADER.size + 4 * (5 * slots + 2 * object_count):
+    if len(value) != HEADER.size + 4 * (6 * slots + 2 * object_count):
         raise ValueError(f"object record of {len(value)} bytes does not fit {frames} frames of {object_count} boxes")
     boxes = np.frombuffer(value, "<f4", 4 * slots, HEADER.size)
     integers = np.frombuffer(value, "<i4", offset=HEADER.size + 16 * slots).astype(np.int64)
     shape = (frames, object_count)
-    return ObjectRecord(boxes.reshape(*shape, 4).copy(), integers[:slots].reshape(shape), integers[slots:])
+    classes, tracks = integers[: 2 * slots].reshape(2, *shape)
+    return ObjectRecord(boxes.reshape(*shape, 4).copy(), classes, tracks, integers[2 * slots :])
 
 
 def pack_problem(message: str) -> bytes:
@@ -109,8 +115,9 @@ def default_store_path(
     """Return where a store lies by default: inside `object_path`, named after what it depends on."""
     frames = "any" if settings.frames is None else settings.frames
     subset = "" if video_ids is None else f"_ids{ids_digest(video_ids)[:8]}"
-    name = f"objects_{settings.object_count}_{settings.rule}_{settings.rect_order}_{frames}frames{subset}.lmdb"
-    return Path(object_path) / name
+    tracked = "" if settings.trajectory == "class" else f"_{settings.trajectory}"
+    count, rule, order = settings.object_count, settings.rule, settings.rect_order
+    return Path(object_path) / f"objects_{count}_{rule}_{order}_{frames}frames{tracked}{subset}.lmdb"
 
 
 def ids_digest(video_ids: Iterable[str]) -> str:
@@ -167,7 +174,8 @@ def build_object_store(
         RectOrderError: if most files only make sense in the other rect order.
         ValueError: for settings that do not exist.
     """
-    if settings.rule not in OBJECT_RULES or settings.object_count < 1:
+    is_known = settings.rule in OBJECT_RULES and settings.trajectory in TRAJECTORY_RULES
+    if not is_known or settings.object_count < 1:
         raise ValueError(f"object store settings are not usable: {settings}")
     ids = None if video_ids is None else sorted(set(video_ids))
     target = Path(store_path) if store_path else default_store_path(object_path, settings, ids)
@@ -185,7 +193,10 @@ def build_object_store(
         if {key: built_with.get(key) for key in fixed} == fixed:
             logger.info("%s: its JSON files are gone; used as it is", target)
             return target
-        raise FileNotFoundError(f"no object files: looked for *.json in {folders[0]} and {folders[1]} (--object_path)")
+        unusable = f"; {target} was built with other settings or by another version" if built_with else ""
+        raise FileNotFoundError(
+            f"no object files: looked for *.json in {folders[0]} and {folders[1]} (--object_path){unusable}"
+        )
     job = _Job(Path(object_path), label_map, settings, frame_sizes or {})
 
     def build(folder: Path) -> None:
@@ -211,7 +222,7 @@ class _Parsed(NamedTuple):
 def _build(folder: Path, job: _Job, ids: list[str] | None, workers: int) -> None:
     logger.info("building the object store of %s", job.object_path)
     report = ObjectReport()
-    names = _all_ids(job.object_path) if ids is None else iter(ids)
+    names = object_file_ids(job.object_path) if ids is None else iter(ids)
     chunks = (_sized(chunk, job) for chunk in chunked(names, CHUNK))
     environment = lmdb.open(str(folder), map_size=INITIAL_MAP_SIZE, sync=False, metasync=False)
     try:
@@ -236,7 +247,8 @@ def _sized(video_ids: list[str], job: _Job) -> list[tuple[str, tuple[int, int] |
     return [(video_id, job.frame_sizes.get(video_id)) for video_id in video_ids]
 
 
-def _all_ids(object_path: Path) -> Iterator[str]:
+def object_file_ids(object_path: Path) -> Iterator[str]:
+    """Yield the names, without .json, of all object files of a folder, in no order."""
     for folder in JSON_FOLDERS:
         place = object_path / folder
         if not place.is_dir():
@@ -322,8 +334,18 @@ def read_record(
         frame_size,
         settings.frames,
     )
-    trajectories = trajectory_ids(loaded["conf_set"], settings.object_count, settings.rule)
-    return ObjectRecord(loaded["objects"], loaded["obj_cls"], trajectories)
+    tracks, sums = _trajectories(loaded, settings)
+    listed = trajectory_ids(sums, settings.object_count, settings.rule)
+    return ObjectRecord(loaded["objects"], loaded["obj_cls"], tracks, listed)
+
+
+def _trajectories(loaded: dict[str, Any], settings: ObjectSettings) -> tuple[np.ndarray, Mapping[int, float]]:
+    """(T, O) trajectory of each box, and trajectory -> summed confidence in order of first appearance."""
+    if settings.trajectory == "class":
+        return loaded["obj_cls"], loaded["conf_set"]
+    looks = attribute_vectors(loaded["attributes"], settings.object_count)
+    tracks = track_boxes(loaded["objects"], loaded["obj_cls"], looks)
+    return tracks, summed_by_track(tracks, loaded["confidences"])
 
 
 def _key(video_id: str) -> bytes:

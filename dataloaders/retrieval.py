@@ -50,8 +50,7 @@ class ClipReader:
         object_names: Mapping[str, str] | None = None,
     ) -> None:
         self.videos, self.settings, self.objects = videos, settings, objects
-        # Not `or`: a mapping that computes its names may be empty.
-        self.object_names = {} if object_names is None else object_names
+        self.object_names = object_names or {}
 
     def read(self, video_id: str, key: int) -> Sample:
         """`video`, `video_mask` and boxes of a clip.

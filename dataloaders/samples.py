@@ -127,7 +127,7 @@ def _object_part(
         if len(record.boxes) != frames:
             raise ValueError(f"{name}: {frames} sampled frames, but objects of {len(record.boxes)} frames")
         boxes = _crop_boxes(record.boxes, clip, settings, name)[order]
-        trajectory = np.where(boxes[..., 0] == PADDING, 0, record.classes[order])
+        trajectory = np.where(boxes[..., 0] == PADDING, 0, record.tracks[order])
         ids = _present(record.trajectory_ids, trajectory)
     return {
         "boxes": torch.from_numpy(boxes),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import lmdb
 
 from dataloaders.frames import UnreadableVideo, read_clip
-from dataloaders.lmdb_files import read_environment
+from dataloaders.lmdb_files import read_environment, value_as_file
 from dataloaders.samples import ClipFrames, SampleSettings
 
 COMMON_SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".3gp", ".wmv")
@@ -43,6 +42,26 @@ def find_videos(folder: str | Path, video_ids: Iterable[str]) -> tuple[dict[str,
                 without_suffix.setdefault(stem, Path(root, name))
     found = {**without_suffix, **found}
     return {i: found[i] for i in wanted if i in found}, [i for i in wanted if i not in found]
+
+
+def list_videos(places: Iterable[str | Path]) -> list[Path]:
+    """Files as they are, folders as the videos anywhere below them, in alphabetical order.
+
+    Raises:
+        FileNotFoundError: a place that is not there, or a folder without a video.
+    """
+    videos: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            inside = sorted(file for file in place.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+            if not inside:
+                raise FileNotFoundError(f"{place}: no video in this folder")
+            videos += inside
+        elif place.is_file():
+            videos.append(place)
+        else:
+            raise FileNotFoundError(f"{place}: no such video")
+    return videos
 
 
 def read_frames(path: Path, settings: SampleSettings) -> ClipFrames:
@@ -101,23 +120,14 @@ class VideoLmdb:
     def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
         """Frames of a video by the frame rule; UnreadableVideo, with the key, if there are none."""
         name = f"{self.path}, key {video_id!r}"
-        with tempfile.NamedTemporaryFile(prefix="video-") as file:  # OpenCV reads from files only
-            with self._environment().begin(buffers=True) as transaction:
-                content = transaction.get(video_id.encode())
-                if content is None:
-                    raise UnreadableVideo(f"{name}: there is no such key")
-                self._write(file.name, content)
-            try:
-                return read_frames(Path(file.name), settings)
-            except UnreadableVideo as error:
-                raise UnreadableVideo(str(error).replace(file.name, name)) from error
-
-    @staticmethod
-    def _write(path: str, content: bytes | memoryview) -> None:
         try:
-            Path(path).write_bytes(content)
-        except OSError as error:
-            raise OSError(f"{path}: {error}; give a folder with more room in TMPDIR") from error
+            with value_as_file(self.path, video_id) as file:
+                try:
+                    return read_frames(file, settings)
+                except UnreadableVideo as error:
+                    raise UnreadableVideo(str(error).replace(str(file), name)) from error
+        except KeyError as error:
+            raise UnreadableVideo(f"{name}: there is no such key") from error
 
     def _check_size(self) -> None:
         """The system kills a process that reads beyond the end of a mapped file, so say what is wrong before."""
@@ -135,6 +145,13 @@ class VideoLmdb:
             return read_environment(self.path, readahead=True)
         except lmdb.Error as error:
             raise OSError(f"{self.path} is not a readable LMDB: {error} (--features_path)") from error
+
+
+def lmdb_keys(path: Path) -> Iterator[str]:
+    """Yield the keys of an LMDB of videos that `VideoLmdb` can open."""
+    with read_environment(path, readahead=True).begin(buffers=True) as transaction, transaction.cursor() as cursor:
+        for key in cursor.iternext(keys=True, values=False):
+            yield bytes(key).decode(errors="replace")
 
 
 def open_videos(path: str | Path, video_ids: Iterable[str]) -> VideoFolder | VideoLmdb:

@@ -153,7 +153,8 @@ def object_loader_confident(
     Returns:
         video id -> {"objects": float32 (T, O, 4) original pixels, -1 padded, "obj_cls": int64 (T, O) 0 padded,
         "attr_sentence": str such as "red man, young dog", "conf_set": class index -> summed confidence in the order of
-        first appearance}. A clip whose file is unusable is in the report and not in the result.
+        first appearance, "confidences": float64 (T, O) 0 padded, "attributes": (name, score) pairs of each kept box,
+        by frame and slot}. A clip whose file is unusable is in the report and not in the result.
     """
     _check_settings(object_count, rule, rect_order)
     own_report = report is None
@@ -216,6 +217,8 @@ def load_object_file(
     objects = np.full((len(raw_frames), object_count, 4), PADDING, dtype=np.float32)
     classes = np.zeros((len(raw_frames), object_count), dtype=np.int64)
     conf_set: dict[int, float] = {}
+    confidences = np.zeros(classes.shape)
+    described: list[list[list[tuple[str, float]]]] = []
     attributes: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     bounds = np.searchsorted(usable.frames, np.arange(len(raw_frames) + 1))
     for frame, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
@@ -223,17 +226,20 @@ def load_object_file(
         chosen = choose_objects(usable.boxes[own], usable.classes[own], usable.confidences[own], object_count, rule)
         objects[frame, : len(chosen)] = usable.boxes[own][chosen]
         classes[frame, : len(chosen)] = usable.classes[own][chosen]
+        confidences[frame, : len(chosen)] = usable.confidences[own][chosen]
+        described.append([_attributes(usable.entries[start + place]) for place in chosen])
         report.kept_boxes += len(chosen)
-        for row in (start + place for place in chosen):
-            class_index = int(usable.classes[row])
-            conf_set[class_index] = conf_set.get(class_index, 0.0) + float(usable.confidences[row])
-            for name, score in _attributes(usable.entries[row]):
+        for slot, pairs in enumerate(described[frame]):
+            class_index = int(classes[frame, slot])
+            conf_set[class_index] = conf_set.get(class_index, 0.0) + float(confidences[frame, slot])
+            for name, score in pairs:
                 attributes[class_index][name] += score
     if not conf_set:
         report.note("clips_without_objects", str(path))
     names = {index: name for name, index in label_map["label_to_idx"].items() if index in conf_set}
     sentence = _attribute_sentence([(names[index], attributes[index]) for index in conf_set])
-    return {"objects": objects, "obj_cls": classes, "attr_sentence": sentence, "conf_set": conf_set}
+    found = {"objects": objects, "obj_cls": classes, "attr_sentence": sentence, "conf_set": conf_set}
+    return {**found, "confidences": confidences, "attributes": described}
 
 
 def choose_objects(

@@ -6,7 +6,7 @@
 # scores on held-out clips.
 # About half an hour on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
 # --compare: adds the same without objects and actions, and compares both on 500 more clips.
-# Results: output/quickstart/summary.json (OUTPUT_DIR changes the folder).
+# Results: output/quickstart/report.html, a page to look at, and summary.json (OUTPUT_DIR changes the folder).
 set -euo pipefail
 START=$(date +%s)
 SMOKE="" COMPARE=""
@@ -132,3 +132,12 @@ if [ -n "$COMPARE" ]; then
   done
 fi
 "$PY" utils/summarise_quickstart.py "$OUT"
+
+draw() { # what the pre-trained model sees in the first held-out clips, beside their captions
+  local clips="$OUT/demo/msrvtt" id files=()
+  for id in $(sed -n 2,4p "$clips/test.csv" | cut -d, -f3); do files+=("$clips/videos/$id.mp4"); done
+  "$PY" utils/visualize.py "${files[@]}" --checkpoint "$OUT/pretrain/restore.bin" --object_path "$clips/objects" \
+    --texts "$clips/test.csv" --output "$OUT/pictures"
+}
+stage pictures draw
+stage report "$PY" utils/make_report.py "$OUT" --frames "$FRAMES" --feature_framerate "$RATE"

@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.frames import UnreadableVideo
-from dataloaders.video_files import VIDEO_SUFFIXES
+from dataloaders.video_files import list_videos
 from modules.beam_search import SearchSettings
 from utils.bad_videos import BadVideos
 from utils.checkpoint import CheckpointError
@@ -48,7 +48,7 @@ class Output:
 def caption(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
     """A sentence for each video."""
     search = SearchSettings(args.beam_size, predictor.args.max_words - 1, args.length_penalty, args.no_repeat_ngram)
-    captions = predictor.caption(_videos(args.videos), search)
+    captions = predictor.caption(list_videos(args.videos), search)
     document = [{"video": video, "caption": text} for video, text in captions.items()]
     output.result([f"{video}: {text}" for video, text in captions.items()], document)
 
@@ -65,7 +65,7 @@ def answer(args: argparse.Namespace, predictor: Predictor, output: Output) -> No
 
 def match(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
     """How well each text fits each video."""
-    matches = predictor.match(_videos(args.videos), args.text)
+    matches = predictor.match(list_videos(args.videos), args.text)
     lines = []
     for item in matches:
         head = f"{item.video}: " if len(args.videos) > 1 or Path(args.videos[0]).is_dir() else ""
@@ -94,23 +94,6 @@ def search(args: argparse.Namespace, predictor: Predictor, output: Output) -> No
             probability = "" if item.probability is None else f"  P(match) {item.probability:.3f}"
             lines.append(f"  {rank}. {item.video}  {item.similarity:.3f}{probability}")
         output.result(lines, {"query": query, "milliseconds": milliseconds, "found": [f._asdict() for f in found]})
-
-
-def _videos(places: list[str]) -> list[str]:
-    """Files as they are, folders as the videos anywhere below them."""
-    videos: list[str] = []
-    for place in places:
-        path = Path(place)
-        if path.is_dir():
-            inside = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
-            if not inside:
-                raise FileNotFoundError(f"{place}: no video in this folder")
-            videos += inside
-        elif path.is_file():
-            videos.append(place)
-        else:
-            raise FileNotFoundError(f"{place}: no such video")
-    return videos
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -154,11 +137,15 @@ def _common_flags() -> argparse.ArgumentParser:
     common.add_argument("--object_path", help="folder of object files {stem}.json; without it no objects are seen")
     common.add_argument("--labelmap_path", help="label map of the object files; default: the training run's")
     common.add_argument("--clip_archive", help="CLIP weights for what the checkpoint lacks")
+    for name in ("need_object", "use_action"):  # an own checkpoint knows
+        help_text = f"{name} of the tasks, for a released checkpoint"
+        common.add_argument(f"--{name}", action="store_const", const=True, help=help_text)
     common.add_argument("--feature_framerate", type=float, help="candidate frames per second; default: as in training")
     common.add_argument("--num_thread_reader", type=int, default=0, help="processes that read videos")
     common.add_argument("--batch_size_val", type=int, default=8, help="videos at once")
     common.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     common.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    common.add_argument("--verbose", action="store_true", help="say which parameters came from where")
     common.add_argument("--json", action="store_true", help="results as JSON")
     return common
 
@@ -168,12 +155,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     output = Output(args.json)
     names = (
-        "object_path", "labelmap_path", "clip_archive", "feature_framerate", "num_thread_reader", "batch_size_val",
-        "device", "precision",
+        "object_path", "labelmap_path", "clip_archive", "need_object", "use_action", "feature_framerate",
+        "num_thread_reader", "batch_size_val", "device", "precision",
     )  # fmt: skip
     try:
         flags = {name: getattr(args, name) for name in names}
-        predictor = Predictor(args.checkpoint, output.remark, sys.stderr.isatty(), on_bad_video="skip", **flags)
+        load_log = output.remark if args.verbose else lambda line: None
+        is_watched = sys.stderr.isatty()
+        predictor = Predictor(args.checkpoint, output.remark, load_log, is_watched, on_bad_video="skip", **flags)
         args.run(args, predictor, output)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)

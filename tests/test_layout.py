@@ -30,6 +30,7 @@ WITHOUT_TORCH = (
     "dataloaders.didemo",
     "dataloaders.multiple_choice",
     "modules.boxes",
+    "modules.tracking",
     "modules.utils_object_tractor",
     "utils.clip_encoding",
     "utils.video_workers",

@@ -91,6 +91,9 @@ class ObjectSettings:
     object_rule: str = flag(
         "intended", "which boxes are kept of a frame's detections", choices=("intended", "released")
     )
+    trajectory: str = flag(
+        "class", "boxes of one trajectory: all of a class, or tracked over frames", choices=("class", "track")
+    )
     box_coordinates: str = flag("original", "pixels of the boxes in the files", choices=("original", "crop"))
     rect_order: str = flag("xyxy", "order of a box's numbers in the files", choices=("xyxy", "xxyy"))
 

@@ -152,8 +152,10 @@ def parse_arguments(
 
 def _add_flags(parser: argparse.ArgumentParser, kind: type, fields: Mapping[str, dataclasses.Field]) -> None:
     hints = typing.get_type_hints(kind)
+    added: set[str] = set()
     for group_class in reversed(kind.__mro__):
-        own = [name for name in vars(group_class).get("__annotations__", {}) if name in fields]
+        own = [name for name in vars(group_class).get("__annotations__", {}) if name in fields and name not in added]
+        added.update(own)
         if not own:
             continue
         group = parser.add_argument_group((group_class.__doc__ or group_class.__name__).split("\n")[0].rstrip("."))

@@ -13,6 +13,7 @@ from dataloaders.id_lists import read_frame_sizes, read_ids
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import PROBLEMS_FILE, ObjectSettings, ObjectStore, build_object_store
 from modules.boxes import RECT_ORDERS
+from modules.tracking import TRAJECTORY_RULES
 from modules.utils_object_tractor import OBJECT_RULES, ObjectReport
 
 
@@ -25,6 +26,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--object_count", type=int, default=10, help="boxes per frame")
     add("--max_frames", type=int, default=12, help="frames that every file must have; 0 accepts any number")
     add("--object_rule", choices=OBJECT_RULES, default="intended", help="which objects of a frame are kept")
+    add("--trajectory", choices=TRAJECTORY_RULES, default="class", help="which boxes are one trajectory")
     add("--rect_order", choices=RECT_ORDERS, default="xyxy", help="order of the four numbers of a rect")
     add("--ids", type=Path, help="csv, json, jsonl or text file of video ids (default: every file there is)")
     add("--frame_sizes", type=Path, help="json or csv of video sizes, to find boxes beyond the frame")
@@ -41,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    settings = ObjectSettings(args.object_count, args.object_rule, args.rect_order, args.max_frames or None)
+    settings = ObjectSettings(
+        args.object_count, args.object_rule, args.rect_order, args.max_frames or None, args.trajectory
+    )
     try:
         path = build_object_store(
             args.object_path,

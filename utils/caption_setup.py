@@ -64,14 +64,18 @@ def list_flag(args: CaptionArguments, name: str) -> str | None:
     return own if is_given(args, own) else None
 
 
+def read_listed(args: CaptionArguments, name: str) -> CaptionSplit:
+    """Videos and captions of the `train`, `val` or `test` split as the files give them."""
+    if args.data_set == "msvd":
+        return msvd.read_split(args.data_path, name)
+    if own := list_flag(args, name):
+        return msrvtt.read_train_split(getattr(args, own), args.data_path, f"--{own}")
+    return msrvtt.read_standard_split(args.data_path, name)
+
+
 def read_split(args: CaptionArguments, name: str, log: Log) -> CaptionSplit:
     """Videos and captions of the `train`, `val` or `test` split; captions without a word are left out and logged."""
-    if args.data_set == "msvd":
-        split = msvd.read_split(args.data_path, name)
-    elif own := list_flag(args, name):
-        split = msrvtt.read_train_split(getattr(args, own), args.data_path, f"--{own}")
-    else:
-        split = msrvtt.read_standard_split(args.data_path, name)
+    split = read_listed(args, name)
     kept = split.without_empty_captions()
     if len(kept.captions) < len(split.captions):
         count, videos = len(split.captions) - len(kept.captions), len(split.video_ids) - len(kept.video_ids)

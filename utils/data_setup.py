@@ -52,7 +52,9 @@ def prepare_objects(
     frame_sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> Path:
     """The object store of a folder of object files, built if need be; its report goes to the log."""
-    settings = ObjectSettings(config.object_count, args.object_rule, args.rect_order, config.max_frames)
+    settings = ObjectSettings(
+        config.object_count, args.object_rule, args.rect_order, config.max_frames, args.trajectory
+    )
     label_map = load_label_map(args.labelmap_path)
     path = build_object_store(
         object_path, label_map, settings, frame_sizes=frame_sizes, workers=max(1, args.num_thread_reader)

@@ -14,6 +14,7 @@ import torch
 from dataloaders.frames import Clip, read_clip
 from dataloaders.label_map import class_names
 from dataloaders.object_files import ObjectFiles
+from dataloaders.object_store import ObjectRecord
 from dataloaders.samples import ClipFrames, SampleSettings, clip_part, collate, frame_order, text_part, word_mask
 from dataloaders.tagging import Tagger, make_tagger, tag_caption
 from modules.batch import Batch, to_device
@@ -130,9 +131,10 @@ def explain(predictor: Predictor, video: str | Path, text: str | None = None) ->
     text = _own_caption(predictor, video) if text is None else text
     key = sample_key(settings.seed, 0, 0)
     objects = predictor.object_files(config)
-    if objects and objects.path(Path(video).stem) is None:
+    record = objects.get(Path(video).stem) if objects else None
+    if objects and record is None:
         predictor.log(f"{objects.object_path}: no {Path(video).stem}.json; the model sees no object in {video}")
-    batch, words = _batch(clip, objects, text, settings, _tagger(predictor.args.tagger), key, Path(video))
+    batch, words = _batch(clip, record, text, settings, _tagger(predictor.args.tagger), key, str(video))
     weights, matches = _run(predictor, model, batch, words)
     order = frame_order(len(clip.frames), settings.frame_order, key)
     return Explanation(
@@ -144,7 +146,7 @@ def explain(predictor: Predictor, video: str | Path, text: str | None = None) ->
         resolution=config.image_resolution,
         boxes=batch["boxes"][0].numpy(),
         box_trajectory=batch["box_trajectory"][0].numpy(),
-        trajectories=_trajectories(batch, objects, matches.get("object_noun", {})),
+        trajectories=_trajectories(batch, _classes(objects, record), matches.get("object_noun", {})),
         actions=_actions(weights, config.grid, matches.get("action_verb", {})),
     )
 
@@ -183,17 +185,16 @@ def _own_caption(predictor: Predictor, video: str | Path) -> str:
 
 def _batch(
     clip: Clip,
-    objects: ObjectFiles | None,
+    record: ObjectRecord | None,
     text: str,
     settings: SampleSettings,
     tagger: Tagger,
     key: int,
-    video: Path,
+    name: str,
 ) -> tuple[Batch, list[str]]:
     """One clip and its text as a finished batch, and the word at each of the text's positions."""
     size = (clip.width, clip.height)
-    record = objects.get(video.stem) if objects else None
-    part = clip_part(ClipFrames(clip.frames, size, size), record, settings, key, str(video))
+    part = clip_part(ClipFrames(clip.frames, size, size), record, settings, key, name)
     tokenizer = ClipTokenizer(settings.vocab_size)
     tagged = tag_caption(text, tokenizer, tagger)
     part |= text_part(tagged.ids, tokenizer, settings.max_words)
@@ -213,10 +214,18 @@ def _matches(scores: np.ndarray, pairs: Pairs, words: Sequence[str]) -> dict[int
     }
 
 
-def _trajectories(batch: Batch, objects: ObjectFiles | None, matches: dict[int, WordMatch]) -> list[Trajectory]:
+def _classes(objects: ObjectFiles | None, record: ObjectRecord | None) -> dict[int, str]:
+    """Class name by trajectory id; all boxes of a trajectory are of one class."""
+    if objects is None or record is None:
+        return {}
+    names = class_names(dict(objects.label_map))
+    pairs = zip(record.tracks.flat, record.classes.flat, strict=True)
+    return {int(track): names[int(label)] for track, label in pairs if track}
+
+
+def _trajectories(batch: Batch, classes: dict[int, str], matches: dict[int, WordMatch]) -> list[Trajectory]:
     ids = batch["trajectory_ids"][0].tolist()[: batch["trajectory_counts"][0]]
-    names = class_names(dict(objects.label_map)) if objects else []
-    return [Trajectory(index, names[index], matches.get(row)) for row, index in enumerate(ids)]
+    return [Trajectory(index, classes[index], matches.get(row)) for row, index in enumerate(ids)]
 
 
 def _actions(

@@ -112,6 +112,7 @@ class FineTuning(ABC):
         if trainer.fit().stopped:
             return None
         if not selects_on:
+            best.save(trainer.step)
             return f"the last model, step {trainer.step}"
         best.load()
         return f"the best model on the {selects_on} split, step {best.step}"
@@ -152,7 +153,8 @@ class FineTuning(ABC):
 
 
 class BestModel:
-    """The checkpoint with the largest score so far, in {output_dir}/best.bin; of equal scores the later one.
+    """The checkpoint with the largest score so far, in {output_dir}/best.bin; of equal scores the later one. Without a
+    validation split it is the last one.
 
     Its step and score travel in restore.bin. A run killed between an evaluation and the next save repeats the
     evaluation when it is resumed, and comes to the same file.
@@ -171,18 +173,22 @@ class BestModel:
         score = metrics[self.metric]
         if score < self.trainer.extra.get("best_score", float("-inf")):
             return
+        self.save(step, score={self.metric: score})
+        self.trainer.extra |= {"best_step": step, "best_score": score}
+        self.trainer.log.info(f"best {self.metric} so far: {score:.4g}, saved {self.path}")
+
+    def save(self, step: int, **more: Any) -> None:
+        """Write the trainer's present model; all ranks call it together."""
         trainer, problem = self.trainer, None
         if trainer.runtime.is_main:
             content = model_content(trainer.model, step, step // trainer.steps_per_epoch)
             try:
-                save_atomically({**content, "score": {self.metric: score}}, self.path)
+                save_atomically({**content, **more}, self.path)
             except CheckpointError as error:
                 problem = str(error)
         problem = trainer.runtime.gather_json(problem)[0]
         if problem is not None:
             raise CheckpointError(problem)
-        trainer.extra |= {"best_step": step, "best_score": score}
-        trainer.log.info(f"best {self.metric} so far: {score:.4g}, saved {self.path}")
 
     def load(self) -> None:
         """Put the best parameters into the model."""

@@ -18,7 +18,7 @@ from utils.weights import ModelClass, setup_model
 # Settings of a run that decide what the model sees of a clip; the rest of its config.json is about training.
 SEEN = (
     "feature_framerate", "end_seconds", "slice_framepos", "eval_frame_order",
-    "object_rule", "box_coordinates", "rect_order", "labelmap_path", "clip_archive", "tagger",
+    "object_rule", "trajectory", "box_coordinates", "rect_order", "labelmap_path", "clip_archive", "tagger",
 )  # fmt: skip
 # Flags that are named as the field of ModelConfig that they set.
 SAME_NAME = {field.name for field in dataclasses.fields(ModelConfig)} & {

@@ -1,8 +1,10 @@
 """A trained model on videos: captions, answers, matches, and features to search in.
 
-from utils.predictor import Predictor
-predictor = Predictor("output/caption_msrvtt/best.bin")
-print(predictor.caption(["clip.mp4"]))
+Three lines are enough:
+
+    from utils.predictor import Predictor
+    predictor = Predictor("output/caption_msrvtt/best.bin")
+    print(predictor.caption(["clip.mp4"]))
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -100,7 +103,8 @@ class Predictor:
 
     Args:
         checkpoint: own, released, or a CLIP archive.
-        log: receives lines on what was loaded and left out.
+        log: receives lines on what was left out.
+        load_log: receives lines on which parameters came from where.
         progress: show a bar.
         flags: flags of the tasks by name, which win over what the checkpoint and its run say. Useful: `object_path`,
             folder of object files {stem}.json (without one a model with objects sees none), `labelmap_path`, `device`,
@@ -114,13 +118,14 @@ class Predictor:
         self,
         checkpoint: str | Path,
         log: Callable[[str], None] = lambda line: None,
+        load_log: Callable[[str], None] = lambda line: None,
         progress: bool = False,
         **flags: Any,
     ) -> None:
         given = {**DEFAULTS, **{name: value for name, value in flags.items() if value is not None}}
         self.args = inference_arguments(checkpoint, given)
         self.runtime = find_runtime(None, self.args.device)
-        self.log, self.progress = log, progress
+        self.log, self.load_log, self.progress = log, load_log, progress
         self.has_object_files = "object_path" in given
         self._models: dict[ModelClass, Any] = {}
 
@@ -137,7 +142,7 @@ class Predictor:
         search = search or SearchSettings(5, model.config.max_words - 1, 1.0, NO_REPEAT)
         captions, skipped = generate_captions(
             model,
-            self.batches(VideoDataset(_names(videos), self.reader(model.config))),
+            self._clips(model, videos),
             self.runtime,
             search,
             precision=self.args.precision,
@@ -159,7 +164,7 @@ class Predictor:
         model: AnswerModel = self.model(AnswerModel)
         code = AnswerCode(model.config.answers if model.is_classifier else None, ClipTokenizer(model.config.vocab_size))
         asked = [Question(str(place), str(video), question, "") for place, question in enumerate(questions)]
-        dataset = QuestionDataset(asked, self.reader(model.config), code)
+        dataset = QuestionDataset(asked, self.reader(model.config, [str(video)]), code)
         [batch] = self.batches(dataset, collate_questions)
         check_bad_videos([reason for reason in batch["bad_video"] if reason], "error")
         with autocast(self.args.precision, self.runtime.device):
@@ -177,8 +182,7 @@ class Predictor:
         Raises:
             BadVideos: as `caption`.
         """
-        names = _names(videos)
-        bank = self.encode(names)
+        bank = self.encode(videos)
         texts_bank = self.encode_texts(texts)
         similarity = self.similarity(texts_bank, bank.tokens)
         pairs = torch.cartesian_prod(torch.arange(len(texts)), torch.arange(len(bank.kept)))
@@ -187,7 +191,7 @@ class Predictor:
         results = []
         for column, index in enumerate(bank.kept):
             own = [
-                Match(names[index], text, float(similarity[row, column]), _cell(probability, row, column))
+                Match(str(videos[index]), text, float(similarity[row, column]), _cell(probability, row, column))
                 for row, text in enumerate(texts)
             ]
             results += sorted(
@@ -202,8 +206,7 @@ class Predictor:
             BadVideos: as `caption`.
         """
         model = self.model(RetrievalModel)
-        dataset = VideoDataset(_names(videos), self.reader(model.config))
-        bank = encode_videos(model, self.batches(dataset), self.runtime, self._evaluation(model))
+        bank = encode_videos(model, self._clips(model, videos), self.runtime, self._evaluation(model))
         self._log_skipped(bank.skipped)
         return bank
 
@@ -212,9 +215,22 @@ class Predictor:
         model = self.model(RetrievalModel)
         return encode_texts(model, list(texts), self.runtime, self._evaluation(model))
 
-    def similarity(self, texts: TextBank, videos: VideoTokens) -> Tensor:
-        """(M, V) of the dual encoder; cosines for the loose headers, logits for tightTransf."""
+    def similarity(self, texts: TextBank, videos: VideoTokens, pooled: Tensor | None = None) -> Tensor:
+        """(M, V) of the dual encoder; cosines for the loose headers, logits for tightTransf.
+
+        Args:
+            pooled: of `pool`, for those who ask often.
+        """
+        if pooled is not None:
+            return F.normalize(texts.features, dim=-1) @ pooled.t()
         return first_stage(self.model(RetrievalModel), texts, videos, self.runtime) / self.logit_scale
+
+    def pool(self, videos: VideoTokens) -> Tensor | None:
+        """One feature of length 1 for each video, (V, E) on the host; None for tightTransf, which has none."""
+        model, device = self.model(RetrievalModel), self.runtime.device
+        if not isinstance(model.similarity, LooseSimilarity):
+            return None
+        return model.similarity.video_feature(videos.frames.to(device), videos.frame_mask.to(device)).float().cpu()
 
     @property
     def logit_scale(self) -> float:
@@ -245,7 +261,7 @@ class Predictor:
         """
         if model_class not in self._models:
             self._models[model_class] = load_for_inference(
-                model_class, self.args, self.runtime.device, self.log, NEEDS[model_class]
+                model_class, self.args, self.runtime.device, self.load_log, NEEDS[model_class]
             )
         return self._models[model_class]
 
@@ -260,17 +276,24 @@ class Predictor:
         if not self.has_object_files:
             self.log("no object files (--object_path): a model with objects sees none of them")
             return None
-        settings = ObjectSettings(config.object_count, self.args.object_rule, self.args.rect_order, config.max_frames)
+        settings = ObjectSettings(
+            config.object_count, self.args.object_rule, self.args.rect_order, config.max_frames, self.args.trajectory
+        )
         return ObjectFiles(self.args.object_path, load_label_map(self.args.labelmap_path), settings)
 
-    def reader(self, config: ModelConfig) -> ClipReader:
-        """Reads clips by path; the object file of a clip has its stem."""
-        return ClipReader(PathVideos(), self.sample_settings(config), self.object_files(config), _Stems())
+    def reader(self, config: ModelConfig, videos: Sequence[str]) -> ClipReader:
+        """Reads these clips by path; the object file of a clip has its stem."""
+        stems = {path: Path(path).stem for path in videos}
+        return ClipReader(PathVideos(), self.sample_settings(config), self.object_files(config), stems)
 
     def batches(self, dataset: Dataset, collate_fn: Callable[..., Batch] = collate) -> Iterable[Batch]:
         """Batches of clips in order, with a progress bar if wanted."""
         loader = evaluation_loader(self.args, dataset, self.runtime, collate_fn)
         return tqdm(loader, unit="batch", desc="videos", disable=not self.progress)
+
+    def _clips(self, model: Any, videos: Sequence[str | Path]) -> Iterable[Batch]:
+        names = [str(path) for path in videos]
+        return self.batches(VideoDataset(names, self.reader(model.config, names)))
 
     def _evaluation(self, model: Any) -> EvaluationSettings:
         return EvaluationSettings(
@@ -282,17 +305,6 @@ class Predictor:
     def _log_skipped(self, reasons: Sequence[str]) -> None:
         for reason in reasons:
             self.log(f"left out: {reason}")
-
-
-class _Stems(dict[str, str]):
-    """path -> stem, for any path."""
-
-    def get(self, path: str, default: Any = None) -> str:
-        return Path(path).stem
-
-
-def _names(videos: Sequence[str | Path]) -> list[str]:
-    return [str(path) for path in videos]
 
 
 def _cell(values: Tensor | None, row: int, column: int) -> float | None:

@@ -1,8 +1,10 @@
-"""What an evaluation of retrieval writes: ranks by query, and the best and worst queries for people to read."""
+"""What an evaluation of retrieval writes: ranks and first videos by query, and the best and worst queries to read."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +13,14 @@ from utils.metrics import text_to_video_ranks
 from utils.retrieval_eval import RetrievalResult
 
 CAPTION_WIDTH = 120
+SHOWN = 5  # videos listed under a query
 LEGEND = "* marks a query's own video; margin: its score less the best other one's."
 
 
 def describe(result: RetrievalResult, missing: Sequence[str]) -> Evaluation:
-    """Metrics with the number of clips left out; ranks (from 0) and names of the queries; `best_and_worst.txt`.
+    """Metrics with the number of clips left out; ranks (from 0) and names of the queries.
+
+    Its files are `best_and_worst.txt` and `retrieved.json`, the list of `retrieved`.
 
     Args:
         missing: ids of the videos that were not there, beside those that could not be read.
@@ -34,8 +39,35 @@ def describe(result: RetrievalResult, missing: Sequence[str]) -> Evaluation:
         "skipped_videos": skipped,
     }
     scores = result.final.text_to_video.numpy()
-    text = best_and_worst(scores, split.caption_video, split.captions, split.video_ids)
-    return Evaluation({**result.metrics(), "skipped": len(skipped)}, details, {"best_and_worst.txt": text})
+    found = retrieved(scores, split.caption_video, split.captions, split.video_ids)
+    files = {
+        "best_and_worst.txt": best_and_worst(scores, split.caption_video, split.captions, split.video_ids),
+        "retrieved.json": json.dumps(found, indent=1, ensure_ascii=False) + "\n",
+    }
+    return Evaluation({**result.metrics(), "skipped": len(skipped)}, details, files)
+
+
+def retrieved(
+    similarity: np.ndarray,
+    caption_video: np.ndarray,
+    captions: Sequence[str],
+    video_ids: Sequence[str],
+    shown: int = SHOWN,
+) -> list[dict[str, Any]]:
+    """For each query its `caption`, its own `video_id`, the `rank` of that (from 1) and the best videos: `retrieved`.
+
+    Arguments are those of `best_and_worst`; the videos are in its order, with the own one last of equal scores.
+    """
+    ranks = text_to_video_ranks(similarity, caption_video)
+    return [
+        {
+            "caption": caption,
+            "video_id": video_ids[own],
+            "rank": int(rank) + 1,
+            "retrieved": [video_ids[column] for column in _best(row, own, shown)],
+        }
+        for caption, own, rank, row in zip(captions, caption_video.tolist(), ranks, similarity, strict=True)
+    ]
 
 
 def best_and_worst(
@@ -44,7 +76,7 @@ def best_and_worst(
     captions: Sequence[str],
     video_ids: Sequence[str],
     count: int = 10,
-    shown: int = 5,
+    shown: int = SHOWN,
 ) -> str:
     """Describe the queries that a model answers best and worst, with the videos that it finds.
 
@@ -97,14 +129,19 @@ def _margins(similarity: np.ndarray, caption_video: np.ndarray) -> np.ndarray:
 
 
 def _retrieved(row: np.ndarray, own: int, video_ids: Sequence[str], shown: int) -> Iterator[str]:
-    """Lines of the best videos of a query; among equal scores the own video is last, as in its rank."""
-    columns = np.arange(len(row))
-    best = np.lexsort((columns, columns == own, -row))[:shown]
+    """Lines of the best videos of a query."""
+    best = _best(row, own, shown)
     scores = [f"{row[column]:.4f}" for column in best]
     width = max(map(len, scores))
     for place, (column, score) in enumerate(zip(best, scores, strict=True), start=1):
         mark = "*" if column == own else " "
         yield f"  {mark} {place:2}  {score:>{width}}  {video_ids[column]}"
+
+
+def _best(row: np.ndarray, own: int, shown: int) -> np.ndarray:
+    """Columns of the best videos of a query; among equal scores the own video is last, as in its rank."""
+    columns = np.arange(len(row))
+    return np.lexsort((columns, columns == own, -row))[:shown]
 
 
 def _one_line(caption: str) -> str:

@@ -64,9 +64,8 @@ class SearchIndex:
         self.path = Path(path) if path else self.folder / INDEX_NAME
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder of videos")
-        self.names: list[str] = []
-        self.tokens: VideoTokens | None = None
-        self.last_update = self._bring_up_to_date()
+        self.names, self.tokens, self.last_update = self._brought_up_to_date()
+        self._pooled = predictor.pool(self.tokens)
 
     def search(self, queries: list[str], top: int = 5, rerank_top: int = 0) -> list[list[Found]]:
         """The best videos of each query.
@@ -75,9 +74,8 @@ class SearchIndex:
             rerank_top: so many candidates are scored by the matching head and ordered by softmax over them of the
                 similarity times P(match), as in evaluation; 0: the dual encoder alone.
         """
-        assert self.tokens is not None
         texts = self.predictor.encode_texts(queries)
-        similarity = self.predictor.similarity(texts, self.tokens)
+        similarity = self.predictor.similarity(texts, self.tokens, self._pooled)
         count = min(max(top, rerank_top), len(self.names))
         best = similarity.topk(count)
         scores = None
@@ -103,7 +101,7 @@ class SearchIndex:
             for i in chosen
         ]
 
-    def _bring_up_to_date(self) -> Update:
+    def _brought_up_to_date(self) -> tuple[list[str], VideoTokens, Update]:
         stamps = self._stamps()
         if not stamps:
             raise FileNotFoundError(f"{self.folder}: no video in it (looked for {', '.join(sorted(VIDEO_SUFFIXES))})")
@@ -117,15 +115,17 @@ class SearchIndex:
             parts.append(tokens.select(index))
         if wanted:
             bank = self._encode(wanted, must_succeed=not kept)
-            if bank is not None:
+            if bank is None:
+                unreadable = [f"{self.folder / name}: cannot be read" for name in wanted]
+            else:
                 parts.append(bank.tokens)
                 names += [wanted[place] for place in bank.kept]
                 unreadable = bank.skipped
-        self.names, self.tokens = names, _join(parts)
+        joined = _join(parts)
         removed = len(set(known) - set(stamps))
         if wanted or removed:
-            self._write({name: stamps[name] for name in names}, self.tokens)
-        return Update(len(names) - len(kept), len(kept), removed, unreadable)
+            self._write({name: stamps[name] for name in names}, joined)
+        return names, joined, Update(len(names) - len(kept), len(kept), removed, unreadable)
 
     def _encode(self, names: list[str], *, must_succeed: bool) -> Any:
         """A bank of the videos; None when none can be read though there are others."""
@@ -134,6 +134,8 @@ class SearchIndex:
         except BadVideos:
             if must_succeed or self.predictor.args.on_bad_video == "error":
                 raise
+            for name in names:
+                self.predictor.log(f"left out: {self.folder / name}: cannot be read")
             return None
 
     def _stamps(self) -> dict[str, str]:
@@ -159,7 +161,7 @@ class SearchIndex:
             "format": FORMAT,
             "checkpoint": _stamp(Path(args.init_model or "")),
             "samples": asdict(self.predictor.sample_settings(config)),
-            "objects": [args.object_rule, args.rect_order, self.predictor.has_object_files],
+            "objects": [args.object_rule, args.trajectory, args.rect_order, self.predictor.has_object_files],
             "model": asdict(config),
             "rerank": self.predictor.can_rerank,
         }

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from dataloaders.files import atomic_write_bytes, atomic_write_text
 from dataloaders.frames import UnreadableVideo
+from dataloaders.msrvtt import read_test_pairs
 from utils.bad_videos import BadVideos
 from utils.box_video import write_box_video
 from utils.checkpoint import CheckpointError
@@ -42,6 +43,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--object_path", help="folder of object files {stem}.json; without it no boxes are seen")
     add("--labelmap_path", help="label map of the object files; default: the training run's")
     add("--text", help="what is matched; default: the caption that the checkpoint gives the video")
+    add("--texts", type=Path, help="csv with the columns video_id and sentence: the text of each video, by its stem")
     add("--output", type=Path, default=Path("output/visualize"), help="folder to write; default: %(default)s")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--no_video", action="store_true", help="no .mp4")
@@ -78,10 +80,12 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         _check_names(args.videos)
+        texts = {pair.video_id: pair.caption for pair in read_test_pairs(args.texts, "--texts")} if args.texts else {}
         flags = {name: getattr(args, name) for name in ("object_path", "labelmap_path", "device")}
         predictor = Predictor(args.checkpoint, remark, **flags)
         for video in tqdm(args.videos, unit="video", disable=len(args.videos) == 1 or not sys.stderr.isatty()):
-            tqdm.write("\n".join(save(explain(predictor, video, args.text), args.output, not args.no_video)))
+            explanation = explain(predictor, video, texts.get(video.stem, args.text))
+            tqdm.write("\n".join(save(explanation, args.output, not args.no_video)))
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

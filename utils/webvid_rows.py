@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+BAD_ID, REPEATED_ID, EMPTY_CAPTION = "bad_id", "repeated_id", "empty_caption"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -17,6 +19,7 @@ class Row:
     Attributes:
         shard: number of the shard that it belongs to.
         fault: why the row cannot be used, if so.
+        fault_kind: which of BAD_ID, REPEATED_ID and EMPTY_CAPTION that is, if so.
         saved_at: offset of its record in what an earlier run left of the shard, if it is there.
     """
 
@@ -26,6 +29,7 @@ class Row:
     page_dir: str
     fault: str | None
     saved_at: int | None = None
+    fault_kind: str | None = None
 
 
 class BadCsv(Exception):
@@ -59,16 +63,23 @@ def read_rows(path: Path, clips_per_shard: int, repeated: set[int]) -> Iterator[
     seen: set[str] = set()
     for position, record in enumerate(_records(path)):
         video_id, caption = _id(record), (record.get("name") or "").strip()
-        fault = None
+        fault = kind = None
         if not video_id or any(not character.isprintable() or character == "/" for character in video_id):
-            fault = f"row {position + 1} of the csv has no usable video id: {video_id!r}"
+            kind, fault = BAD_ID, f"row {position + 1} of the csv has no usable video id: {video_id!r}"
         elif video_id in seen:
-            fault = f"row {position + 1} of the csv repeats this id; its first row is used"
+            kind, fault = REPEATED_ID, f"row {position + 1} of the csv repeats this id; its first row is used"
         elif not caption:
-            fault = "empty caption"
+            kind, fault = EMPTY_CAPTION, "empty caption"
         if hash(video_id) in repeated:
             seen.add(video_id)
-        yield Row(position // clips_per_shard, video_id, caption, (record.get("page_dir") or "").strip(), fault)
+        page_dir = (record.get("page_dir") or "").strip()
+        yield Row(position // clips_per_shard, video_id, caption, page_dir, fault, fault_kind=kind)
+
+
+def video_places(video_dir: Path, page_dir: str, video_id: str) -> list[Path]:
+    """Where the video of a row may be, in the order in which to look."""
+    name = f"{video_id}.mp4"
+    return [video_dir / page_dir / name, video_dir / name] if page_dir else [video_dir / name]
 
 
 def _id(record: dict[str, str | None]) -> str:

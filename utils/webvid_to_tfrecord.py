@@ -33,7 +33,7 @@ from dataloaders.frames import UnreadableVideo
 from dataloaders.tfrecord import DamagedRecord, Features, iterate_records, parse_example, read_record, record_length
 from utils.clip_encoding import EncodedClip, encode_clip
 from utils.video_workers import CannotStart, WorkerDied, WorkerPool
-from utils.webvid_rows import BadCsv, Row, read_rows, survey_csv
+from utils.webvid_rows import BadCsv, Row, read_rows, survey_csv, video_places
 
 INDEX, LABELS, REPORT, PARTS = "path.index", "frozen_train_labels.json", "report.json", "parts"
 
@@ -68,9 +68,7 @@ def convert_row(row: Row, video_dir: Path, output_dir: Path, settings: Settings)
     if row.saved_at is not None:
         with _partial(output_dir, row.shard).open("rb") as file:
             return read_record(file, row.saved_at)
-    places = [video_dir / f"{row.video_id}.mp4"]
-    if row.page_dir:
-        places.insert(0, video_dir / row.page_dir / f"{row.video_id}.mp4")
+    places = video_places(video_dir, row.page_dir, row.video_id)
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         return f"no video at {' or '.join(map(str, places))}"

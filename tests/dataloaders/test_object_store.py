@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ def write_clip(folder: Path, video_id: str, left: int = 10, frames: int = 2) -> 
 
 def test_records_survive_packing() -> None:
     record = ObjectRecord(
-        np.random.default_rng(0).random((3, 4, 4), np.float32), np.arange(12).reshape(3, 4), np.arange(8)
+        np.random.default_rng(0).random((3, 4, 4), np.float32),
+        np.arange(12).reshape(3, 4),
+        np.arange(12, 24).reshape(3, 4),
+        np.arange(8),
     )
     unpacked = unpack_record(pack_record(record))
     assert isinstance(unpacked, ObjectRecord)
@@ -64,6 +68,7 @@ def test_clips_are_found_in_both_folders(tmp_path: Path, workers: int) -> None:
     assert record is not None
     assert record.boxes[0].tolist() == [[10, 20, 50, 90], [200, 20, 220, 40]]
     assert record.classes.tolist() == [[1, 2], [1, 2]]
+    assert record.tracks.tolist() == [[1, 2], [1, 2]]
     assert record.trajectory_ids.tolist() == [2, 1, 0, 0]
     second = store.get("b")
     assert second is not None
@@ -156,6 +161,76 @@ def test_the_map_grows_with_the_content(tmp_path: Path, monkeypatch: pytest.Monk
     store = ObjectStore(build_object_store(tmp_path, LABELS, ObjectSettings(8, frames=2)))
     assert len(store) == 300
     assert all(store.get(f"clip{number}") is not None for number in range(300))
+
+
+def write_two_men(folder: Path) -> None:
+    """A man walks to the right, one in red, more surely found, comes the other way on the same path; a dog sits."""
+    frames = []
+    for time in range(4):
+        men = [(50 * time, ["tall"], 0.5), (150 - 50 * time, ["red"], 0.6)]
+        objects: list[dict[str, Any]] = [
+            {"class": "man", "rect": [left, 20, left + 40, 90], "conf": conf, "attributes": names, "attr_scores": [0.9]}
+            for left, names, conf in men
+        ]
+        objects.append({"class": "dog", "rect": [10, 120, 110, 200], "conf": 0.1})
+        frames.append({"objects": objects})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "a.json").write_text(json.dumps(frames))
+
+
+def test_tracks_tell_two_of_a_class_apart_and_list_each(tmp_path: Path) -> None:
+    write_two_men(tmp_path)
+    settings = ObjectSettings(object_count=3, frames=4)
+    by_class = ObjectStore(build_object_store(tmp_path, LABELS, settings)).get("a")
+    tracked_store = ObjectStore(build_object_store(tmp_path, LABELS, replace(settings, trajectory="track")))
+    tracked = tracked_store.get("a")
+    assert by_class is not None and tracked is not None
+    assert tracked_store.path.name.endswith("_track.lmdb") and tracked_store.settings.trajectory == "track"
+    np.testing.assert_array_equal(tracked.boxes, by_class.boxes)
+    np.testing.assert_array_equal(tracked.classes, by_class.classes)
+    np.testing.assert_array_equal(by_class.tracks, by_class.classes)
+    assert by_class.trajectory_ids.tolist() == [1, 2, 0, 0, 0, 0]
+    lefts = {int(one): tracked.boxes[tracked.tracks == one][:, 0].tolist() for one in np.unique(tracked.tracks)}
+    dog, right, left = ([10.0] * 4, [0.0, 50.0, 100.0, 150.0], [150.0, 100.0, 50.0, 0.0])
+    assert sorted(lefts.values()) == sorted([dog, right, left])
+    assert [lefts[one] for one in tracked.trajectory_ids[:3]] == [left, right, dog], "by falling summed confidence"
+    assert not tracked.trajectory_ids[3:].any()
+
+
+def test_boxes_of_trajectories_beyond_the_list_keep_another_number(tmp_path: Path) -> None:
+    """One box per frame, each time in another size: more trajectories than the two that are listed."""
+    frames = [
+        {"objects": [{"class": "man", "rect": [0, 0, side, side], "conf": 0.1 + side / 1000}]} for side in (5, 60, 700)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(frames))
+    settings = ObjectSettings(object_count=1, frames=3, trajectory="track")
+    record = ObjectStore(build_object_store(tmp_path, LABELS, settings)).get("a")
+    assert record is not None
+    assert record.tracks.tolist() == [[1], [2], [3]] and record.trajectory_ids.tolist() == [3, 2]
+
+
+def test_a_store_of_an_earlier_format_is_built_again_and_never_misread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path, "a")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(object_store, "FORMAT", 1)
+        earlier.setattr(object_store, "MAGIC", b"OBJ1")
+        path = build_object_store(tmp_path, LABELS, SETTINGS)
+    with pytest.raises(ValueError, match="not an object record; delete the folder"):
+        ObjectStore(path).get("a")
+    assert build_object_store(tmp_path, LABELS, SETTINGS) == path
+    assert ObjectStore(path).get("a") is not None
+    (tmp_path / "a.json").unlink()
+    monkeypatch.setattr(object_store, "FORMAT", object_store.FORMAT + 1)
+    with pytest.raises(FileNotFoundError, match="built with other settings or by another version"):
+        build_object_store(tmp_path, LABELS, SETTINGS)
+
+
+def test_an_unknown_trajectory_rule_is_an_error(tmp_path: Path) -> None:
+    write_clip(tmp_path, "a")
+    with pytest.raises(ValueError, match="colour"):
+        build_object_store(tmp_path, LABELS, replace(SETTINGS, trajectory="colour"))
 
 
 def _read(store: ObjectStore, results: Any) -> None:

@@ -40,13 +40,13 @@ def frames(width: int = 64, height: int = 32) -> list[np.ndarray]:
 
 
 def record(boxes: dict[tuple[int, int], tuple[float, float, float, float]], count: int = FRAMES) -> ObjectRecord:
-    """Boxes by (frame, slot); the class of slot o is o + 1."""
+    """Boxes by (frame, slot); the trajectory of slot o is o + 1, the class of all is 1."""
     placed = np.full((count, OBJECTS, 4), -1, dtype=np.float32)
-    classes = np.zeros((count, OBJECTS), dtype=np.int64)
+    classes, tracks = np.zeros((2, count, OBJECTS), dtype=np.int64)
     for (frame, slot), box in boxes.items():
-        placed[frame, slot], classes[frame, slot] = box, slot + 1
+        placed[frame, slot], classes[frame, slot], tracks[frame, slot] = box, 1, slot + 1
     ids = [*sorted({slot + 1 for _, slot in boxes}), *[0] * (2 * OBJECTS)][: 2 * OBJECTS]
-    return ObjectRecord(placed, classes, np.array(ids, dtype=np.int64))
+    return ObjectRecord(placed, classes, tracks, np.array(ids, dtype=np.int64))
 
 
 def clip(**changes) -> ClipFrames:

@@ -57,6 +57,15 @@ def test_kinds_of_models_and_losses(world: World, tmp_path: Path, flags: str, ab
         assert line["loss"] is not None and line["grad_norm"] > 0
 
 
+def test_trajectories_may_be_tracked(world: World, tmp_path: Path):
+    by_class = train(world, tmp_path / "class", *SHORT)
+    tracked = train(world, tmp_path / "track", *SHORT, "--trajectory", "track")
+    settings = [json.loads((tmp_path / rule / "config.json").read_bytes()) for rule in ("class", "track")]
+    assert [content["arguments"]["trajectory"] for content in settings] == ["class", "track"]
+    assert losses(tracked[0]) == losses(by_class[0])
+    assert tracked[0]["loss"] != by_class[0]["loss"], "other boxes are joined: a wrong class is a thing of its own"
+
+
 def test_without_objects_no_object_file_is_needed(world: World, tmp_path: Path):
     flags = [flag for flag in world.flags(tmp_path, *SHORT) if flag not in ("--need_object", "--use_action")]
     assert main([*flags, "--object_path", str(tmp_path / "absent"), "--labelmap_path", str(tmp_path / "absent")]) == 0

@@ -50,6 +50,8 @@ def test_retrieval_scripts_run_to_the_end(downstream: Downstream, tmp_path: Path
     assert {"t2v_R1", "v2t_MeanR", "first_stage_t2v_R1"} <= set(result["metrics"])
     assert result["model"].startswith("the best model on the val split, step 2")
     assert "own video" in (tmp_path / "best_and_worst.txt").read_text()
+    found = json.loads((tmp_path / "retrieved.json").read_bytes())
+    assert [entry["rank"] - 1 for entry in found] == result["ranks"]["t2v"]
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert {"vtm", "contrastive"} <= set(lines[0]) and lines[-1]["split"] == "val"
     assert torch.load(tmp_path / "best.bin", weights_only=True)["global_step"] == 2

@@ -85,6 +85,8 @@ def test_store_command_prints_what_was_wrong(tmp_path: Path, capsys: pytest.Capt
     record = ObjectStore(tmp_path / "store").get("b")
     assert record is not None
     assert record.classes.tolist() == [[1, 0, 0]]
+    assert build_object_store.main([*command, "--trajectory", "track"]) == 0
+    assert "_track_ids" in capsys.readouterr().out
 
 
 def test_store_command_fails_without_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

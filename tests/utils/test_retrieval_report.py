@@ -1,11 +1,11 @@
-"""The text on the best and worst queries."""
+"""The text on the best and worst queries, and the list of what every query finds."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from utils.retrieval_report import best_and_worst
+from utils.retrieval_report import best_and_worst, retrieved
 
 SCORES = np.array(
     [
@@ -46,6 +46,16 @@ def test_a_query_shows_its_rank_own_video_and_the_right_one_marked():
         "  *  2  4.0000  vid3",
         "     3  0.0000  vid1",
     ]
+
+
+def test_every_query_has_its_first_videos_in_the_order_of_its_rank():
+    found = retrieved(SCORES, OWN, CAPTIONS, VIDEOS, shown=3)
+    assert [entry["caption"] for entry in found] == CAPTIONS and [entry["video_id"] for entry in found] == VIDEOS
+    assert [entry["rank"] for entry in found] == [1, 4, 1, 2]
+    assert found[1]["retrieved"] == ["vid0", "vid2", "vid3"]  # its own is the fourth
+    assert found[3]["retrieved"] == ["vid0", "vid3", "vid1"]  # of equal scores the own video is last
+    for entry in retrieved(SCORES, OWN, CAPTIONS, VIDEOS):
+        assert entry["retrieved"].index(entry["video_id"]) == entry["rank"] - 1 and len(entry["retrieved"]) == 4
 
 
 def test_equal_ranks_by_the_most_negative_margin_then_by_order():

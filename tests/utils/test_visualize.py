@@ -108,9 +108,8 @@ def test_matching_is_the_best_assignment_of_the_model_s_tokens_to_words(world: W
     model, text = predictor.model(PretrainModel), "a square is spinning and bouncing"
     shown = explain(predictor, video, text)
     tokenizer = ClipTokenizer(2000)
-    batch = collate(
-        [{**predictor.reader(model.config).read(str(video), 0), **text_part(tokenizer.encode(text), tokenizer, 24)}]
-    )
+    clip = predictor.reader(model.config, [str(video)]).read(str(video), 0)
+    batch = collate([{**clip, **text_part(tokenizer.encode(text), tokenizer, 24)}])
     with torch.no_grad():
         tokens, words = model.encode_video(batch), model.encode_text(batch["text_ids"])[0]
     np.testing.assert_array_equal(batch["boxes"][0], shown.boxes)  # of the object file with the video's stem
@@ -168,6 +167,20 @@ def test_models_without_actions_or_objects(world: World, video: Path, tmp_path: 
     without = Predictor(checkpoint(tmp_path, use_action=False, need_object=False), device="cpu")
     with pytest.raises(CheckpointError, match="without objects .* --need_object"):
         explain(without, video, TEXT)
+
+
+def test_tracked_trajectories_have_the_class_of_their_boxes(world: World, video: Path, tmp_path: Path):
+    objects = {"object_path": str(world.msrvtt / "objects"), "labelmap_path": str(world.label_map), "device": "cpu"}
+    model = checkpoint(tmp_path)
+    by_class, by_track = (
+        explain(Predictor(model, trajectory=rule, **objects), video, TEXT) for rule in ("class", "track")
+    )
+    names = {entry.id: entry.class_name for entry in by_class.trajectories}
+    tracked = {entry.id: entry.class_name for entry in by_track.trajectories}
+    assert len(tracked) >= len(names) and set(tracked) != set(names)
+    np.testing.assert_array_equal(by_class.boxes, by_track.boxes)
+    for index, track in zip(by_class.box_trajectory.flat, by_track.box_trajectory.flat, strict=True):
+        assert track not in tracked or tracked[track] == names[index]
 
 
 def test_the_way_back_from_the_crop():
@@ -293,6 +306,11 @@ def test_the_command_writes_picture_video_and_text(
         f"{stem}.png", f"{stem}.txt", "other.png", "other.txt",
     }  # fmt: skip
     assert "no other.json" in capsys.readouterr().err
+    texts = tmp_path / "texts.csv"
+    texts.write_text(f"video_id,sentence\nother,a square\n{stem},a circle\n")
+    assert visualize.main([str(video), str(other), *more, "--texts", str(texts)]) == 0
+    assert (tmp_path / "two" / f"{stem}.txt").read_text() == "a circle\n"
+    assert (tmp_path / "two" / "other.txt").read_text() == "a square\n"
 
 
 def test_errors_name_the_file_and_the_remedy(

@@ -1,0 +1,218 @@
+"""Where boxes come from: torchvision's detectors, VinVL's output, or files made before. One method: `detect`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torchvision
+from torch import Tensor
+
+from dataloaders.frames import Clip
+
+Frame = list[dict[str, Any]]  # objects of one frame, as in the object files: class, rect, conf, ...
+KEY_PATTERN = r"(?P<video>.+?)[_/](?P<frame>\d+)(\.\w+)?"
+COCO_HEADS = 91
+
+
+class Detector(Protocol):
+    """A source of boxes. `name` goes into the report of each clip."""
+
+    name: str
+
+    def detect(self, video_id: str, clip: Clip) -> list[Frame]:
+        """Objects of each of the clip's T frames, rects x1, y1, x2, y2 in pixels of the video.
+
+        Raises:
+            ValueError: there are none to be had for this clip; says why.
+        """
+
+
+class TorchvisionDetector:
+    """A detection model of torchvision.
+
+    Args:
+        model: its name, e.g. "fasterrcnn_resnet50_fpn_v2" (torchvision.models.detection).
+        weights: a local state dict, or "DEFAULT": torchvision's own, downloaded.
+        classes: names of the classes from 1 on; needed for weights that are not torchvision's 91 of COCO.
+        score_threshold, max_boxes: less confident boxes, and those beyond the number, are left out.
+        batch_size: frames at once.
+
+    Raises:
+        ValueError: no such model, or weights that do not fit it; names file and reason.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        weights: str,
+        classes: Sequence[str] = (),
+        device: str = "cpu",
+        score_threshold: float = 0.2,
+        max_boxes: int = 50,
+        batch_size: int = 4,
+    ) -> None:
+        if model not in torchvision.models.list_models(module=torchvision.models.detection):
+            raise ValueError(f"torchvision has no detection model {model!r}")
+        self.name = f"torchvision {model}, {Path(weights).name}"
+        self.device, self.batch_size = torch.device(device), batch_size
+        self.score_threshold, self.max_boxes = score_threshold, max_boxes
+        meta = torchvision.models.get_model_weights(model).DEFAULT.meta["categories"]
+        if weights == "DEFAULT":
+            self.classes = list(meta)
+            self.model = torchvision.models.get_model(model, weights="DEFAULT")
+        else:
+            self.classes = ["background", *classes] if classes else list(meta)
+            self.model = _with_weights(model, Path(weights), len(self.classes))
+        self.model.to(self.device).eval()
+
+    @torch.no_grad()
+    def detect(self, video_id: str, clip: Clip) -> list[Frame]:
+        """See `Detector`."""
+        pictures = [torch.from_numpy(frame).permute(2, 0, 1).float() / 255 for frame in clip.frames]
+        found: list[Frame] = []
+        for start in range(0, len(pictures), self.batch_size):
+            part = [picture.to(self.device) for picture in pictures[start : start + self.batch_size]]
+            found += [self._frame(result) for result in self.model(part)]
+        return found
+
+    def _frame(self, result: Mapping[str, Tensor]) -> Frame:
+        rows = zip(result["boxes"].tolist(), result["labels"].tolist(), result["scores"].tolist(), strict=True)
+        kept = [
+            {"class": self.classes[label], "rect": [round(x, 2) for x in rect], "conf": round(score, 4)}
+            for rect, label, score in rows
+            if score >= self.score_threshold and label < len(self.classes)
+        ]
+        return sorted(kept, key=lambda entry: -entry["conf"])[: self.max_boxes]
+
+
+def _with_weights(model: str, path: Path, classes: int) -> torch.nn.Module:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such weight file (--weights FILE, or DEFAULT to download torchvision's own)")
+    made = torchvision.models.get_model(model, weights=None, weights_backbone=None, num_classes=classes)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("model", state) if isinstance(state, dict) else state
+        made.load_state_dict(state)
+    except Exception as error:  # damaged pickles raise whatever their bytes lead to
+        reason = str(error).splitlines()[0]
+        hint = "" if classes != COCO_HEADS else "; for weights of other classes than COCO's give --classes FILE"
+        raise ValueError(f"{path} does not fit {model} with {classes} classes ({reason}){hint}") from error
+    return made
+
+
+class VinVLDetections:
+    """Output of VinVL's scene_graph_benchmark: predictions.tsv (key, tab, JSON) or a JSON {key: {"objects": [...]}}.
+
+    Args:
+        path: the file.
+        key_pattern: regular expression that a whole key matches, with the groups `video` and `frame`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or a key or line that is not of this form.
+    """
+
+    def __init__(self, path: str | Path, key_pattern: str = KEY_PATTERN) -> None:
+        self.path = Path(path)
+        self.name = f"VinVL output, {self.path.name}"
+        pattern = re.compile(key_pattern)
+        if not {"video", "frame"} <= set(pattern.groupindex):
+            raise ValueError(f"--key_pattern {key_pattern!r} has no groups (?P<video>...) and (?P<frame>...)")
+        self._frames: dict[str, dict[int, Frame]] = defaultdict(dict)
+        for key, value in self._entries():
+            match = pattern.fullmatch(key)
+            if match is None:
+                raise ValueError(f"{path}: key {key!r} does not match --key_pattern {key_pattern!r}")
+            self._frames[match["video"]][int(match["frame"])] = _objects(value, f"{path}, key {key!r}")
+
+    def _entries(self) -> Iterator[tuple[str, Any]]:
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self.path}: no such file (--detections)")
+        if self.path.suffix == ".json":
+            content = _json(self.path.read_text(encoding="utf-8"), str(self.path))
+            if not isinstance(content, dict):
+                raise ValueError(f"{self.path} is not an object of frames by key")
+            yield from content.items()
+            return
+        with self.path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                key, tab, value = line.rstrip("\n").partition("\t")
+                if not tab:
+                    raise ValueError(f"{self.path}, line {number}: no tab between key and JSON")
+                yield key, _json(value, f"{self.path}, line {number}")
+
+    def detect(self, video_id: str, clip: Clip) -> list[Frame]:
+        """See `Detector`; frames are known by their number in the video, or, if there are T, by their order."""
+        if video_id not in self._frames:
+            raise ValueError(f"{self.path} has no frame of {video_id}")
+        return _pick(self._frames[video_id], clip, f"{self.path}: {video_id}")
+
+
+class PrecomputedDetections:
+    """Object files of other frames, {folder}/{video_id}.json: a list with an entry per frame, which may say its number
+    in the video under "frame"; without, they are numbered from 0.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.name = f"files of {self.folder.name}"
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder (--detections)")
+
+    def detect(self, video_id: str, clip: Clip) -> list[Frame]:
+        """See `Detector`; frames as in `VinVLDetections`."""
+        path = self.folder / f"{video_id}.json"
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
+        listed = _json(path.read_text(encoding="utf-8"), str(path))
+        if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+            raise ValueError(f"{path} is not a list with an entry per frame")
+        frames = {int(entry.get("frame", place)): _objects(entry, str(path)) for place, entry in enumerate(listed)}
+        return _pick(frames, clip, str(path))
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+
+
+def _objects(value: Any, where: str) -> Frame:
+    objects = value.get("objects") if isinstance(value, dict) else value
+    if not isinstance(objects, list):
+        raise ValueError(f"{where}: no list 'objects'")
+    return objects
+
+
+def _pick(frames: Mapping[int, Frame], clip: Clip, where: str) -> list[Frame]:
+    wanted = clip.frame_indices.tolist()
+    if set(wanted) <= set(frames):
+        return [frames[index] for index in wanted]
+    if len(frames) == len(wanted):
+        return [frames[number] for number in sorted(frames)]
+    missing = [index for index in wanted if index not in frames]
+    raise ValueError(f"{where}: {len(frames)} frames, without {missing} of the {len(wanted)} that the frame rule picks")
+
+
+def class_mapper(names: Sequence[str], renamed: Mapping[str, str]) -> Callable[[str], str | None]:
+    """From a detector's class name to a label map's: by `renamed`, as it is, or but for case, signs and a plural s."""
+    known = set(names)
+    loose = {_loose(name): name for name in reversed(names)}
+
+    def find(name: str) -> str | None:
+        name = renamed.get(name, name)
+        if name in known:
+            return name
+        return loose.get(_loose(name)) or loose.get(_loose(name).removesuffix("s")) or loose.get(f"{_loose(name)}s")
+
+    return find
+
+
+def _loose(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name).strip().lower()
