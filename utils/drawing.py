@@ -35,8 +35,8 @@ def score_text(score: float) -> str:
 
 
 def match_text(match: WordMatch | None) -> str:
-    """The matched word and its score, in words where there is none."""
-    return "no word left" if match is None else f"{match.word} {score_text(match.score)}"
+    """The matched word and its score."""
+    return "not matched" if match is None else f"{match.word} {score_text(match.score)}"
 
 
 def trajectory_label(trajectory: Trajectory) -> str:

@@ -38,7 +38,7 @@ class WordMatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A trajectory that has a box in the clip; `match` is None where there was no noun left for it."""
+    """A trajectory that has a box in the clip; `match` is None where no noun was left for it."""
 
     id: int
     class_name: str
@@ -47,7 +47,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Action:
-    """What one action query read, and the verb that its token is matched to; None where there was none left for it.
+    """What one action query read, and the verb that its token is matched to; None where none was left for it.
 
     Attributes:
         patches: float32 (T, G, G), attention over the patches of each frame.
@@ -132,19 +132,10 @@ def explain(predictor: Predictor, video: str | Path, text: str | None = None) ->
     key = sample_key(settings.seed, 0, 0)
     objects = predictor.object_files(config)
     record = objects.get(Path(video).stem) if objects else None
+    if objects and record is None:
+        predictor.log(f"{objects.object_path}: no {Path(video).stem}.json; the model sees no object in {video}")
     batch, words = _batch(clip, record, text, settings, _tagger(predictor.args.tagger), key, str(video))
-    on_device = to_device(batch, predictor.runtime.device)
-    with autocast(predictor.args.precision, predictor.runtime.device):
-        visual = model.visual_tokens(on_device, features_need_grad=False)
-        tokens = model.video_tokens(on_device, visual)
-        scores = model.start_set_matching(on_device, tokens, model.encode_text(on_device["text_ids"]))
-        pairs = model.solve_set_matching(batch, scores)
-        weights = None
-        if model.action_encoder is not None:
-            assert visual.objects is not None
-            look = (visual.early_tokens, visual.objects)
-            weights = model.action_encoder.source_weights(*look), model.action_encoder.frame_weights(*look)
-    matches = {name: _matches(scores[name].result()[0], pairs[name], words) for name in pairs}
+    weights, matches = _run(predictor, model, batch, words)
     order = frame_order(len(clip.frames), settings.frame_order, key)
     return Explanation(
         video=str(video),
@@ -158,6 +149,26 @@ def explain(predictor: Predictor, video: str | Path, text: str | None = None) ->
         trajectories=_trajectories(batch, _classes(objects, record), matches.get("object_noun", {})),
         actions=_actions(weights, config.grid, matches.get("action_verb", {})),
     )
+
+
+def _run(
+    predictor: Predictor, model: PretrainModel, batch: Batch, words: Sequence[str]
+) -> tuple[tuple[torch.Tensor, torch.Tensor] | None, dict[str, dict[int, WordMatch]]]:
+    """Attention of the action queries over sources (T, A, P + O) and of the actions over time (1, A, 1 + T), None for
+    a model without actions; and the word of each matched row, by the name of its loss.
+    """
+    on_device = to_device(batch, predictor.runtime.device)
+    weights = None
+    with autocast(predictor.args.precision, predictor.runtime.device):
+        visual = model.visual_tokens(on_device, features_need_grad=False)
+        tokens = model.video_tokens(on_device, visual)
+        scores = model.start_set_matching(on_device, tokens, model.encode_text(on_device["text_ids"]))
+        if model.action_encoder is not None:
+            assert visual.objects is not None
+            seen = (visual.early_tokens, visual.objects)
+            weights = model.action_encoder.source_weights(*seen), model.action_encoder.frame_weights(*seen)
+    pairs = model.solve_set_matching(batch, scores)
+    return weights, {name: _matches(scores[name].result()[0], pairs[name], words) for name in pairs}
 
 
 @lru_cache(maxsize=2)
@@ -220,10 +231,10 @@ def _trajectories(batch: Batch, classes: dict[int, str], matches: dict[int, Word
 def _actions(
     weights: tuple[torch.Tensor, torch.Tensor] | None, grid: int, matches: dict[int, WordMatch]
 ) -> list[Action]:
-    """From weights (T, A, P + O) and (1, A, 1 + T)."""
+    """From the attention that `_run` gives."""
     if weights is None:
         return []
-    sources, frames = weights[0].float().cpu().numpy(), weights[1][0].float().cpu().numpy()
+    sources, frames = weights[0].cpu().numpy(), weights[1][0].cpu().numpy()
     return [
         Action(
             patches=sources[:, row, : grid * grid].reshape(-1, grid, grid),
