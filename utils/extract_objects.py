@@ -81,6 +81,8 @@ class Extraction:
         clip = read_clip(video, **self.frames)
         found = self.detector.detect(video.stem, clip)
         frames = [{"objects": self._mapped(frame)} for frame in found]
+        # Killed between the two, a run must not leave a report that vouches for another run's file.
+        self._report(video.stem).unlink(missing_ok=True)
         atomic_write_text(self.output / f"{video.stem}.json", json.dumps(frames))
         atomic_write_text(self._report(video.stem), json.dumps(self._described(video, clip), indent=1))
         return sum(len(frame["objects"]) for frame in frames)
