@@ -58,6 +58,12 @@ def atomic_write_text(path: str | Path, text: str) -> None:
     atomic_write_bytes(path, text.encode())
 
 
+def file_stamp(path: str | Path) -> str:
+    """Size and time of change of a file, to tell cheaply whether it is still the same."""
+    status = Path(path).stat()
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
 def sync_folder(folder: str | Path) -> None:
     """Make renames in `folder` durable (fsync of the folder itself)."""
     descriptor = os.open(folder, os.O_RDONLY)

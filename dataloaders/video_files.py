@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lmdb
 
-from dataloaders.frames import UnreadableVideo, read_clip
+from dataloaders.frames import Clip, UnreadableVideo, read_clip
 from dataloaders.lmdb_files import read_environment, value_as_file
 from dataloaders.samples import ClipFrames, SampleSettings
 
@@ -64,15 +64,20 @@ def list_videos(places: Iterable[str | Path]) -> list[Path]:
     return videos
 
 
-def read_frames(path: Path, settings: SampleSettings) -> ClipFrames:
-    """Frames of a video file by the frame rule (dataloaders/frames.py); UnreadableVideo if none decodes."""
-    clip = read_clip(
+def read_sampled(path: str | Path, settings: SampleSettings) -> Clip:
+    """The frames of a video file that the settings pick (dataloaders/frames.py); UnreadableVideo if none decodes."""
+    return read_clip(
         path,
         settings.max_frames,
         settings.feature_framerate,
         settings.slice_framepos,
         end_seconds=settings.end_seconds,
     )
+
+
+def read_frames(path: Path, settings: SampleSettings) -> ClipFrames:
+    """As `read_sampled`, with the sizes that boxes are mapped by."""
+    clip = read_sampled(path, settings)
     size = (clip.width, clip.height)
     return ClipFrames(clip.frames, size, size)
 

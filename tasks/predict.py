@@ -23,6 +23,7 @@ from dataloaders.video_files import list_videos
 from modules.beam_search import SearchSettings
 from utils.bad_videos import BadVideos
 from utils.checkpoint import CheckpointError
+from utils.inference import add_released_flags
 from utils.predictor import NO_REPEAT, Predictor
 from utils.search_index import SearchIndex
 
@@ -137,9 +138,7 @@ def _common_flags() -> argparse.ArgumentParser:
     common.add_argument("--object_path", help="folder of object files {stem}.json; without it no objects are seen")
     common.add_argument("--labelmap_path", help="label map of the object files; default: the training run's")
     common.add_argument("--clip_archive", help="CLIP weights for what the checkpoint lacks")
-    for name in ("need_object", "use_action"):  # an own checkpoint knows
-        help_text = f"{name} of the tasks, for a released checkpoint"
-        common.add_argument(f"--{name}", action="store_const", const=True, help=help_text)
+    add_released_flags(common)
     common.add_argument("--feature_framerate", type=float, help="candidate frames per second; default: as in training")
     common.add_argument("--num_thread_reader", type=int, default=0, help="processes that read videos")
     common.add_argument("--batch_size_val", type=int, default=8, help="videos at once")

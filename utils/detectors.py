@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from dataloaders.files import file_stamp
 from dataloaders.frames import Clip
 
 Frame = list[dict[str, Any]]  # objects of one frame, as in the object files: class, rect, conf, ...
@@ -21,9 +22,10 @@ COCO_HEADS = 91
 
 
 class Detector(Protocol):
-    """A source of boxes. `name` goes into the report of each clip."""
+    """A source of boxes. `name` and `settings`, all that its boxes depend on, go into the report of each clip."""
 
     name: str
+    settings: dict[str, Any]
 
     def detect(self, video_id: str, clip: Clip) -> list[Frame]:
         """Objects of each of the clip's T frames, rects x1, y1, x2, y2 in pixels of the video.
@@ -60,6 +62,7 @@ class TorchvisionDetector:
         if model not in torchvision.models.list_models(module=torchvision.models.detection):
             raise ValueError(f"torchvision has no detection model {model!r}")
         self.name = f"torchvision {model}, {Path(weights).name}"
+        self.settings = {"score_threshold": score_threshold, "max_boxes": max_boxes, "classes": list(classes)}
         self.device, self.batch_size = torch.device(device), batch_size
         self.score_threshold, self.max_boxes = score_threshold, max_boxes
         meta = torchvision.models.get_model_weights(model).DEFAULT.meta["categories"]
@@ -69,6 +72,7 @@ class TorchvisionDetector:
         else:
             self.classes = ["background", *classes] if classes else list(meta)
             self.model = _with_weights(model, Path(weights), len(self.classes))
+            self.settings["weights"] = file_stamp(weights)
         self.model.to(self.device).eval()
 
     @torch.no_grad()
@@ -112,13 +116,15 @@ class VinVLDetections:
     Args:
         path: the file.
         key_pattern: regular expression that a whole key matches, with the groups `video` and `frame`.
+        frame_numbers: "order": the rows of a video, sorted by number, are its sampled frames; "index": a number is that
+            of the frame in the video, and there may be more than are sampled.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or a key or line that is not of this form.
     """
 
-    def __init__(self, path: str | Path, key_pattern: str = KEY_PATTERN) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, key_pattern: str = KEY_PATTERN, frame_numbers: str = "order") -> None:
+        self.path, self.frame_numbers = Path(path), frame_numbers
         self.name = f"VinVL output, {self.path.name}"
         pattern = re.compile(key_pattern)
         if not {"video", "frame"} <= set(pattern.groupindex):
@@ -129,6 +135,9 @@ class VinVLDetections:
             if match is None:
                 raise ValueError(f"{path}: key {key!r} does not match --key_pattern {key_pattern!r}")
             self._frames[match["video"]][int(match["frame"])] = _objects(value, f"{path}, key {key!r}")
+        self.settings = {
+            "key_pattern": key_pattern, "frame_numbers": frame_numbers, "detections": file_stamp(self.path),
+        }  # fmt: skip
 
     def _entries(self) -> Iterator[tuple[str, Any]]:
         if not self.path.is_file():
@@ -147,33 +156,42 @@ class VinVLDetections:
                 yield key, _json(value, f"{self.path}, line {number}")
 
     def detect(self, video_id: str, clip: Clip) -> list[Frame]:
-        """See `Detector`; frames are known by their number in the video, or, if there are T, by their order."""
+        """See `Detector`."""
         if video_id not in self._frames:
             raise ValueError(f"{self.path} has no frame of {video_id}")
-        return _pick(self._frames[video_id], clip, f"{self.path}: {video_id}")
+        frames, where = self._frames[video_id], f"{self.path}: {video_id}"
+        if self.frame_numbers == "index":
+            return _by_index(frames, clip, where)
+        return _in_order([frames[number] for number in sorted(frames)], clip, where)
 
 
 class PrecomputedDetections:
-    """Object files of other frames, {folder}/{video_id}.json: a list with an entry per frame, which may say its number
-    in the video under "frame"; without, they are numbered from 0.
+    """Object files of other frames, {folder}/{video_id}.json: a list with an entry per frame. Each says its number in
+    the video under "frame"; or they are all frames of the video, or just the sampled ones, in order.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.name = f"files of {self.folder.name}"
+        self.settings: dict[str, Any] = {}
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder (--detections)")
 
     def detect(self, video_id: str, clip: Clip) -> list[Frame]:
-        """See `Detector`; frames as in `VinVLDetections`."""
+        """See `Detector`."""
         path = self.folder / f"{video_id}.json"
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
         listed = _json(path.read_text(encoding="utf-8"), str(path))
         if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
             raise ValueError(f"{path} is not a list with an entry per frame")
-        frames = {int(entry.get("frame", place)): _objects(entry, str(path)) for place, entry in enumerate(listed)}
-        return _pick(frames, clip, str(path))
+        frames = [_objects(entry, str(path)) for entry in listed]
+        numbers = [entry.get("frame") for entry in listed]
+        if all(isinstance(number, int) for number in numbers):
+            return _by_index(dict(zip(numbers, frames, strict=True)), clip, str(path))
+        if len(frames) == clip.decoded_frames:
+            return _by_index(dict(enumerate(frames)), clip, str(path))
+        return _in_order(frames, clip, str(path))
 
 
 def _json(text: str, where: str) -> Any:
@@ -190,14 +208,18 @@ def _objects(value: Any, where: str) -> Frame:
     return objects
 
 
-def _pick(frames: Mapping[int, Frame], clip: Clip, where: str) -> list[Frame]:
+def _by_index(frames: Mapping[int, Frame], clip: Clip, where: str) -> list[Frame]:
     wanted = clip.frame_indices.tolist()
-    if set(wanted) <= set(frames):
-        return [frames[index] for index in wanted]
-    if len(frames) == len(wanted):
-        return [frames[number] for number in sorted(frames)]
-    missing = [index for index in wanted if index not in frames]
-    raise ValueError(f"{where}: {len(frames)} frames, without {missing} of the {len(wanted)} that the frame rule picks")
+    if missing := sorted(set(wanted) - set(frames)):
+        raise ValueError(f"{where}: {len(frames)} frames, without {missing}, which the frame rule picks")
+    return [frames[index] for index in wanted]
+
+
+def _in_order(frames: list[Frame], clip: Clip, where: str) -> list[Frame]:
+    wanted = clip.frame_indices.tolist()
+    if len(frames) != len(wanted):
+        raise ValueError(f"{where}: {len(frames)} frames, but {len(wanted)} are sampled: {wanted}")
+    return frames
 
 
 def class_mapper(names: Sequence[str], renamed: Mapping[str, str]) -> Callable[[str], str | None]:

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dataloaders.frames import Clip, read_clip
+from dataloaders.frames import Clip
 from dataloaders.label_map import class_names
 from dataloaders.object_files import ObjectFiles
 from dataloaders.object_store import ObjectRecord
 from dataloaders.samples import ClipFrames, SampleSettings, clip_part, collate, frame_order, text_part, word_mask
 from dataloaders.tagging import Tagger, make_tagger, tag_caption
+from dataloaders.video_files import read_sampled
 from modules.batch import Batch, to_device
 from modules.pretrain import PretrainModel
 from modules.random_streams import sample_key
@@ -76,7 +77,8 @@ class Explanation:
         resolution: R, side of the model's picture in pixels.
         boxes: float32 (T, O, 4), x1, y1, x2, y2 in pixels of the R x R picture; -1 for an empty slot.
         box_trajectory: int64 (T, O), the id of each box's trajectory, 0 for an empty slot.
-        trajectories: those with a box, in the model's order; none is matched in a model without trajectory tokens.
+        trajectories: those with a box, in the model's order, then those beyond its list of 2 * O, which are not
+            matched; none is in a model without trajectory tokens.
         actions: one for each query; empty for a model without actions.
     """
 
@@ -121,13 +123,7 @@ def explain(predictor: Predictor, video: str | Path, text: str | None = None) ->
             "checkpoint that was trained with --need_object"
         )
     settings = predictor.sample_settings(config)
-    clip = read_clip(
-        video,
-        settings.max_frames,
-        settings.feature_framerate,
-        settings.slice_framepos,
-        end_seconds=settings.end_seconds,
-    )
+    clip = read_sampled(video, settings)
     text = _own_caption(predictor, video) if text is None else text
     key = sample_key(settings.seed, 0, 0)
     objects = predictor.object_files(config)
@@ -224,8 +220,10 @@ def _classes(objects: ObjectFiles | None, record: ObjectRecord | None) -> dict[i
 
 
 def _trajectories(batch: Batch, classes: dict[int, str], matches: dict[int, WordMatch]) -> list[Trajectory]:
-    ids = batch["trajectory_ids"][0].tolist()[: batch["trajectory_counts"][0]]
-    return [Trajectory(index, classes[index], matches.get(row)) for row, index in enumerate(ids)]
+    """Those of the model's list, in its order, then those of further boxes, which only the action queries see."""
+    listed = batch["trajectory_ids"][0].tolist()[: batch["trajectory_counts"][0]]
+    further = sorted(set(batch["box_trajectory"].flatten().tolist()) - {0, *listed})
+    return [Trajectory(index, classes[index], matches.get(row)) for row, index in enumerate([*listed, *further])]
 
 
 def _actions(

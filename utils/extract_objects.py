@@ -7,9 +7,9 @@
 
 Frames are those that the tasks sample with the same --feature_framerate, --max_frames and --slice_framepos. Writes
 {output}/{video_id}.json (README, objects) and {output}/extraction/{video_id}.json: detector, settings, frame indices,
-frame rate and size. A clip that is there, made in the same way, is not done again.
+frame rate and size. A clip that is there, made in the same way from the same files, is not done again.
 
-Class names are mapped onto --labelmap_path; if there is no such file, it is written from what was found.
+Class names are mapped onto --labelmap_path; without it {output}_label_map.json is written from what was found.
 Exit status: 0; 1 if nothing can be done; 3 if some videos were left out.
 """
 
@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from tqdm import tqdm
 
-from dataloaders.files import atomic_write_text
+from dataloaders.files import atomic_write_text, file_stamp
 from dataloaders.frames import Clip, UnreadableVideo, read_clip
-from dataloaders.label_map import load_label_map
+from dataloaders.label_map import label_map_hash, load_label_map
 from dataloaders.video_files import list_videos
 from utils.argument_groups import DataSettings
 from utils.build_label_map import label_map_from_objects
@@ -54,15 +54,22 @@ class Extraction:
         output: folder of the files.
         frames: feature_framerate, max_frames, slice_framepos, end_seconds of `dataloaders.frames.read_clip`.
         find_class: detector's class -> label map's, None for those it does not have.
+        naming: what `find_class` depends on, for the reports.
 
     Attributes:
         unknown: boxes left out by their class name.
     """
 
     def __init__(
-        self, detector: Detector, output: Path, frames: dict[str, Any], find_class: Callable[[str], str | None]
+        self,
+        detector: Detector,
+        output: Path,
+        frames: dict[str, Any],
+        find_class: Callable[[str], str | None],
+        naming: dict[str, Any],
     ) -> None:
         self.detector, self.output, self.frames, self.find_class = detector, output, frames, find_class
+        self.naming = naming
         self.unknown: Counter[str] = Counter()
 
     def is_done(self, video: Path) -> bool:
@@ -101,8 +108,8 @@ class Extraction:
         return self.output / REPORT_FOLDER / f"{video_id}.json"
 
     def _made_from(self, video: Path) -> dict[str, Any]:
-        status = video.stat()
-        return {"detector": self.detector.name, **self.frames, "bytes": status.st_size, "changed": status.st_mtime_ns}
+        detector = {"detector": self.detector.name, **self.detector.settings}
+        return {**detector, **self.frames, **self.naming, "video": file_stamp(video)}
 
     def _described(self, video: Path, clip: Clip) -> dict[str, Any]:
         return {
@@ -121,7 +128,7 @@ def make_detector(args: argparse.Namespace) -> Detector:
         if args.detections is None:
             raise ValueError(f"--detector {args.detector} needs --detections")
         if args.detector == "vinvl":
-            return VinVLDetections(args.detections, args.key_pattern)
+            return VinVLDetections(args.detections, args.key_pattern, args.frame_numbers)
         return PrecomputedDetections(args.detections)
     if args.weights is None:
         raise ValueError("--weights is required: a local file, or DEFAULT to download torchvision's own")
@@ -143,7 +150,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--classes", type=Path, help="torchvision: class names of a local file's weights, one per line")
     add("--detections", type=Path, help="vinvl: predictions.tsv or a JSON; precomputed: folder of object files")
     add("--key_pattern", default=KEY_PATTERN, help="vinvl: what a frame's key is (default: %(default)s)")
-    add("--labelmap_path", type=Path, help="label map; default: {output}/../label_map.json, written if it is not there")
+    choices = ("order", "index")
+    add("--frame_numbers", choices=choices, default="order", help="vinvl: rows are the sampled frames in order, or "
+        "their numbers are those of frames in the video (default: %(default)s)")  # fmt: skip
+    add("--labelmap_path", type=Path, help="label map onto which class names are mapped; without it names are kept "
+        "and {output}_label_map.json is written from all files in the folder")  # fmt: skip
     add("--class_map", type=Path, help='JSON {"detector\'s class": "label map\'s class"}')
     add("--score_threshold", type=float, default=0.2, help="torchvision: least confidence (default: %(default)s)")
     add("--max_boxes", type=int, default=50, help="torchvision: boxes per frame (default: %(default)s)")
@@ -163,15 +174,14 @@ def run(args: argparse.Namespace) -> int:
     stems = Counter(video.stem for video in videos)
     if doubled := [stem for stem, count in stems.items() if count > 1]:
         raise ValueError(f"several videos would write {doubled[0]}.json: give them different names")
-    label_map_path = args.labelmap_path or args.output.parent / "label_map.json"
-    has_map = label_map_path.is_file()
     renamed = json.loads(args.class_map.read_bytes()) if args.class_map else {}
-    names = list(load_label_map(label_map_path)["label_to_idx"]) if has_map else []
-    find = class_mapper(names, renamed) if has_map else (lambda name: renamed.get(name, name))
+    label_map = load_label_map(args.labelmap_path) if args.labelmap_path else None
+    find = class_mapper(list(label_map["label_to_idx"]), renamed) if label_map else _renamer(renamed)
+    naming = {"class_map": renamed, "label_map": label_map and label_map_hash(label_map)}
     frames = {
         name: getattr(args, name) for name in ("feature_framerate", "max_frames", "slice_framepos", "end_seconds")
     }
-    extraction = Extraction(make_detector(args), args.output, frames, find)
+    extraction = Extraction(make_detector(args), args.output, frames, find, naming)
     boxes = done = 0
     failed: list[str] = []
     for video in tqdm(videos, unit="video", disable=not sys.stderr.isatty()):
@@ -187,12 +197,25 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out: {reason}", file=sys.stderr)
     if extraction.unknown:
         listed = ", ".join(f"{name} {count}" for name, count in extraction.unknown.most_common(20))
-        print(f"boxes of classes that {label_map_path} does not have, left out: {listed}", file=sys.stderr)
-    if not has_map and len(failed) < len(videos):
-        content, _ = label_map_from_objects(args.output)
-        atomic_write_text(label_map_path, json.dumps(content, ensure_ascii=False))
-        print(f"{label_map_path}: {len(content['label_to_idx'])} classes")
+        print(f"boxes of classes that {args.labelmap_path} does not have, left out: {listed}", file=sys.stderr)
+    if label_map is None and len(failed) < len(videos):
+        print(_write_label_map(args.output))
     return 3 if failed else 0
+
+
+def _write_label_map(folder: Path) -> str:
+    """Write the label map of all object files in a folder; what was done."""
+    try:
+        content, _ = label_map_from_objects(folder)
+    except ValueError as error:
+        return f"no label map: {error}"
+    path = folder.with_name(f"{folder.name}_label_map.json")
+    atomic_write_text(path, json.dumps(content, ensure_ascii=False))
+    return f"{path}: {len(content['label_to_idx'])} classes"
+
+
+def _renamer(renamed: dict[str, str]) -> Callable[[str], str | None]:
+    return lambda name: renamed.get(name, name)
 
 
 def main(argv: list[str] | None = None) -> int:

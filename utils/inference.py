@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,13 @@ SEEN = (
 SAME_NAME = {field.name for field in dataclasses.fields(ModelConfig)} & {
     field.name for field in dataclasses.fields(Arguments)
 }
+
+
+def add_released_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags for what an own checkpoint knows of itself and a released one does not."""
+    for name in ("need_object", "use_action"):
+        help_text = f"--{name} of the tasks, for a released checkpoint"
+        parser.add_argument(f"--{name}", action="store_const", const=True, help=help_text)
 
 
 def inference_arguments(checkpoint: str | Path, choices: Mapping[str, Any] | None = None) -> Arguments:

@@ -128,6 +128,8 @@ class Predictor:
         self.log, self.load_log, self.progress = log, load_log, progress
         self.has_object_files = "object_path" in given
         self._models: dict[ModelClass, Any] = {}
+        self._objects: ObjectFiles | None = None
+        self._has_looked = False
 
     def caption(self, videos: Sequence[str | Path], search: SearchSettings | None = None) -> dict[str, str]:
         """A caption by path.
@@ -271,8 +273,12 @@ class Predictor:
 
     def object_files(self, config: ModelConfig) -> ObjectFiles | None:
         """Where the objects of clips are; None for a model without objects, or without `object_path`."""
-        if not config.need_object:
-            return None
+        if config.need_object and not self._has_looked:
+            self._has_looked = True  # the models of a checkpoint have the same sizes, and one remark is enough
+            self._objects = self._open_objects(config)
+        return self._objects if config.need_object else None
+
+    def _open_objects(self, config: ModelConfig) -> ObjectFiles | None:
         if not self.has_object_files:
             self.log("no object files (--object_path): a model with objects sees none of them")
             return None

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dataloaders.files import atomic_file
+from dataloaders.files import atomic_file, file_stamp
+from dataloaders.label_map import label_map_hash
 from dataloaders.video_files import VIDEO_SUFFIXES
 from modules.fusion_encoder import VideoTokens
 from modules.retrieval import RetrievalModel
@@ -149,7 +150,7 @@ class SearchIndex:
                 if path.suffix.lower() not in VIDEO_SUFFIXES:
                     continue
                 object_file = objects.path(path.stem) if objects else None
-                parts = [_stamp(path), _stamp(object_file) if object_file else "-"]
+                parts = [file_stamp(path), file_stamp(object_file) if object_file else "-"]
                 stamps[str(path.relative_to(self.folder))] = " ".join(parts)
         return stamps
 
@@ -157,11 +158,12 @@ class SearchIndex:
         """Digest of everything but the files: checkpoint, frames, boxes."""
         args = self.predictor.args
         config = self.predictor.model(RetrievalModel).config
+        objects = self.predictor.object_files(config)
         what = {
             "format": FORMAT,
-            "checkpoint": _stamp(Path(args.init_model or "")),
+            "checkpoint": file_stamp(Path(args.init_model or "")),
             "samples": asdict(self.predictor.sample_settings(config)),
-            "objects": [args.object_rule, args.trajectory, args.rect_order, self.predictor.has_object_files],
+            "objects": objects and [asdict(objects.settings), label_map_hash(dict(objects.label_map))],
             "model": asdict(config),
             "rerank": self.predictor.can_rerank,
         }
@@ -187,11 +189,6 @@ class SearchIndex:
         arrays = {name: part.numpy() for name, part in zip(TOKEN_PARTS, tokens, strict=True) if part is not None}
         with atomic_file(self.path) as file:
             np.savez(file, allow_pickle=False, key=np.array(self._key()), stamps=np.array(json.dumps(stamps)), **arrays)
-
-
-def _stamp(path: Path) -> str:
-    status = path.stat()
-    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def _join(parts: list[VideoTokens]) -> VideoTokens:

@@ -29,6 +29,7 @@ from utils.checkpoint import CheckpointError
 from utils.contact_sheet import contact_sheet
 from utils.drawing import match_text
 from utils.explain import Explanation, explain
+from utils.inference import add_released_flags
 from utils.predictor import Predictor
 
 USER_ERRORS = (CheckpointError, BadVideos, UnreadableVideo, OSError, ValueError, ImportError)
@@ -42,6 +43,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--checkpoint", required=True, help="of a model with objects; pre-training is what trains the matching")
     add("--object_path", help="folder of object files {stem}.json; without it no boxes are seen")
     add("--labelmap_path", help="label map of the object files; default: the training run's")
+    add_released_flags(parser)
     add("--text", help="what is matched; default: the caption that the checkpoint gives the video")
     add("--texts", type=Path, help="csv with the columns video_id and sentence: the text of each video, by its stem")
     add("--output", type=Path, default=Path("output/visualize"), help="folder to write; default: %(default)s")
@@ -81,7 +83,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _check_names(args.videos)
         texts = {pair.video_id: pair.caption for pair in read_test_pairs(args.texts, "--texts")} if args.texts else {}
-        flags = {name: getattr(args, name) for name in ("object_path", "labelmap_path", "device")}
+        flags = {
+            name: getattr(args, name)
+            for name in ("object_path", "labelmap_path", "need_object", "use_action", "device")
+        }
         predictor = Predictor(args.checkpoint, remark, **flags)
         for video in tqdm(args.videos, unit="video", disable=len(args.videos) == 1 or not sys.stderr.isatty()):
             explanation = explain(predictor, video, texts.get(video.stem, args.text))

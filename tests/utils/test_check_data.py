@@ -13,6 +13,7 @@ from typing import Any
 import lmdb
 import pytest
 
+from dataloaders.msvd import read_captions
 from tests.videos import write_noise, write_video
 from utils import check_data, make_demo_data
 from utils.check_findings import COLUMNS, KINDS
@@ -233,7 +234,9 @@ def test_avis_and_lists_of_msvd(demo: Path):
     halve(video)
     with (root / "train_list.txt").open("a") as file:
         file.write(f"{ids[1]}\nunknown\n")
-    captions = pickle.loads((root / "raw-captions.pkl").read_bytes())
+    captions = {
+        key: [text.split() for text in texts] for key, texts in read_captions(root / "raw-captions.pkl").items()
+    }
     captions[ids[2]].append([])
     (root / "raw-captions.pkl").write_bytes(pickle.dumps(captions))
     status, findings = run(demo, "msvd_caption")
@@ -320,3 +323,13 @@ def test_healthy_and_damaged_real_files(shared: Path, tmp_path: Path):
     assert kinds([finding for finding in findings if finding["kind"] != "unreferenced_video"]) == {
         ("fewer_frames", "decord_corrupted")
     }
+
+
+def test_real_rows_of_webvid_have_only_what_is_known_of_them(shared: Path, tmp_path: Path):
+    real, report = shared / "realdata", tmp_path / "r.json"
+    command = ["--datatype", "webvid", "--train_csv", str(real / "webvid/results_2M_val.csv"), "--need_object"]
+    command += ["--features_path", str(real / "webvid/videos"), "--object_path", str(real / "objects/webvid")]
+    command += ["--labelmap_path", str(real / "vinvl/label_map.json"), "--output", str(tmp_path / "r.tsv")]
+    assert check_data.main([*command, "--json", str(report), "--workers", "1"]) == 1
+    found = sorted(finding["kind"] for finding in json.loads(report.read_bytes())["findings"])
+    assert found == ["missing_objects"] * 4 + ["missing_video"] * 4 + ["short_video"]

@@ -79,7 +79,7 @@ def test_a_local_torchvision_detector_finds_the_things(downstream: Downstream, c
     flags = ["--detector", MODEL, "--weights", str(tmp_path / "weights.pth"), "--classes", str(tmp_path / "names.txt")]
     argv = [str(clips), "--output", str(output), *flags, "--score_threshold", "0.3", *FRAMES]
     assert extract_objects.main(argv) == 0
-    label_map = load_label_map(tmp_path / "label_map.json")
+    label_map = load_label_map(tmp_path / "objects_label_map.json")
     assert list(label_map["label_to_idx"]) == ["thing"]
 
     store = ObjectStore(build_object_store(output, label_map, ObjectSettings(8, frames=4)))
@@ -131,23 +131,73 @@ def vinvl_line(key: str, *names: str) -> str:
 
 
 def test_vinvl_output_is_converted_and_mapped_onto_a_label_map(clips: Path, tmp_path: Path, capsys):
-    lines = [vinvl_line(f"video0_{index}", "Street Sign", "dog") for index in range(24)]  # every frame, by its number
-    lines += [vinvl_line(f"video1/{number:03d}.jpg", "dogs", "unicorn") for number in range(4)]  # the sampled frames
+    lines = [vinvl_line(f"video0_{number}", "Street Sign", "dog") for number in range(4)]
+    lines += [vinvl_line(f"video1/{number:03d}.jpg", "dogs", "unicorn") for number in range(4)]
     lines += [vinvl_line("video2_0", "dog")]
-    (tmp_path / "predictions.tsv").write_text("".join(lines))
+    (tmp_path / "predictions.tsv").write_text("".join(reversed(lines)))
     label_map = {"label_to_idx": {"dog": 1, "street sign": 2}, "idx_to_label": {"1": "dog", "2": "street sign"}}
     (tmp_path / "map.json").write_text(json.dumps(label_map))
     argv = [str(clips), "--output", str(tmp_path / "o"), "--labelmap_path", str(tmp_path / "map.json"), *FRAMES]
     argv += ["--detector", "vinvl", "--detections", str(tmp_path / "predictions.tsv")]
     assert extract_objects.main(argv) == 3
     captured = capsys.readouterr()
-    assert "video2.mp4" in captured.err and "1 frames, without" in captured.err and "unicorn 4" in captured.err
+    assert (
+        "video2.mp4" in captured.err and "1 frames, but 4 are sampled" in captured.err and "unicorn 4" in captured.err
+    )
     first, second = (json.loads((tmp_path / "o" / f"video{n}.json").read_bytes()) for n in (0, 1))
     assert [e["class"] for e in first[0]["objects"]] == ["street sign", "dog"]
     assert [e["class"] for e in second[3]["objects"]] == ["dog"] and second[0]["objects"][0]["attributes"] == ["red"]
     store = ObjectStore(build_object_store(tmp_path / "o", label_map, ObjectSettings(4, frames=4)))
     assert store.report["files"] == 2 and not store.report["unknown_classes"]
     assert not (tmp_path / "o" / "video2.json").exists()
+
+
+def test_vinvl_rows_of_every_frame_are_picked_by_their_number_when_asked(clips: Path, tmp_path: Path, capsys):
+    lines = [vinvl_line(f"video0_{index}", f"class{index}") for index in range(sampled(clips, "video0").decoded_frames)]
+    (tmp_path / "predictions.tsv").write_text("".join(lines))
+    argv = [str(clips / "video0.mp4"), "--output", str(tmp_path / "o"), "--detector", "vinvl", *FRAMES]
+    argv += ["--detections", str(tmp_path / "predictions.tsv")]
+    assert extract_objects.main(argv) == 3, "more rows than sampled frames: their order says nothing"
+    assert extract_objects.main([*argv, "--frame_numbers", "index"]) == 0
+    picked = json.loads((tmp_path / "o" / "video0.json").read_bytes())
+    names = [frame["objects"][0]["class"] for frame in picked]
+    assert names == [f"class{index}" for index in sampled(clips, "video0").frame_indices.tolist()]
+    (tmp_path / "predictions.tsv").write_text("".join(lines[:2]))
+    assert extract_objects.main([*argv, "--frame_numbers", "index"]) == 3
+    assert "which the frame rule picks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["detections", "class map", "label map", "pattern"])
+def test_a_clip_is_done_again_when_what_it_was_made_from_changed(clips: Path, tmp_path: Path, capsys, changed: str):
+    lines = [vinvl_line(f"video0_{number}", "dog") for number in range(4)]
+    (tmp_path / "p.tsv").write_text("".join(lines))
+    (tmp_path / "map.json").write_text(json.dumps({"label_to_idx": {"dog": 1}, "idx_to_label": {"1": "dog"}}))
+    (tmp_path / "names.json").write_text(json.dumps({"dog": "Hund"}))
+    argv = [str(clips / "video0.mp4"), "--output", str(tmp_path / "o"), "--detector", "vinvl", *FRAMES]
+    argv += ["--detections", str(tmp_path / "p.tsv")]
+    assert extract_objects.main(argv) == extract_objects.main(argv) == 0
+    assert "1 videos, 4 boxes; 0 were there" in (out := capsys.readouterr().out) and "0 videos, 0 boxes; 1 were" in out
+    if changed == "detections":
+        (tmp_path / "p.tsv").write_text("".join([vinvl_line("video0_0", "dog", "cat"), *lines[1:]]))
+    more = {
+        "detections": [],
+        "class map": ["--class_map", str(tmp_path / "names.json")],
+        "label map": ["--labelmap_path", str(tmp_path / "map.json")],
+        "pattern": ["--key_pattern", r"(?P<video>.+)_(?P<frame>\d+)"],
+    }[changed]
+    assert extract_objects.main([*argv, *more]) == 0
+    assert "1 videos" in capsys.readouterr().out
+
+
+def test_files_without_frame_numbers_are_never_guessed_at(clips: Path, tmp_path: Path, capsys):
+    (tmp_path / "all").mkdir()
+    argv = [str(clips / "video0.mp4"), "--output", str(tmp_path / "o"), "--detector", "precomputed", *FRAMES]
+    argv += ["--detections", str(tmp_path / "all")]
+    every = [{"objects": []} for _ in range(sampled(clips, "video0").decoded_frames)]
+    for count, status in ((4, 0), (len(every), 0), (len(every) - 1, 3), (3, 3)):
+        (tmp_path / "all" / "video0.json").write_text(json.dumps(every[:count]))
+        assert extract_objects.main([*argv, "--overwrite"]) == status, count
+    assert "3 frames, but 4 are sampled" in capsys.readouterr().err
 
 
 def test_sampled_frames_are_picked_from_files_of_more_frames(downstream: Downstream, clips: Path, tmp_path: Path):

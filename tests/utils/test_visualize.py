@@ -23,14 +23,15 @@ from modules.pretrain import PretrainModel
 from modules.retrieval import RetrievalModel
 from modules.tokenizer import ClipTokenizer
 from tests import tiny
+from tests.utils.test_weights import released_state
 from tests.videos import write_video
 from tests.world import FRAMES, World
 from utils import visualize
 from utils.box_video import box_spans, boxes_at, write_box_video
 from utils.checkpoint import CheckpointError, model_content, save_atomically
 from utils.contact_sheet import GAP, MARGIN, SIDE, TITLE, contact_sheet
-from utils.drawing import PALETTE, crop_picture, draw_boxes, heat_overlay, score_text
-from utils.explain import NOTHING, Action, Explanation, Trajectory, explain
+from utils.drawing import PALETTE, crop_picture, draw_boxes, heat_overlay, match_text, score_text
+from utils.explain import NOTHING, Action, Explanation, Trajectory, WordMatch, explain
 from utils.predictor import Predictor
 
 TEXT = "a triangle is spinning and a square is bouncing"
@@ -311,6 +312,37 @@ def test_the_command_writes_picture_video_and_text(
     assert visualize.main([str(video), str(other), *more, "--texts", str(texts)]) == 0
     assert (tmp_path / "two" / f"{stem}.txt").read_text() == "a circle\n"
     assert (tmp_path / "two" / "other.txt").read_text() == "a square\n"
+    sheets = [cv2.imread(str(folder / f"{stem}.png")) for folder in (output, tmp_path / "two")]
+    assert sheets[0].shape != sheets[1].shape or (sheets[0] != sheets[1]).any()
+    assert match_text(WordMatch("dog", 0.837)) == "dog 0.84" and match_text(None) == "not matched"
+
+
+def test_boxes_beyond_the_model_s_list_of_trajectories_are_drawn_too(world: World, video: Path, tmp_path: Path):
+    names = list(json.loads(world.label_map.read_bytes())["label_to_idx"])
+    frames = [
+        {
+            "objects": [
+                {"class": names[2 * frame + n], "rect": [2 + 40 * n, 5, 38 + 40 * n, 60], "conf": 0.9} for n in (0, 1)
+            ]
+        }
+        for frame in range(4)
+    ]
+    (tmp_path / f"{video.stem}.json").write_text(json.dumps(frames))
+    path = checkpoint(tmp_path, object_count=2, max_frames=4)
+    objects = {"object_path": str(tmp_path), "labelmap_path": str(world.label_map)}
+    shown = explain(Predictor(path, device="cpu", **objects), video, TEXT)
+    assert [entry.class_name for entry in shown.trajectories if entry.match is None][-4:] == names[4:8]
+    assert len(shown.trajectories) == 8 and len(set(shown.box_trajectory.flatten().tolist()) - {0}) == 8
+    assert contact_sheet(shown).size and write_box_video(shown, tmp_path / "out.mp4") == 32
+
+
+def test_a_released_checkpoint_is_drawn_with_its_own_sizes(world: World, video: Path, tmp_path: Path, capsys):
+    torch.save({"model_state_dict": released_state()}, tmp_path / "stoa.bin")
+    more = flags(world, tmp_path / "stoa.bin", tmp_path / "out", "--no_video", "--text", "a dog is running")
+    assert visualize.main([str(video), *more]) == 1
+    assert "a model without objects" in capsys.readouterr().err
+    assert visualize.main([str(video), *more, "--need_object", "--use_action"]) == 0
+    assert "action 1: " in capsys.readouterr().out
 
 
 def test_errors_name_the_file_and_the_remedy(
