@@ -26,6 +26,7 @@ META_FILE = "index.json"
 FORMAT = 1
 CHUNK = 2000
 MAX_EXAMPLES = 5
+Note = Callable[[str, str], None]  # told of everything left out: a counter of IndexReport, and an example
 CACHED_CAPTIONS = 1 << 14  # stock footage repeats its captions: those of a series of clips are tagged once
 
 
@@ -140,10 +141,7 @@ def prepare_pretrain_index(
         ValueError: if either file is not what it should be, or no caption belongs to a clip.
     """
     data_path, index_dir = Path(data_path), Path(index_dir)
-    index_path = index_dir / INDEX_FILE
-    for path, what in ((data_path, "captions (--data_path)"), (index_path, "index of the shards")):
-        if not path.is_file():
-            raise FileNotFoundError(f"no {what} at {path}")
+    index_path = require_inputs(data_path, index_dir)
     if tagger not in TAGGERS:
         raise ValueError(f"tagger {tagger!r} is unknown; it must be one of {', '.join(TAGGERS)}")
     target = Path(cache_dir or index_dir) / f"{data_path.stem}.{tagger}.{vocab_size}.captions"
@@ -163,15 +161,24 @@ def prepare_pretrain_index(
     )
 
 
-def read_path_index(path: str | Path, report: IndexReport | None = None) -> Iterator[ClipPlace]:
-    """Yield the rows of a `path.index` file; lines that are not id, shard and offset are counted in `report`."""
+def require_inputs(data_path: Path, index_dir: Path) -> Path:
+    """Return the path of `path.index`; FileNotFoundError if it or the caption file is missing."""
+    index_path = index_dir / INDEX_FILE
+    for path, what in ((data_path, "captions (--data_path)"), (index_path, "index of the shards")):
+        if not path.is_file():
+            raise FileNotFoundError(f"no {what} at {path}")
+    return index_path
+
+
+def read_path_index(path: str | Path, note: Note | None = None) -> Iterator[ClipPlace]:
+    """Yield the rows of a `path.index` file; lines that are not id, shard and offset are left out and noted."""
     with open(path, encoding="utf-8") as handle:
         for number, line in enumerate(handle, start=1):
             fields = [part.strip() for part in line.split("\t")]
             if len(fields) == 3 and fields[0] and fields[1] and fields[2].isdecimal():
                 yield ClipPlace(fields[0], fields[1], int(fields[2]))
-            elif line.strip() and report is not None:
-                report.note("broken_index_lines", f"line {number}: {line.strip()[:60]!r}")
+            elif line.strip() and note is not None:
+                note("broken_index_lines", f"line {number}: {line.strip()[:60]!r}")
 
 
 def resolve_shard(shard_path: str, index_dir: str | Path) -> str:
@@ -193,11 +200,11 @@ def _build(
 ) -> None:
     logger.info("tagging the captions of %s with %s", data_path, tagger)
     report = IndexReport()
-    clips, shards = _clip_places(index_path, report)
+    clips, shards = clip_places(index_path, report.note)
     has_caption = bytearray(len(clips.offsets))
     writer = CaptionWriter(folder)
     try:
-        chunks = chunked(_captioned_clips(data_path, clips, has_caption, report), CHUNK)
+        chunks = chunked(captioned_clips(data_path, clips, has_caption, report.note), CHUNK)
         for rows in ordered_map(_tag_chunk, chunks, workers, _start_worker, (tagger, vocab_size)):
             _write_chunk(writer, clips, *rows, report)
     finally:
@@ -216,7 +223,7 @@ def _build(
 
 def _write_chunk(
     writer: CaptionWriter,
-    clips: _Clips,
+    clips: Clips,
     video_ids: list[str],
     rows: list[int],
     packed: PackedCaptions,
@@ -231,38 +238,44 @@ def _write_chunk(
     writer.extend([video_ids[place] for place in kept], clips.shards[kept_rows], clips.offsets[kept_rows], packed)
 
 
-class _Clips(NamedTuple):
-    rows: dict[str, int]  # video id -> row of the two arrays
-    shards: np.ndarray
-    offsets: np.ndarray
+class Clips(NamedTuple):
+    """The clips of a `path.index`, N of them."""
+
+    rows: dict[str, int]  # video id -> row of the two arrays, in the order of the rows
+    shards: np.ndarray  # (N,) int64 number of the shard
+    offsets: np.ndarray  # (N,) int64 where the record starts, in bytes
 
 
-def _clip_places(path: Path, report: IndexReport) -> tuple[_Clips, list[str]]:
+def clip_places(path: Path, note: Note) -> tuple[Clips, list[str]]:
+    """Return the clips of a `path.index`, and its shards as it names them; of rows with one id the first counts."""
     rows: dict[str, int] = {}
     shard_numbers: dict[str, int] = {}
     places = np.zeros((1024, 2), dtype=np.int64)
-    for place in read_path_index(path, report):
+    for place in read_path_index(path, note):
         if place.video_id in rows:
-            report.note("repeated_clips", place.video_id)
+            note("repeated_clips", place.video_id)
             continue
         row = rows[place.video_id] = len(rows)
         if row == len(places):
             places = np.concatenate([places, np.zeros_like(places)])
         places[row] = shard_numbers.setdefault(place.shard_path, len(shard_numbers)), place.offset
-    return _Clips(rows, places[: len(rows), 0], places[: len(rows), 1]), list(shard_numbers)
+    return Clips(rows, places[: len(rows), 0], places[: len(rows), 1]), list(shard_numbers)
 
 
-def _captioned_clips(
-    data_path: Path, clips: _Clips, has_caption: bytearray, report: IndexReport
+def captioned_clips(
+    data_path: Path, clips: Clips, has_caption: bytearray, note: Note
 ) -> Iterator[tuple[str, int, str]]:
-    """Yield (video id, row of its clip, caption) for every caption whose clip is in the shards."""
+    """Yield (video id, row of its clip, caption) for every caption whose clip is in the shards.
+
+    `has_caption`, a byte per clip, becomes 1 for those that have one; errors as `iter_captions`.
+    """
     for video_id, caption in iter_captions(data_path):
         row = clips.rows.get(video_id)
         if row is None:
-            report.note("captions_without_clip", video_id)
+            note("captions_without_clip", video_id)
             continue
         if has_caption[row]:
-            report.note("repeated_caption_ids", video_id)
+            note("repeated_caption_ids", video_id)
         has_caption[row] = 1
         yield video_id, row, caption
 

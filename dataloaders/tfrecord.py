@@ -49,6 +49,10 @@ class DamagedRecord(Exception):
     """A record is cut short, fails its checksum or is not what it should be; the message names shard and offset."""
 
 
+class WrongClip(DamagedRecord):
+    """A sound record, but of another video than the index says."""
+
+
 def masked_crc(data: bytes | memoryview) -> int:
     """CRC32C of `data`, rotated and offset as TFRecord stores it."""
     crc = crc32c(data)
@@ -74,12 +78,7 @@ def read_record(file: BinaryIO, offset: int, check_payload: bool = True) -> byte
         DamagedRecord: the record is cut short or fails a checksum.
     """
     place = f"{file.name}, offset {offset}"
-    header = _read_at(file, HEADER.size, offset)
-    if len(header) < HEADER.size:
-        raise DamagedRecord(f"{place}: the file ends before or inside the record's header")
-    length, length_crc = HEADER.unpack(header)
-    if masked_crc(header[:8]) != length_crc:
-        raise DamagedRecord(f"{place}: no record starts here (checksum of the length differs)")
+    length = payload_length(file, offset)
     body = _read_at(file, length + FOOTER.size, offset + HEADER.size)
     if len(body) < length + FOOTER.size:
         raise DamagedRecord(f"{place}: the file ends inside the record ({len(body)} of {length + FOOTER.size} bytes)")
@@ -87,6 +86,18 @@ def read_record(file: BinaryIO, offset: int, check_payload: bool = True) -> byte
     if check_payload and masked_crc(payload) != FOOTER.unpack(body[length:])[0]:
         raise DamagedRecord(f"{place}: the record's content fails its checksum")
     return payload
+
+
+def payload_length(file: BinaryIO, offset: int) -> int:
+    """Length in bytes that the header of the record at a byte offset states; arguments and errors as `read_record`."""
+    place = f"{file.name}, offset {offset}"
+    header = _read_at(file, HEADER.size, offset)
+    if len(header) < HEADER.size:
+        raise DamagedRecord(f"{place}: the file ends before or inside the record's header")
+    length, length_crc = HEADER.unpack(header)
+    if masked_crc(header[:8]) != length_crc:
+        raise DamagedRecord(f"{place}: no record starts here (checksum of the length differs)")
+    return length
 
 
 def iterate_records(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
@@ -264,7 +275,7 @@ def parse_clip(payload: bytes, place: str, video_id: str | None = None) -> Store
         video_id: if given and the record says another one, that is an error (the index belongs to other shards).
 
     Raises:
-        DamagedRecord: the payload is no clip, or that of another video.
+        DamagedRecord: the payload is no clip, or (WrongClip) that of another video.
     """
     try:
         example = parse_example(payload)
@@ -275,7 +286,7 @@ def parse_clip(payload: bytes, place: str, video_id: str | None = None) -> Store
         raise DamagedRecord(f"{place}: the record has no feature `{Features.IMAGE}` with frames")
     found = _text(example, Features.VIDEO_ID)
     if video_id is not None and found not in (None, video_id):
-        raise DamagedRecord(f"{place}: the record is of video {found}: path.index is of other shards")
+        raise WrongClip(f"{place}: the record is of video {found}: path.index is of other shards")
     width, height = _number(example, Features.STORED_WIDTH), _number(example, Features.STORED_HEIGHT)
     stored_width, stored_height = int(width or RELEASED_RAW_SIZE), int(height or RELEASED_RAW_SIZE)
     frames: list[bytes] | np.ndarray = images

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from torch.utils.data import Dataset
 
-from dataloaders.frames import candidate_indices, pick_positions
+from dataloaders.frames import pick_positions
 from dataloaders.object_store import ObjectStore
 from dataloaders.pretrain_index import PretrainIndex, PretrainItem
 from dataloaders.samples import ClipFrames, Sample, SampleSettings, clip_part, text_part, training_targets, word_mask
+from dataloaders.stored_frames import stored_candidates
 from dataloaders.tfrecord import DamagedRecord, ShardReader, StoredClip
 from modules.random_streams import sample_key
 from modules.tokenizer import ClipTokenizer
@@ -90,24 +90,3 @@ class WebVidPretrainDataset(Dataset[Sample]):
         if clip.width is not None and clip.height is not None:
             return clip.width, clip.height
         return self.frame_sizes.get(video_id)
-
-
-def stored_candidates(clip: StoredClip, feature_framerate: float, video_id: str) -> np.ndarray:
-    """Positions among a record's frames of those that the frame rule asks for: int64 (n,).
-
-    A record keeps the frames of the rate that it was written with. Training may take that rate, or one whose frames are
-    among them. Released records do not say; theirs is one frame per second and all are taken.
-
-    Raises:
-        ValueError: the record lacks frames of this rate.
-    """
-    if clip.fps is None or clip.frame_indices is None:
-        return np.arange(clip.num_frames)
-    wanted = candidate_indices(int(clip.frame_indices[-1]) + 1, clip.fps, feature_framerate)
-    positions = np.searchsorted(clip.frame_indices, wanted)
-    if not np.array_equal(clip.frame_indices[positions], wanted):
-        raise ValueError(
-            f"{video_id}: the shard lacks frames for --feature_framerate {feature_framerate:g}; "
-            "use the rate that utils/webvid_to_tfrecord.py wrote it with, or write it again"
-        )
-    return positions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 from dataloaders.files import atomic_write_text
 from dataloaders.retrieval import VideoDataset
 from modules.pretrain import PretrainModel
-from utils.argument_groups import flag
 from utils.arguments import Arguments, contrastive_schedule
 from utils.data_setup import evaluation_loader, train_loader
 from utils.distributed import Runtime
 from utils.pretrain_eval import evaluate_losses
-from utils.pretrain_setup import losses_loader, prepare_pretraining, pretraining_dataset, validation_clips
+from utils.pretrain_setup import (
+    PretrainArguments,
+    losses_loader,
+    prepare_pretraining,
+    pretraining_dataset,
+    validation_clips,
+)
 from utils.retrieval_eval import EvaluationSettings, evaluate_retrieval
 from utils.run_log import RunLog
 from utils.task_main import run_task
 from utils.trainer import Trainer
 from utils.weights import setup_model
-
-
-@dataclass
-class PretrainArguments(Arguments):
-    """Flags of pre-training alone."""
-
-    eval_samples: int = flag(1000, "with --do_eval: training samples whose losses are computed", minimum=1)
 
 
 def loss_weights(args: Arguments, model: PretrainModel) -> Callable[[int], dict[str, float]]:

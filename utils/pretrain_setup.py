@@ -14,11 +14,19 @@ from dataloaders.object_store import ObjectStore
 from dataloaders.pretrain_index import INDEX_FILE, PretrainIndex, prepare_pretrain_index
 from dataloaders.webvid import WebVidPretrainDataset
 from modules.config import ModelConfig
+from utils.argument_groups import flag
 from utils.arguments import Arguments
 from utils.data_setup import Log, SplitClips, counts, open_clips, prepare_objects, sample_settings
 from utils.distributed import Runtime
 from utils.pretrain_eval import collate_whole_captions
 from utils.sampler import GlobalBatchSampler
+
+
+@dataclass
+class PretrainArguments(Arguments):
+    """Flags of pre-training alone."""
+
+    eval_samples: int = flag(1000, "with --do_eval: training samples whose losses are computed", minimum=1)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from dataloaders.label_map import load_label_map
 from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from dataloaders.samples import SampleSettings, clip_part
+from dataloaders.stored_frames import stored_candidates
 from dataloaders.tfrecord import DamagedRecord, ShardReader, StoredClip
 from dataloaders.video_files import read_frames
-from dataloaders.webvid import WebVidPretrainDataset, stored_candidates
+from dataloaders.webvid import WebVidPretrainDataset
 from modules.boxes import map_boxes_to_crop
 from tests.world import FRAMES, WITHOUT_OBJECT_FILE, WITHOUT_OBJECTS, World
 from utils.demo_world import COLORS
