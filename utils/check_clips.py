@@ -5,18 +5,21 @@ Free of PyTorch, so that worker processes start quickly and stay small.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import lmdb
 import numpy as np
+from tqdm import tqdm
 
 from dataloaders.container_end import cut_short
 from dataloaders.frames import Clip, UnreadableVideo, candidate_indices, read_clip
 from dataloaders.lmdb_files import value_as_file
 from modules.utils_object_tractor import ObjectFileError, ObjectReport, load_object_file
 from utils.check_findings import Finding
+from utils.video_workers import WorkerDied, WorkerPool
 
 # Containers are off by a frame or two as a rule. Whether many frames too few are a fault cannot be told from their
 # number (see dataloaders/container_end.py): without other evidence they are a note, and only from this share on.
@@ -66,6 +69,10 @@ class ClipTask(NamedTuple):
     lmdb: str | None
     objects: tuple[str, ...]
 
+    def unreadable(self, reason: str) -> Finding:
+        """The finding that no frame of the video can be had."""
+        return Finding("unreadable_video", self.video_id, self.video or self.lmdb or "", reason)
+
 
 class ClipResult(NamedTuple):
     """Findings on a clip, whether its video gives frames, and how many of its object files are JSON lists."""
@@ -86,12 +93,39 @@ def check_clip(task: ClipTask, settings: ClipSettings) -> ClipResult:
             with value_as_file(Path(task.lmdb), task.video_id) as path:
                 clip = _check_video(task.video_id, path, f"{task.lmdb}, key {task.video_id!r}", settings, findings)
     except (OSError, KeyError, lmdb.Error) as error:
-        findings.append(Finding("unreadable_video", task.video_id, task.video or task.lmdb or "", str(error)))
+        findings.append(task.unreadable(str(error)))
     size = (clip.width, clip.height) if clip and settings.has_original_boxes else None
-    reports = [_check_objects(task.video_id, path, size, settings) for path in task.objects]
-    for found, _ in reports:
-        findings.extend(found)
-    return ClipResult(findings, clip is not None, sum(files for _, files in reports))
+    reports = [check_objects(task.video_id, path, size, settings) for path in task.objects]
+    for report in reports:
+        findings.extend(report.findings)
+    return ClipResult(findings, clip is not None, sum(report.files for report in reports))
+
+
+class CheckTask(Protocol):
+    """What is to be checked in a worker process."""
+
+    def unreadable(self, reason: str) -> Finding:
+        """The finding that stands for the result when the process dies of it."""
+
+
+Task = TypeVar("Task", bound=CheckTask)
+
+
+def check_all(
+    check: Callable[[Task], ClipResult], tasks: Iterable[Task], total: int, workers: int
+) -> Iterator[tuple[Task, ClipResult]]:
+    """Yield the `total` tasks and their results, in order, few at a time. A decoder that brings its process down costs
+    one clip.
+
+    Raises:
+        CannotStart: no worker process starts.
+    """
+    with WorkerPool(check, min(workers, max(1, total))) as pool:
+        for task, result in tqdm(pool.map(tasks), total=total, unit="clip", disable=None):
+            if isinstance(result, WorkerDied):
+                yield task, ClipResult([task.unreadable(result.reason)], False, 0)
+            else:
+                yield task, result
 
 
 def _check_video(video_id: str, path: Path, name: str, settings: ClipSettings, findings: list[Finding]) -> Clip | None:
@@ -134,11 +168,19 @@ def _nothing(image: np.ndarray) -> np.ndarray:
     return image[:1, :1].copy()
 
 
-def _check_objects(
-    video_id: str, path: str, frame_size: tuple[int, int] | None, settings: ClipSettings
-) -> tuple[list[Finding], int]:
+class ObjectResult(NamedTuple):
+    """Findings on an object file, whether training gets objects from it, and 1 if it is a JSON list, else 0."""
+
+    findings: list[Finding]
+    is_usable: bool
+    files: int
+
+
+def check_objects(video_id: str, path: str, frame_size: tuple[int, int] | None, settings: ClipSettings) -> ObjectResult:
+    """Read an object file as the object store does; `frame_size` is (width, height) in its boxes' pixels, if known."""
     assert settings.label_map is not None
     report = ObjectReport(max_examples=1)
+    is_usable = True
     try:
         load_object_file(
             path,
@@ -152,9 +194,10 @@ def _check_objects(
         )
     except ObjectFileError as error:
         report.note(error.problem, path, str(error))
+        is_usable = False
     findings = []
     for problem, count in report.problems().items():
         example = report.examples[problem][0].removeprefix(path).removeprefix(": ")
         more = f" (and {count - 1} more)" if count > 1 else ""
         findings.append(Finding(OBJECT_KINDS[problem], video_id, path, example + more))
-    return findings, report.files
+    return ObjectResult(findings, is_usable, report.files)

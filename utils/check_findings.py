@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataloaders.files import atomic_write_text
+from dataloaders.files import atomic_file
 from utils.webvid_rows import BAD_ID, EMPTY_CAPTION, REPEATED_ID
 
 STOP, ERROR, NOTE = "stop", "error", "note"
 SEVERITIES = (STOP, ERROR, NOTE)
 EXIT_STATUS = {STOP: 2, ERROR: 1, NOTE: 0}
-SHOWN, SHOWN_LENGTH = 3, 160
+SHOWN, SHOWN_LENGTH, SHOWN_IDS = 3, 160, 5
 CANNOT_START = "cannot_start"
 COLUMNS = ("severity", "kind", "id", "file", "detail")
 
@@ -24,10 +25,20 @@ KINDS: dict[str, tuple[str, str]] = {
     "empty_video": (ERROR, "video files of zero bytes"),
     "truncated_video": (ERROR, "video files that end too early"),
     "unreadable_video": (ERROR, "video files of which no frame decodes"),
+    "broken_index_line": (ERROR, "lines of the index that are not id, shard and offset"),
+    "missing_shard": (ERROR, "shards of the index that are not there or cannot be opened"),
+    "truncated_shard": (ERROR, "shards that end before what the index lists in them"),
+    "outside_shard": (ERROR, "clips that the index places beyond the end of a whole shard"),
+    "other_clip": (ERROR, "clips at whose place the shard holds another one"),
+    "damaged_record": (ERROR, "clips at whose place there is no sound record with frames"),
+    "undecodable_frame": (ERROR, "clips with frames that do not decode"),
+    "missing_rate": (ERROR, "clips whose record lacks frames for --feature_framerate"),
+    "unknown_size": (ERROR, "clips with objects of whose video no size is known"),
     BAD_ID: (ERROR, "rows without a usable video id"),
     EMPTY_CAPTION: (ERROR, "videos with captions that hold no word"),
     "empty_question": (ERROR, "questions without text, answer or option"),
     "no_caption": (ERROR, "listed videos without captions"),
+    "no_clip": (ERROR, "captions of clips that the index does not list"),
     "missing_objects": (ERROR, "listed videos without an object file"),
     "broken_objects": (ERROR, "object files that cannot be read"),
     "wrong_frame_count": (ERROR, "object files with a wrong number of frames"),
@@ -36,6 +47,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "unknown_class": (ERROR, "object files with classes that the label map does not have"),
     "outside_box": (ERROR, "object files with boxes wholly outside the frame"),
     REPEATED_ID: (NOTE, "ids listed more than once; used once"),
+    "more_captions": (NOTE, "videos with more than one caption; each is a sample"),
     "repeated_row": (NOTE, "rows with the same video and caption; each counts"),
     "in_two_splits": (NOTE, "videos in more than one split"),
     "short_video": (NOTE, "videos with fewer candidate frames than are picked: frames are repeated"),
@@ -61,6 +73,33 @@ class Finding(NamedTuple):
     def severity(self) -> str:
         """One of SEVERITIES."""
         return KINDS[self.kind][0]
+
+
+class Report(NamedTuple):
+    """All findings in order, the number of videos by split, and how many videos (or records) and object files were
+    read."""
+
+    findings: list[Finding]
+    videos: dict[str, int]
+    read: int
+    object_files: int
+
+
+def stop(reason: object) -> Finding:
+    """A reason why training cannot start, or stops on the way."""
+    return Finding(CANNOT_START, "", "", str(reason))
+
+
+def compact(finding: Finding) -> Finding:
+    """The same finding, its words shared with others: those that come from worker processes are copies, and there may
+    be millions."""
+    kind, video_id, file, detail = finding
+    return Finding(sys.intern(kind), video_id, sys.intern(file), sys.intern(detail))
+
+
+def first_ids(video_ids: Sequence[str]) -> str:
+    """The first few ids, for a detail."""
+    return ", ".join(video_ids[:SHOWN_IDS]) + (", ..." if len(video_ids) > SHOWN_IDS else "")
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
@@ -98,8 +137,9 @@ def counts(findings: Iterable[Finding]) -> dict[str, int]:
 
 def write_tsv(path: Path, findings: Iterable[Finding]) -> None:
     """Write one line per finding under a line of COLUMNS; the old file or the whole new one is there at any moment."""
-    rows = [COLUMNS, *((finding.severity, *finding) for finding in findings)]
-    atomic_write_text(path, "".join("\t".join(map(_one_line, row)) + "\n" for row in rows))
+    with atomic_file(path, "w") as file:
+        file.write("\t".join(COLUMNS) + "\n")
+        file.writelines("\t".join(map(_one_line, (finding.severity, *finding))) + "\n" for finding in findings)
 
 
 def as_records(findings: Iterable[Finding]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dataloaders import didemo, msrvtt, msvd
 from dataloaders.caption_split import CaptionSplit
@@ -18,20 +18,23 @@ from utils import caption_setup, retrieval_setup
 from utils.answer_setup import AnswerArguments, choose_answers, read_questions
 from utils.argument_groups import flag
 from utils.caption_setup import CaptionArguments
-from utils.check_findings import Finding
+from utils.check_clips import ClipSettings
+from utils.check_findings import Finding, first_ids
+from utils.pretrain_setup import PretrainArguments
 from utils.retrieval_setup import ChoiceArguments, RetrievalArguments
 from utils.webvid_rows import EMPTY_CAPTION, REPEATED_ID, read_rows, survey_csv, video_places
 
 SPLITS = ("train", "val", "test")
+PRETRAIN = "pretrain"
 WEBVID = "webvid"
-SHOWN_IDS = 5
 
 
 @dataclass
-class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments):
+class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments, PretrainArguments):
     """What is checked, beside the flags of the tasks."""
 
     DATA_TYPES: ClassVar[tuple[str, ...]] = (
+        PRETRAIN,
         WEBVID,
         *RetrievalArguments.DATA_TYPES,
         *ChoiceArguments.DATA_TYPES,
@@ -56,7 +59,7 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments):
 
     @property
     def task(self) -> str:
-        """The second part of the data type: retrieval, mc, caption, qa; "" for WebVid."""
+        """The second part of the data type: retrieval, mc, caption, qa; "" for pre-training."""
         return self.datatype.partition("_")[2]
 
     @property
@@ -70,7 +73,7 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments):
 
     def split_names(self) -> list[str]:
         """The splits to check."""
-        if self.datatype == WEBVID:
+        if not self.task:
             return ["train"]
         if self.splits:
             return [name for name in SPLITS if name in self.splits.split(",")]
@@ -82,6 +85,22 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments):
             return name != "val" or self.path("qa_val_json") is not None
         setup = caption_setup if self.task == "caption" else retrieval_setup
         return setup.has_split(self, name)
+
+
+def clip_settings(args: CheckArguments, label_map: dict[str, Any] | None) -> ClipSettings:
+    """How training reads videos and objects under these flags."""
+    return ClipSettings(
+        max_frames=args.max_frames,
+        feature_framerate=args.feature_framerate,
+        slice_framepos=args.slice_framepos,
+        end_seconds=args.end_seconds,
+        min_candidates=args.max_frames if args.min_candidates is None else args.min_candidates,
+        object_count=args.object_count,
+        object_rule=args.object_rule,
+        rect_order=args.rect_order,
+        has_original_boxes=args.box_coordinates == "original",
+        label_map=label_map,
+    )
 
 
 @dataclass
@@ -226,8 +245,7 @@ def compare_splits(args: CheckArguments, splits: Sequence[ListedSplit]) -> Itera
     listed = {*places, *(finding.video_id for split in splits for finding in split.findings)}
     unlisted = Counter(video_id for video_id in _captioned(args) if video_id not in listed)
     if unlisted:
-        shown = ", ".join(list(unlisted)[:SHOWN_IDS]) + (", ..." if len(unlisted) > SHOWN_IDS else "")
-        detail = f"{unlisted.total()} captions of {len(unlisted)} videos: {shown}"
+        detail = f"{unlisted.total()} captions of {len(unlisted)} videos: {first_ids(list(unlisted))}"
         yield Finding("unlisted_captions", "", str(args.data_path), detail)
 
 
