@@ -26,6 +26,7 @@ META_FILE = "index.json"
 FORMAT = 1
 CHUNK = 2000
 MAX_EXAMPLES = 5
+MAX_DIGITS = 19  # of an offset: fewer fit into int64
 Note = Callable[[str, str], None]  # told of everything left out: a counter of IndexReport, and an example
 CACHED_CAPTIONS = 1 << 14  # stock footage repeats its captions: those of a series of clips are tagged once
 
@@ -175,7 +176,7 @@ def read_path_index(path: str | Path, note: Note | None = None) -> Iterator[Clip
     with open(path, encoding="utf-8") as handle:
         for number, line in enumerate(handle, start=1):
             fields = [part.strip() for part in line.split("\t")]
-            if len(fields) == 3 and fields[0] and fields[1] and fields[2].isdecimal():
+            if len(fields) == 3 and fields[0] and fields[1] and fields[2].isdecimal() and len(fields[2]) < MAX_DIGITS:
                 yield ClipPlace(fields[0], fields[1], int(fields[2]))
             elif line.strip() and note is not None:
                 note("broken_index_lines", f"line {number}: {line.strip()[:60]!r}")

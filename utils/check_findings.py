@@ -20,7 +20,7 @@ COLUMNS = ("severity", "kind", "id", "file", "detail")
 
 # Kind of finding: its severity, and what it means.
 KINDS: dict[str, tuple[str, str]] = {
-    CANNOT_START: (STOP, "training cannot start"),
+    CANNOT_START: (STOP, "training cannot start, or would end on the way"),
     "missing_video": (ERROR, "listed videos without a file"),
     "empty_video": (ERROR, "video files of zero bytes"),
     "truncated_video": (ERROR, "video files that end too early"),

@@ -28,6 +28,7 @@ def write_set(folder: Path, captions: list[tuple[str, str]] = CAPTIONS) -> Path:
     (folder / "path-00000.tfrecord").touch()
     lines = ["v1\tpath-00000.tfrecord\t0", f"v2 \t {folder}/path-00000.tfrecord \t 700", "v3\tpath-00001.tfrecord\t3"]
     lines += ["v1\tpath-00001.tfrecord\t9", "v4\tpath-00001.tfrecord\t90000000000", "v5\tpath-0000"]
+    lines += [f"v6\tpath-00001.tfrecord\t{10**19}"]
     (folder / "path.index").write_text("\n".join(lines) + "\n")
     rows = [{"video_id": video_id, "caption": caption} for video_id, caption in captions]
     path = folder / "frozen_train_labels.json"
@@ -61,7 +62,7 @@ def test_captions_are_joined_with_their_clips(tmp_path: Path, workers: int, monk
         "empty_captions": 1,
         "repeated_caption_ids": 1,
         "repeated_clips": 1,
-        "broken_index_lines": 1,
+        "broken_index_lines": 2,
     }
     assert examples["captions_without_clip"] == ["missing"]
     assert examples["clips_without_caption"] == ["v4"]

@@ -251,14 +251,14 @@ def test_a_missing_shard_stops_training_where_its_clips_have_captions(shard_set:
     }
 
 
-@pytest.mark.parametrize("where", ["between records", "at the beginning"])
-def test_shards_cut_between_records(shard_set: ShardSet, where: str):
-    shard, offset = shard_set.rows()[IDS[15] if where == "between records" else IDS[10]]
+@pytest.mark.parametrize(("first_lost", "more"), [(15, 0), (15, 5), (10, 0)])
+def test_shards_cut_at_and_in_a_header(shard_set: ShardSet, first_lost: int, more: int):
+    shard, offset = shard_set.rows()[IDS[first_lost]]
     with shard.open("r+b") as file:
-        file.truncate(offset)
+        file.truncate(offset + more)
     status, findings = shard_set.run()
     assert status == 1 and kinds(findings) == {("truncated_shard", shard.name)}
-    assert findings[0]["detail"].startswith("5 of 10 clips" if where == "between records" else "10 of 10 clips")
+    assert findings[0]["detail"].startswith(f"{20 - first_lost} of 10 clips lie beyond its end, byte {offset + more}: ")
 
 
 def test_nothing_but_damage_stops_training(shard_set: ShardSet):
