@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 HEAD_WIDTH = 64
@@ -17,24 +18,44 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps)
 
 
-class _QuickGELU(torch.autograd.Function):
-    """x * sigmoid(1.702 x), keeping only x for the backward pass: the sigmoid and its product would be the two largest
-    activations of a block."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x * torch.sigmoid(1.702 * x)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        gate = torch.sigmoid(1.702 * x)
-        return grad * gate * (1 + 1.702 * x * (1 - gate))
-
-
 def quick_gelu(x: Tensor) -> Tensor:
-    return _QuickGELU.apply(x)
+    return x * torch.sigmoid(1.702 * x)
+
+
+class _GeluLinear(torch.autograd.Function):
+    """linear(quick_gelu(x), weight, bias), keeping only x for the backward pass: what is computed from it on the way
+    would be the largest activations of a block.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(quick_gelu(x), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        gate, rows = torch.sigmoid(1.702 * x), grad.flatten(0, -2)
+        for_x = (grad @ weight).mul_(gate * (1 + 1.702 * x * (1 - gate))) if needs_x else None
+        for_weight = rows.t() @ (x * gate).flatten(0, -2) if needs_weight else None
+        return for_x, for_weight, rows.sum(0) if needs_bias else None
+
+
+def gelu_linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """layer(quick_gelu(x)) with no more than x kept for the backward pass.
+
+    Autocast's conversions are made out here, where they are recorded: inside, the pass back to the fp32 weight would be
+    missing, and the converted weight would be cached without it.
+    """
+    if not torch.is_grad_enabled():
+        return layer(quick_gelu(x))
+    inputs: tuple[Tensor, ...] = (x, layer.weight, layer.bias)
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        inputs = tuple(part.to(dtype) for part in inputs)
+    return _GeluLinear.apply(*inputs)
 
 
 class Attention(nn.Module):
@@ -94,7 +115,7 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(quick_gelu(self.c_fc(x)))
+        return gelu_linear(self.c_fc(x), self.c_proj)
 
 
 class ResidualBlock(nn.Module):
