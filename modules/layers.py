@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -134,8 +136,7 @@ class ResidualBlock(nn.Module):
 
     def attend(self, rows: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Output of the block for `rows` (B, R, D) over given keys and values."""
-        rows = rows + self.attn.attend(self.attn.queries(self.ln_1(rows)), keys, values, mask)
-        return rows + self.mlp(self.ln_2(rows))
+        return self.finish(rows, self.attn.queries(self.ln_1(rows)), keys, values, mask)
 
     def row_weights(self, x: Tensor, rows: Tensor) -> Tensor:
         """The weights that `rows` (B, R, D) attend to tokens x (B, S, D) with in this block: (B, heads, R, S), fp32."""
@@ -147,7 +148,19 @@ class ResidualBlock(nn.Module):
 
     def complete(self, x: Tensor, packed: Tensor, mask: Tensor | None = None) -> Tensor:
         """Output of the block for tokens x (B, S, D) whose projections are known."""
-        x = x + self.attn.attend(*self.attn.unpack(packed), mask)
+        return self.finish(x, *self.attn.unpack(packed), mask)
+
+    def finish(
+        self,
+        x: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """Output of the block for tokens x (B, R, D) whose queries are known, over given keys and values."""
+        x = x + self.attn.attend(queries, keys, values, mask, is_causal)
         return x + self.mlp(self.ln_2(x))
 
     def forward(
@@ -177,8 +190,7 @@ class ResidualBlock(nn.Module):
         if extra_keys is not None:
             more_keys, more_values = self.keys_values(extra_keys)
             keys, values = torch.cat([keys, more_keys], dim=2), torch.cat([values, more_values], dim=2)
-        x = x + self.attn.attend(queries, keys, values, mask, is_causal)
-        return x + self.mlp(self.ln_2(x))
+        return self.finish(x, queries, keys, values, mask, is_causal)
 
 
 class Transformer(nn.Module):
@@ -186,7 +198,7 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(ResidualBlock(width) for _ in range(layers))
+        self.resblocks: Any = nn.ModuleList(ResidualBlock(width) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *, is_causal: bool = False) -> Tensor:
         for block in self.resblocks:
