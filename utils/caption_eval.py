@@ -21,7 +21,7 @@ from utils.fine_tuning import Evaluation
 from utils.precision import autocast
 
 # A step of decoding reads all weights, for one beam as for many; the image side sets how many clips a batch may have.
-BEAMS_TOGETHER = 128
+BEAMS_TOGETHER = 256
 
 
 @torch.no_grad()
