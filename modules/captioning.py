@@ -51,6 +51,6 @@ class CaptionModel(PrefixLMModel):
     @torch.no_grad()
     def decode(self, video: VideoTokens, settings: SearchSettings) -> Hypotheses:
         """Captions of encoded clips. A step reads all weights once, however many clips there are."""
-        decoder = CachedDecoder(self, video, settings.beam_size)
+        decoder = CachedDecoder(self, video, settings.beam_size, settings.max_tokens)
         start, end = self.config.start_token, self.config.end_token
         return search(decoder, len(video.frames), start, end, settings, video.frames.device)

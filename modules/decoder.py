@@ -60,15 +60,16 @@ class CachedDecoder:
         model: in evaluation mode.
         video: clips of the batch.
         beams: K.
+        steps: tokens at most that are appended to a beam.
     """
 
-    def __init__(self, model: PrefixLMModel, video: VideoTokens, beams: int) -> None:
+    def __init__(self, model: PrefixLMModel, video: VideoTokens, beams: int, steps: int) -> None:
         self.model, self.beams, self.step = model, beams, 0
         context = model.fusion.context(video, frame_positions=model.frame_positions)
         self.context_mask, self.context_size = context.mask[:, None], context.tokens.shape[1]
-        text_slots = beams * model.config.max_words
-        self.text = [_Cache(block, text_slots) for block in model.clip.transformer.resblocks]
-        self.fusion = [_Cache(block, self.context_size + text_slots) for block in model.fusion.blocks]
+        self.text = [_Cache(block, beams * steps) for block in model.clip.transformer.resblocks]
+        fusion_slots = self.context_size + beams * (steps + 1)
+        self.fusion = [_Cache(block, fusion_slots) for block in model.fusion.blocks]
         self._read_context(context.tokens)
         self.itself = torch.eye(beams, dtype=torch.bool, device=context.mask.device).expand(len(video.frames), -1, -1)
         self.path = self.itself[:, :, :0]  # (B, K, K·steps), True = token of this beam's text
