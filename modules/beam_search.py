@@ -64,9 +64,11 @@ def search(
     scores[:, 0] = 0.0  # the beams are still the same one
     for length in range(1, settings.max_tokens + 1):
         following = _without_repeats(scorer.advance(last), tokens, settings.no_repeat_ngram)
-        total = scores[..., None] + following
-        best, index = total.flatten(1).topk(min(2 * beams, total[0].numel()))
-        source, token = index // total.shape[-1], index % total.shape[-1]
+        # The 2·K best of a clip are among the 2·K best of each of its beams.
+        likely, words = following.topk(min(2 * beams, following.shape[-1]))
+        total = (scores[..., None] + likely).flatten(1)
+        best, index = total.topk(min(2 * beams, total.shape[1]))
+        source, token = index // likely.shape[-1], words.flatten(1).gather(1, index)
         candidates = torch.cat([_pick(tokens, source), token[..., None]], dim=-1)
         ends = token == end
         finishes = ends & (torch.arange(best.shape[1], device=device) < beams)
@@ -120,7 +122,5 @@ def _without_repeats(logprobs: Tensor, tokens: Tensor, size: int) -> Tensor:
         return logprobs
     windows = tokens.unfold(-1, size, 1)
     repeats = (windows[..., :-1] == tokens[..., None, length - size + 1 :]).all(-1)
-    beside = logprobs.shape[-1]  # a column for windows that are no repeat
-    banned = F.pad(torch.zeros_like(logprobs, dtype=torch.bool), (0, 1))
-    banned.scatter_(-1, windows[..., -1].masked_fill(~repeats, beside), True)
-    return logprobs.masked_fill(banned[..., :-1], NEVER)
+    follows = windows[..., -1]
+    return logprobs.scatter_reduce(-1, follows, logprobs.gather(-1, follows).masked_fill(repeats, NEVER), "amin")

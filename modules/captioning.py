@@ -8,6 +8,7 @@ from torch import Tensor
 from modules.batch import Batch
 from modules.beam_search import Hypotheses, SearchSettings, search
 from modules.decoder import CachedDecoder
+from modules.fusion_encoder import VideoTokens
 from modules.heads import SampleDropout
 from modules.losses import contrastive_loss
 from modules.prefix_lm import PrefixLMModel
@@ -45,7 +46,11 @@ class CaptionModel(PrefixLMModel):
     @torch.no_grad()
     def generate(self, batch: Batch, settings: SearchSettings) -> Hypotheses:
         """Captions of a finished batch's clips."""
-        video = self.encode_video(batch, features_need_grad=False)
-        decoder = CachedDecoder(self, video, settings.beam_size)
+        return self.decode(self.encode_video(batch, features_need_grad=False), settings)
+
+    @torch.no_grad()
+    def decode(self, video: VideoTokens, settings: SearchSettings) -> Hypotheses:
+        """Captions of encoded clips. A step reads all weights once, however many clips there are."""
+        decoder = CachedDecoder(self, video, settings.beam_size, settings.max_tokens)
         start, end = self.config.start_token, self.config.end_token
         return search(decoder, len(video.frames), start, end, settings, video.frames.device)

@@ -2,122 +2,112 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from modules.fusion_encoder import VideoTokens
 from modules.layers import ResidualBlock
-from modules.module_clip import CLIP
 from modules.prefix_lm import PrefixLMModel
 
-KeysValues = tuple[Tensor, Tensor]  # two of (N, heads, S, width of a head)
 
+class _Cache:
+    """Keys and values of one block, in buffers that have room for every token to come.
 
-class _TextCache:
-    """The causal text tower over N growing texts."""
+    The beams of a clip are one attention problem: their tokens stand side by side, and masks tell them apart.
 
-    def __init__(self, clip: CLIP) -> None:
-        self.clip, self.length = clip, 0
-        self.blocks: list[Any] = list(clip.transformer.resblocks)
-        self.cache: list[KeysValues | None] = [None] * len(self.blocks)
+    Args:
+        slots: tokens that there is room for.
+    """
 
-    def advance(self, tokens: Tensor) -> Tensor:
-        """Append a token to each text: (N,) -> its projected hidden state (N, 1, E)."""
-        x = (self.clip.token_embedding(tokens) + self.clip.positional_embedding[self.length])[:, None]
-        for index, block in enumerate(self.blocks):
-            self.cache[index] = kept = _append(self.cache[index], block.keys_values(x))
-            x = block.attend(x, *kept)
-        self.length += 1
-        return self.clip.ln_final(x) @ self.clip.text_projection
+    def __init__(self, block: ResidualBlock, slots: int) -> None:
+        self.block, self.slots = block, slots
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
 
-    def reorder(self, source: Tensor) -> None:
-        """Text n goes on from what was text source[n]."""
-        self.cache = [(kept[0][source], kept[1][source]) for kept in self.cache if kept is not None]
+    def write(self, first: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put keys and values (B, heads, S, width) at slots first, first + 1, …; returns those of all slots so far."""
+        if self.keys is None or self.values is None:
+            batch, heads, _, width = keys.shape
+            self.keys = keys.new_empty(batch, heads, self.slots, width)
+            self.values = torch.empty_like(self.keys)
+        end = first + keys.shape[2]
+        self.keys[:, :, first:end] = keys
+        self.values[:, :, first:end] = values
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def run(self, rows: Tensor, first: int, mask: Tensor | None) -> Tensor:
+        """The block on the tokens of slots first, first + 1, …: (B, S, D) -> (B, S, D)."""
+        queries, keys, values = self.block.attn.unpack(self.block.project(rows))
+        return self.block.finish(rows, queries, *self.write(first, keys, values), mask)
+
+    def run_last(self, rows: Tensor, read: slice, first: int, mask: Tensor) -> Tensor:
+        """The same, but only the output of the rows `read`, which `mask` is for."""
+        return self.block.attend(rows[:, read], *self.write(first, *self.block.keys_values(rows)), mask)
 
 
 class CachedDecoder:
     """Next-token probabilities of K beams for each of B clips (modules/beam_search.py, Scorer).
 
     A step costs the text tower one token and the fusion encoder two per beam: the token that was added, and the blank
-    that predicts the next one. Keys and values of a clip's context are computed once and shared by its beams: the beams
-    of a clip are one attention problem, in which each sees the context and its own text alone.
+    that predicts the next one. Keys and values of a clip's context are computed once and shared by its beams. A beam is
+    a path through the slots of its clip, kept in a mask, so that reordering beams moves no keys and values.
+
+    Slots of the text tower are [K tokens of step 0 | K of step 1 | …]; those of the fusion encoder have the context in
+    front and the K blanks behind, where the next step's tokens will stand.
 
     Args:
         model: in evaluation mode.
         video: clips of the batch.
         beams: K.
+        steps: tokens at most that are appended to a beam.
     """
 
-    def __init__(self, model: PrefixLMModel, video: VideoTokens, beams: int) -> None:
-        self.model, self.beams, self.clips = model, beams, len(video.frames)
-        self.text = _TextCache(model.clip)
+    def __init__(self, model: PrefixLMModel, video: VideoTokens, beams: int, steps: int) -> None:
+        self.model, self.beams, self.step = model, beams, 0
         context = model.fusion.context(video, frame_positions=model.frame_positions)
-        self.context_mask = context.mask
-        self.blocks: list[ResidualBlock] = list(model.fusion.blocks)
-        self.context_cache = _context_cache(self.blocks, context.tokens, context.mask)
-        self.cache: list[KeysValues | None] = [None] * len(self.blocks)
+        self.context_mask, self.context_size = context.mask[:, None], context.tokens.shape[1]
+        self.text = [_Cache(block, beams * steps) for block in model.clip.transformer.resblocks]
+        fusion_slots = self.context_size + beams * (steps + 1)
+        self.fusion = [_Cache(block, fusion_slots) for block in model.fusion.blocks]
+        self._read_context(context.tokens)
+        self.itself = torch.eye(beams, dtype=torch.bool, device=context.mask.device).expand(len(video.frames), -1, -1)
+        self.path = self.itself[:, :, :0]  # (B, K, K·steps), True = token of this beam's text
+
+    def _read_context(self, tokens: Tensor) -> None:
+        """Keys and values of the context tokens (B, C, E) in every block; they never see text."""
+        for cache in self.fusion[:-1]:
+            tokens = cache.run(tokens, 0, self.context_mask[:, None])
+        self.fusion[-1].write(0, *self.fusion[-1].block.keys_values(tokens))
 
     @torch.no_grad()
     def advance(self, tokens: Tensor) -> Tensor:
         """Append the token of each beam (B, K) and return log-probabilities of the next one (B, K, V), fp32."""
-        step = self.text.length
-        positions = self.model.fusion.text_positions(step + 2)
-        text = self.text.advance(tokens.flatten()).unflatten(0, (self.clips, self.beams))[:, :, 0]
-        rows = torch.stack([text + positions[step], positions[step + 1].expand_as(text)], dim=2).flatten(1, 2)
-        mask = self._mask(step + 1)
-        last = len(self.cache) - 1
-        for index in range(len(self.blocks)):
-            rows = self._attend(index, rows, mask, only_blanks=index == last)
+        self.path = torch.cat([self.path, self.itself], dim=-1)
+        first = self.context_size + self.beams * self.step
+        positions = self.model.fusion.text_positions(self.step + 2)
+        text = self._text_states(tokens) + positions[self.step]
+        rows, mask = torch.cat([text, positions[self.step + 1].expand_as(text)], dim=1), self._mask()
+        for cache in self.fusion[:-1]:
+            rows = cache.run(rows, first, mask)
+        blanks = slice(self.beams, None)
+        rows = self.fusion[-1].run_last(rows, blanks, first, mask[:, :, blanks])
+        self.step += 1
         return self.model.token_logits(rows).float().log_softmax(-1)
 
-    def _attend(self, index: int, rows: Tensor, mask: Tensor, *, only_blanks: bool) -> Tensor:
-        """One fusion block for rows (B, K·2, E): of each beam its new token and its blank, or the blank alone."""
-        block = self.blocks[index]
-        keys, values = (part.unflatten(2, (self.beams, 2)) for part in block.keys_values(rows))
-        new = (keys[..., 0, :], values[..., 0, :])  # (B, heads, K, width)
-        self.cache[index] = kept = _append(self.cache[index], (new[0][..., None, :], new[1][..., None, :]), dim=3)
-        parts = zip(self.context_cache[index], kept, (keys[..., 1, :], values[..., 1, :]), strict=True)
-        all_keys, all_values = (
-            torch.cat([context, text.flatten(2, 3), blank], dim=2) for context, text, blank in parts
-        )
-        if only_blanks:
-            rows, mask = rows[:, 1::2], mask[:, :, 1::2]
-        return block.attend(rows, all_keys, all_values, mask)
+    def _text_states(self, tokens: Tensor) -> Tensor:
+        """Append to each text: (B, K) -> projected hidden states of the new tokens (B, K, E)."""
+        clip = self.model.clip
+        x = clip.token_embedding(tokens) + clip.positional_embedding[self.step]
+        for cache in self.text:
+            x = cache.run(x, self.beams * self.step, self.path[:, None])
+        return clip.ln_final(x) @ clip.text_projection
 
-    def _mask(self, length: int) -> Tensor:
-        """(B, 1, K·2, C + K·length + K): rows see the context and their own beam; only blanks see themselves."""
-        beam = torch.arange(self.beams, device=self.context_mask.device)
-        own = beam[:, None] == beam
-        text = own[:, None, :, None].expand(-1, 2, -1, length).reshape(2 * self.beams, -1)
-        is_blank = torch.tensor([False, True], device=own.device)
-        blank = (own[:, None] & is_blank[:, None]).flatten(0, 1)
-        inside = torch.cat([text, blank], dim=1)[None].expand(self.clips, -1, -1)
-        context = self.context_mask[:, None].expand(-1, 2 * self.beams, -1)
-        return torch.cat([context, inside], dim=2)[:, None]
+    def _mask(self) -> Tensor:
+        """(B, 1, K·2, C + K·(steps + 1)): rows see the context and their own beam; only blanks see themselves."""
+        seen = torch.cat([self.context_mask.expand(-1, self.beams, -1), self.path], dim=-1)
+        return torch.cat([F.pad(seen, (0, self.beams)), torch.cat([seen, self.itself], dim=-1)], dim=1)[:, None]
 
     def reorder(self, source: Tensor) -> None:
         """Beam k of clip b goes on from what was its beam source[b, k]: (B, K)."""
-        first = torch.arange(self.clips, device=source.device)[:, None] * self.beams
-        self.text.reorder((first + source).flatten())
-        for index, kept in enumerate(self.cache):
-            assert kept is not None
-            where = source[:, None, :, None, None].expand(-1, kept[0].shape[1], -1, *kept[0].shape[3:])
-            self.cache[index] = (kept[0].gather(2, where), kept[1].gather(2, where))
-
-
-def _context_cache(blocks: list[ResidualBlock], tokens: Tensor, mask: Tensor) -> list[KeysValues]:
-    """Keys and values of the context in every block; it never sees text."""
-    cache = []
-    for index, block in enumerate(blocks):
-        cache.append(block.keys_values(tokens))
-        if index < len(blocks) - 1:
-            tokens = block.attend(tokens, *cache[-1], mask[:, None, None])
-    return cache
-
-
-def _append(kept: KeysValues | None, new: KeysValues, dim: int = 2) -> KeysValues:
-    if kept is None:
-        return new
-    return torch.cat([kept[0], new[0]], dim=dim), torch.cat([kept[1], new[1]], dim=dim)
+        self.path = self.path.gather(1, source[..., None].expand_as(self.path))

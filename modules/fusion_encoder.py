@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.config import Behaviour, ModelConfig
@@ -35,6 +36,22 @@ class VideoTokens(NamedTuple):
         return VideoTokens(
             function(frames), function(mask), *(None if part is None else function(part) for part in rest)
         )
+
+
+def pad_columns(x: Tensor, columns: int) -> Tensor:
+    """(B, C, ...) -> (B, columns, ...), zeros (False) behind."""
+    return F.pad(x, (0, 0) * (x.ndim - 2) + (0, columns - x.shape[1]))
+
+
+def join(parts: Sequence[VideoTokens]) -> VideoTokens:
+    """The clips of several batches, which may have been trimmed to different numbers of trajectories."""
+
+    def whole(column: tuple[Tensor | None, ...]) -> Any:
+        rows = [part for part in column if part is not None]
+        widest = max((part.shape[1] for part in rows), default=0)
+        return torch.cat([pad_columns(part, widest) for part in rows]) if rows else None
+
+    return VideoTokens(*map(whole, zip(*parts, strict=True)))
 
 
 class Context(NamedTuple):

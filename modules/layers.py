@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 HEAD_WIDTH = 64
@@ -17,24 +20,44 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps)
 
 
-class _QuickGELU(torch.autograd.Function):
-    """x * sigmoid(1.702 x), keeping only x for the backward pass: the sigmoid and its product would be the two largest
-    activations of a block."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x * torch.sigmoid(1.702 * x)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        gate = torch.sigmoid(1.702 * x)
-        return grad * gate * (1 + 1.702 * x * (1 - gate))
-
-
 def quick_gelu(x: Tensor) -> Tensor:
-    return _QuickGELU.apply(x)
+    return x * torch.sigmoid(1.702 * x)
+
+
+class _GeluLinear(torch.autograd.Function):
+    """linear(quick_gelu(x), weight, bias), keeping only x for the backward pass: what is computed from it on the way
+    would be the largest activations of a block.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(quick_gelu(x), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        gate, rows = torch.sigmoid(1.702 * x), grad.flatten(0, -2)
+        for_x = (grad @ weight).mul_(gate * (1 + 1.702 * x * (1 - gate))) if needs_x else None
+        for_weight = rows.t() @ (x * gate).flatten(0, -2) if needs_weight else None
+        return for_x, for_weight, rows.sum(0) if needs_bias else None
+
+
+def gelu_linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """layer(quick_gelu(x)) with no more than x kept for the backward pass.
+
+    Autocast's conversions are made out here, where they are recorded: inside, the pass back to the fp32 weight would be
+    missing, and the converted weight would be cached without it.
+    """
+    if not torch.is_grad_enabled():
+        return layer(quick_gelu(x))
+    inputs: tuple[Tensor, ...] = (x, layer.weight, layer.bias)
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        inputs = tuple(part.to(dtype) for part in inputs)
+    return _GeluLinear.apply(*inputs)
 
 
 class Attention(nn.Module):
@@ -94,7 +117,7 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(quick_gelu(self.c_fc(x)))
+        return gelu_linear(self.c_fc(x), self.c_proj)
 
 
 class ResidualBlock(nn.Module):
@@ -113,8 +136,7 @@ class ResidualBlock(nn.Module):
 
     def attend(self, rows: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Output of the block for `rows` (B, R, D) over given keys and values."""
-        rows = rows + self.attn.attend(self.attn.queries(self.ln_1(rows)), keys, values, mask)
-        return rows + self.mlp(self.ln_2(rows))
+        return self.finish(rows, self.attn.queries(self.ln_1(rows)), keys, values, mask)
 
     def row_weights(self, x: Tensor, rows: Tensor) -> Tensor:
         """The weights that `rows` (B, R, D) attend to tokens x (B, S, D) with in this block: (B, heads, R, S), fp32."""
@@ -126,7 +148,19 @@ class ResidualBlock(nn.Module):
 
     def complete(self, x: Tensor, packed: Tensor, mask: Tensor | None = None) -> Tensor:
         """Output of the block for tokens x (B, S, D) whose projections are known."""
-        x = x + self.attn.attend(*self.attn.unpack(packed), mask)
+        return self.finish(x, *self.attn.unpack(packed), mask)
+
+    def finish(
+        self,
+        x: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """Output of the block for tokens x (B, R, D) whose queries are known, over given keys and values."""
+        x = x + self.attn.attend(queries, keys, values, mask, is_causal)
         return x + self.mlp(self.ln_2(x))
 
     def forward(
@@ -156,8 +190,7 @@ class ResidualBlock(nn.Module):
         if extra_keys is not None:
             more_keys, more_values = self.keys_values(extra_keys)
             keys, values = torch.cat([keys, more_keys], dim=2), torch.cat([values, more_values], dim=2)
-        x = x + self.attn.attend(queries, keys, values, mask, is_causal)
-        return x + self.mlp(self.ln_2(x))
+        return self.finish(x, queries, keys, values, mask, is_causal)
 
 
 class Transformer(nn.Module):
@@ -165,7 +198,7 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(ResidualBlock(width) for _ in range(layers))
+        self.resblocks: Any = nn.ModuleList(ResidualBlock(width) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *, is_causal: bool = False) -> Tensor:
         for block in self.resblocks:

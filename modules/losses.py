@@ -90,8 +90,3 @@ def matching_loss(scores: Tensor, pairs_per_sample: int) -> TokenLoss:
     target = torch.zeros(scores.shape[0], dtype=torch.int64, device=scores.device)
     target[::pairs_per_sample] = 1
     return token_loss(scores, target)
-
-
-def pad_columns(x: Tensor, columns: int) -> Tensor:
-    """(B, C, ...) -> (B, columns, ...), zeros (False) behind."""
-    return F.pad(x, (0, 0) * (x.ndim - 2) + (0, columns - x.shape[1]))

@@ -8,9 +8,9 @@ from torch import Tensor
 from modules.batch import Batch
 from modules.collectives import gather, gather_constant, rank, world_size
 from modules.config import Behaviour, ModelConfig
-from modules.fusion_encoder import VideoTokens
+from modules.fusion_encoder import VideoTokens, pad_columns
 from modules.heads import MatchingHead, SampleDropout
-from modules.losses import Negatives, Pool, TokenLoss, hard_negatives, interleave, matching_loss, pad_columns
+from modules.losses import Negatives, Pool, TokenLoss, hard_negatives, interleave, matching_loss
 from modules.task_model import Logits, TaskModel
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
-from modules.layers import LayerNorm, Transformer, quick_gelu
+from modules.layers import LayerNorm, Transformer, gelu_linear
 
 
 def pool_frames(frames: Tensor, frame_mask: Tensor, *, normalise_frames: bool = True) -> Tensor:
@@ -90,7 +90,7 @@ class TightTransf(nn.Module):
         for block in self.transformer.resblocks[:-1]:
             pairs = block(pairs, mask)
         row = self.transformer.resblocks[-1](pairs, mask, rows=pairs[:, :1])[:, 0]
-        return self.similarity_dense(quick_gelu(self.dense(self.ln_pool(row)))).view(texts, videos)
+        return gelu_linear(self.dense(self.ln_pool(row)), self.similarity_dense).view(texts, videos)
 
 
 def build_similarity(config: ModelConfig) -> LooseSimilarity | TightTransf:

@@ -245,7 +245,7 @@ def greedy(golden: Golden) -> Iterator[Check]:
     yield golden.check("greedy.lengths", ended, "exact")
     compared = np.arange(tokens.shape[1]) <= lengths[:, None]
     yield golden.check("greedy.ids", tokens[compared], "exact", stored=golden.stored("greedy.ids")[compared])
-    decoder = CachedDecoder(model, model.encode_video(batch), beams=1)
+    decoder = CachedDecoder(model, model.encode_video(batch), beams=1, steps=tokens.shape[1])
     column, chosen = torch.full((size, 1), spec["start_token"]), []
     for step in range(tokens.shape[1]):
         following = decoder.advance(column)

@@ -62,12 +62,14 @@ def test_rerank_report(tmp_path: Path, one_thread: None, capsys: pytest.CaptureF
 
 def test_caption_report(tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--size", "tiny", "--frames", "3", "--pairs", "2", "--rounds", "1", "--no-plain-memory"]
-    report = json.loads(caption.main([*options, "--output", str(tmp_path)]).read_bytes())
+    options += ["--captions", "6", "--few", "2", "--output", str(tmp_path)]
+    report = json.loads(caption.main(options).read_bytes())
     for pair in report["losses"].values():
         assert pair["ours"] == pytest.approx(pair["plain"], rel=1e-3, abs=1e-3)
     assert len(report["step_seconds"]["ours"]) == 2 and report["step_share"] > 0
-    assert set(report["decoding_ratio"]) == {"image", "beam 1", "beam 5"}
-    assert min(report["decoding_ratio"]["beam 1"], report["decoding_ratio"]["beam 5"]) > 0
+    compared = [(found["beams"], found["clips"]["ours"], found["clips"]["plain"]) for found in report["decoding"]]
+    assert compared == [(1, 258, 6), (1, 2, 2), (5, 54, 6), (5, 2, 2)]
+    assert report["image_side"]["ratio"] > 0 and min(found["ratio"] for found in report["decoding"]) > 0
     assert "plain / ours" in capsys.readouterr().out
 
 

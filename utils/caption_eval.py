@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,16 @@ from dataloaders.caption_split import CaptionSplit
 from modules.batch import Batch, to_device
 from modules.beam_search import SearchSettings
 from modules.captioning import CaptionModel
+from modules.fusion_encoder import VideoTokens, join
 from modules.tokenizer import ClipTokenizer
 from utils.bad_videos import BadVideos, check_bad_videos
 from utils.caption_metrics import CaptionScores, caption_scores
 from utils.distributed import Runtime
 from utils.fine_tuning import Evaluation
 from utils.precision import autocast
+
+# A step of decoding reads all weights, for one beam as for many; the image side sets how many clips a batch may have.
+BEAMS_TOGETHER = 256
 
 
 @torch.no_grad()
@@ -46,10 +50,10 @@ def generate_captions(
     tokenizer = ClipTokenizer(model.config.vocab_size)
     mine: list[tuple[str, str]] = []
     bad: list[str] = []
-    for batch in batches:
+    for clips, video in _encoded(model, batches, runtime, precision, clips_together(search.beam_size)):
         with autocast(precision, runtime.device):
-            found = model.generate(to_device(batch, runtime.device), search)
-        for video_id, tokens, reason in zip(batch["video_id"], found.tokens.tolist(), batch["bad_video"], strict=True):
+            found = model.decode(video, search)
+        for (video_id, reason), tokens in zip(clips, found.tokens.tolist(), strict=True):
             if reason:
                 bad.append(reason)
             else:
@@ -60,6 +64,30 @@ def generate_captions(
     if not captions:
         raise BadVideos("none of the clips can be read")
     return captions, skipped
+
+
+def clips_together(beams: int) -> int:
+    """Clips that are decoded at once, where there are so many."""
+    return -(-BEAMS_TOGETHER // beams)
+
+
+def _encoded(
+    model: CaptionModel, batches: Iterable[Batch], runtime: Runtime, precision: str, clips: int
+) -> Iterator[tuple[list[tuple[str, str]], VideoTokens]]:
+    """Batches encoded one by one and joined to at least `clips` clips, but for the last: (video id, why the clip cannot
+    be read or "") of each, and their tokens.
+    """
+    names: list[tuple[str, str]] = []
+    parts: list[VideoTokens] = []
+    for batch in batches:
+        with autocast(precision, runtime.device):
+            parts.append(model.encode_video(to_device(batch, runtime.device), features_need_grad=False))
+        names += zip(batch["video_id"], batch["bad_video"], strict=True)
+        if len(names) >= clips:
+            yield names, join(parts)
+            names, parts = [], []
+    if names:
+        yield names, join(parts)
 
 
 def score_captions(

@@ -13,8 +13,7 @@ from torch import Tensor
 from dataloaders.caption_split import CaptionSplit
 from modules.batch import Batch, to_device
 from modules.config import ModelConfig
-from modules.fusion_encoder import VideoTokens
-from modules.losses import pad_columns
+from modules.fusion_encoder import VideoTokens, pad_columns
 from modules.reranking import PairScorer, Probabilities, Reranked, TextTokens, rerank_both
 from modules.tokenizer import ClipTokenizer
 from utils.bad_videos import BadVideos, check_bad_videos

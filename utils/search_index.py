@@ -16,7 +16,7 @@ import torch
 from dataloaders.files import atomic_file, file_stamp
 from dataloaders.label_map import label_map_hash
 from dataloaders.video_files import VIDEO_SUFFIXES
-from modules.fusion_encoder import VideoTokens
+from modules.fusion_encoder import VideoTokens, join
 from modules.retrieval import RetrievalModel
 from utils.bad_videos import BadVideos
 from utils.predictor import Predictor
@@ -122,7 +122,7 @@ class SearchIndex:
                 parts.append(bank.tokens)
                 names += [wanted[place] for place in bank.kept]
                 unreadable = bank.skipped
-        joined = _join(parts)
+        joined = join(parts)
         removed = len(set(known) - set(stamps))
         if wanted or removed:
             self._write({name: stamps[name] for name in names}, joined)
@@ -189,8 +189,3 @@ class SearchIndex:
         arrays = {name: part.numpy() for name, part in zip(TOKEN_PARTS, tokens, strict=True) if part is not None}
         with atomic_file(self.path) as file:
             np.savez(file, allow_pickle=False, key=np.array(self._key()), stamps=np.array(json.dumps(stamps)), **arrays)
-
-
-def _join(parts: list[VideoTokens]) -> VideoTokens:
-    columns = zip(*parts, strict=True)
-    return VideoTokens(*(None if column[0] is None else torch.cat(column) for column in columns))  # type: ignore[arg-type]

@@ -5,13 +5,16 @@
 The plain forms (tests/plain_forms.py) encode text and run the fusion encoder once per token, in training and in
 decoding, as the released code does. Both have the same parameters and clips and take turns in one process. The model is
 random and its end token is suppressed, so that every caption has the full length in both, as in the released decoding.
+
+Text is decoded as an evaluation with the default --batch_size_val does it: the plain loop batch by batch, ours several
+batches together (utils/caption_eval.py). With few clips there is nothing to put together.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +22,16 @@ from typing import Any
 import torch
 
 from modules.batch import Batch
-from modules.beam_search import Hypotheses, Scorer, SearchSettings, search
+from modules.beam_search import Hypotheses, SearchSettings, search
 from modules.captioning import CaptionModel
-from modules.decoder import CachedDecoder
 from modules.fusion_encoder import VideoTokens
 from tests.benchmark import memory
 from tests.benchmark.pretrain import compare_losses, seconds_of
 from tests.benchmark.report import add_output_flag, machine_facts, print_table, write_report
 from tests.benchmark.steps import SIZES, backward, build, build_optimizer, describe, make_batches, update
 from tests.plain_forms import PlainScorer
+from utils.argument_groups import RunSettings
+from utils.caption_eval import clips_together
 
 GOALS = {"step": 0.45, "memory": 0.5, "decoding": 20.0}  # of the plain forms' time and memory; times as fast
 BEAMS = (1, 5)
@@ -50,58 +54,82 @@ def time_steps(models: dict[str, Any], batches: dict[str, Batch], pairs: int, de
 
 
 class Decoding:
-    """Captions of one batch of clips, by the cached decoder and by encoding everything again."""
+    """Captions of clips, by the cached decoder and by encoding everything again.
 
-    def __init__(self, model: CaptionModel, video: VideoTokens) -> None:
-        self.model, self.video = model, video
+    Args:
+        videos: tokens of the batch's clips; the plain loop's have all trajectory slots, as the released code's have.
+    """
+
+    def __init__(self, model: CaptionModel, videos: dict[str, VideoTokens]) -> None:
+        self.model, self.videos = model, videos
         self.length = model.config.max_words
 
-    def scorer(self, name: str, beams: int) -> Scorer:
-        if name == "ours":
-            return CachedDecoder(self.model, self.video, beams)
-        return PlainScorer(self.model, self.video, beams, self.length)
-
-    def run(self, name: str, beams: int) -> Hypotheses:
+    def run(self, name: str, beams: int, clips: int) -> Hypotheses:
+        """Decode `clips` clips at once, those of the batch in turn: their content does not change the time."""
+        frames = self.videos[name].frames
+        video = self.videos[name].select(torch.arange(clips, device=frames.device) % len(frames))
         settings = SearchSettings(beams, self.length - 1)
-        start, end, frames = self.model.config.start_token, self.model.config.end_token, self.video.frames
-        return search(self.scorer(name, beams), len(frames), start, end, settings, frames.device)
+        if name == "ours":
+            return self.model.decode(video, settings)
+        scorer = PlainScorer(self.model, video, beams, self.length)
+        start, end = self.model.config.start_token, self.model.config.end_token
+        return search(scorer, clips, start, end, settings, frames.device)
 
     def check(self, beams: int) -> None:
         """Raises RuntimeError where both do not give the same captions."""
-        ours, plain = (self.run(name, beams) for name in ("ours", "plain"))
+        ours, plain = (self.run(name, beams, len(self.videos[name].frames)) for name in ("ours", "plain"))
         if not torch.equal(ours.tokens, plain.tokens):
             raise RuntimeError(f"with {beams} beams ours and the plain loop give different captions")
 
 
+def clips_at_once(batch: int, few: Sequence[int], beams: int) -> list[dict[str, int]]:
+    """What is compared: evaluation with `batch` clips per batch, where ours decodes several batches together, then
+    `few` clips when there are no more.
+    """
+    together = batch * -(-clips_together(beams) // batch)
+    return [{"ours": together, "plain": batch}, *({"ours": clips, "plain": clips} for clips in few)]
+
+
 @torch.no_grad()
 def time_decoding(
-    models: dict[str, Any], batches: dict[str, Batch], captions: int, rounds: int, device: str
-) -> dict[str, Any]:
-    """Seconds per clip of the image side and of the text side, ours and plain in turns.
-
-    Args:
-        captions: clips that are decoded together, those of the batch in turn: their content does not change the time.
+    models: dict[str, Any], batches: dict[str, Batch], batch: int, few: Sequence[int], rounds: int, device: str
+) -> list[dict[str, Any]]:
+    """Seconds per clip of the text side, ours and plain in turns, by beams and clips at once (`clips_at_once`).
 
     Raises:
         RuntimeError: they give different captions.
     """
     model = models["ours"].eval()
     model.vocabulary_head.bias[model.config.end_token] = -1e4
-    clips = len(batches["ours"]["video"])
-    video = model.encode_video(batches["ours"], features_need_grad=False)
-    decoding = Decoding(model, video.select(torch.arange(captions, device=device) % clips))
-    result: dict[str, Any] = {"image": {"ours": [], "plain": []}}
-    for _ in range(rounds):
-        for name, found in result["image"].items():
-            found.append(seconds_of(partial(models[name].encode_video, batches[name]), device) / clips)
+    decoding = Decoding(
+        model, {name: model.encode_video(batches[name], features_need_grad=False) for name in ("ours", "plain")}
+    )
+    results = []
     for beams in BEAMS:
         decoding.check(beams)
-        seconds = result[f"beam {beams}"] = {"ours": [], "plain": []}
-        for _ in range(rounds):
-            for name in seconds:
-                action: Callable[[], Any] = partial(decoding.run, name, beams)
-                seconds[name].append(seconds_of(action, device) / captions)
-    return result
+        for clips in clips_at_once(batch, few, beams):
+            seconds: dict[str, list[float]] = {name: [] for name in clips}
+            for _ in range(rounds):
+                for name, count in clips.items():
+                    action: Callable[[], Any] = partial(decoding.run, name, beams, count)
+                    seconds[name].append(seconds_of(action, device) / count)
+            results.append({"beams": beams, "clips": clips, "seconds": seconds, "ratio": median_ratio(seconds)})
+    return results
+
+
+@torch.no_grad()
+def time_images(models: dict[str, Any], batches: dict[str, Batch], rounds: int, device: str) -> dict[str, Any]:
+    """Seconds per clip of the image side, ours and plain in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds):
+        for name, found in seconds.items():
+            action: Callable[[], Any] = partial(models[name].encode_video, batches[name])
+            found.append(seconds_of(action, device) / len(batches[name]["video"]))
+    return {"seconds": seconds, "ratio": median_ratio(seconds)}
+
+
+def median_ratio(seconds: dict[str, list[float]]) -> float:
+    return statistics.median(ratios(seconds))
 
 
 def ratios(seconds: dict[str, list[float]]) -> list[float]:
@@ -115,7 +143,9 @@ def main(argv: list[str] | None = None) -> Path:
     )
     parser.add_argument("--size", choices=SIZES, default="vit-b16")
     parser.add_argument("--batch", type=int, default=2, help="clips (default 2)")
-    parser.add_argument("--captions", type=int, default=8, help="clips that are decoded together (default 8)")
+    usual = RunSettings().batch_size_val
+    parser.add_argument("--captions", type=int, default=usual, help=f"clips per evaluation batch (default {usual})")
+    parser.add_argument("--few", type=int, nargs="*", default=[8], help="also captions of so few clips (default 8)")
     parser.add_argument("--frames", type=int, default=12, help="frames per clip (default 12)")
     parser.add_argument("--pairs", type=int, default=3, help="training steps of each kind (default 3)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of decoding (default 3)")
@@ -134,18 +164,19 @@ def main(argv: list[str] | None = None) -> Path:
     batches = {"ours": trimmed, "plain": untrimmed}
     losses = compare_losses(ours, plain, (trimmed, untrimmed))
     steps = time_steps(models, batches, args.pairs, args.device)
-    decoding = time_decoding(models, batches, args.captions, args.rounds, args.device)
+    images = time_images(models, batches, args.rounds, args.device)
+    decoding = time_decoding(models, batches, args.captions, args.few, args.rounds, args.device)
     report = {
         "machine": facts,
         "size": args.size,
-        "workload": describe(ours.config, trimmed) | {"captions": args.captions},
+        "workload": describe(ours.config, trimmed),
         "goals": GOALS,
         "losses": losses,
         "peak_gb": peaks,
         "step_seconds": steps,
         "step_share": statistics.median(1 / ratio for ratio in ratios(steps)),
-        "decoding_seconds_per_clip": decoding,
-        "decoding_ratio": {name: statistics.median(ratios(seconds)) for name, seconds in decoding.items()},
+        "image_side": images,
+        "decoding": decoding,
     }
     show(report)
     path = write_report(args.output, "caption", report)
@@ -168,16 +199,18 @@ def show(report: dict[str, Any]) -> None:
             ("peak GB, plain forms", peaks.get("plain"), None),
         ],
     )
-    rows: list[tuple[Any, ...]] = [("", "ours", "plain", "plain / ours", "goal")]
-    for name, seconds in report["decoding_seconds_per_clip"].items():
-        medians = [statistics.median(seconds[who]) for who in ("ours", "plain")]
-        goal = None if name == "image" else f">= {GOALS['decoding']:g}"
-        rows.append((f"{name}, s per clip", *medians, report["decoding_ratio"][name], goal))
-    print_table(
-        "image side, and text side by beams: "
-        f"{report['workload']['model']['max_words'] - 1} tokens, {report['workload']['captions']} clips at once",
-        rows,
-    )
+    images = report["image_side"]
+    rows: list[tuple[Any, ...]] = [("seconds per clip", "ours", "plain", "plain / ours", "goal")]
+    rows.append(("image side", *medians(images["seconds"]), images["ratio"], None))
+    for found in report["decoding"]:
+        count = found["clips"]
+        title = f"{found['beams']} beams, {count['ours']} clips at once against {count['plain']}"
+        rows.append((title, *medians(found["seconds"]), found["ratio"], f">= {GOALS['decoding']:g}"))
+    print_table(f"captions of {report['workload']['model']['max_words'] - 1} tokens: image side, and text side", rows)
+
+
+def medians(seconds: dict[str, list[float]]) -> tuple[float, float]:
+    return statistics.median(seconds["ours"]), statistics.median(seconds["plain"])
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_cached_log_probabilities_equal_encoding_everything_again(choices, beams
     model = caption_model(**choices).eval()
     batch, draw = caption_batch(range(3), model), torch.Generator().manual_seed(0)
     video, steps = model.encode_video(batch), model.config.max_words - 1
-    decoder = CachedDecoder(model, video, beams)
+    decoder = CachedDecoder(model, video, beams, steps)
     texts = torch.full((3, beams, 1), model.config.start_token)
     for _ in range(steps):
         found = decoder.advance(texts[..., -1])
@@ -127,6 +127,21 @@ def test_greedy_captions_equal_the_plain_loop():
     after = ends.cumsum(1) - ends.int() > 0
     assert torch.equal(found.tokens, ids[:, 1:].masked_fill(after, model.config.end_token))
     assert len(set(ends.int().argmax(1).tolist())) > 2
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@torch.no_grad()
+def test_captions_may_be_longer_than_training_texts(beams: int):
+    model = caption_model().eval()
+    model.vocabulary_head.bias[model.config.end_token] = -1e4
+    batch = caption_batch(range(2), model)
+    usual, long = (
+        model.generate(batch, SearchSettings(beams, words - 1)).tokens
+        for words in (model.config.max_words, model.config.context_length)
+    )
+    assert long.shape[1] == model.config.context_length - 1 > usual.shape[1]
+    if beams == 1:
+        assert torch.equal(long[:, : usual.shape[1]], usual)
 
 
 @pytest.mark.parametrize("beams", [1, 4])

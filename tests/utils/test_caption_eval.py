@@ -20,6 +20,7 @@ from modules.tokenizer import ClipTokenizer
 from tests import tiny
 from tests.processes import run_ranks
 from tests.utils.test_retrieval_eval import ONE, Clips, captioned
+from utils import caption_eval
 from utils.bad_videos import BadVideos
 from utils.caption_eval import generate_captions, score_captions
 from utils.distributed import Runtime, find_runtime
@@ -49,6 +50,15 @@ def test_every_clip_gets_the_caption_that_the_model_generates():
     batch = collate([VideoDataset(["clip2"], Clips(model.config))[0, 0]])
     tokens = model.generate(batch, SEARCH).tokens[0].tolist()
     assert captions["clip2"] == ClipTokenizer().decode(tokens) != ""
+
+
+def test_batches_that_are_decoded_together_keep_their_captions(monkeypatch: pytest.MonkeyPatch):
+    """Batches are trimmed to different numbers of trajectories."""
+    model, found = make_model(), []
+    for beams in (1, 8, 256):
+        monkeypatch.setattr(caption_eval, "BEAMS_TOGETHER", beams)
+        found.append(generate(model, range(10), bad=(4,), on_bad_video="skip"))
+    assert found[0] == found[1] == found[2] and len(found[0][0]) == 9
 
 
 def test_unreadable_clips_stop_or_are_left_out():

@@ -19,8 +19,7 @@ from dataloaders.frames import UnreadableVideo
 from dataloaders.retrieval import ClipReader, VideoDataset
 from dataloaders.samples import Sample, SampleSettings, collate
 from modules.config import ModelConfig
-from modules.fusion_encoder import VideoTokens
-from modules.losses import pad_columns
+from modules.fusion_encoder import VideoTokens, pad_columns
 from modules.reranking import OFFSET, Reranked
 from modules.retrieval import RetrievalModel
 from modules.tokenizer import ClipTokenizer

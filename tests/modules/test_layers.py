@@ -1,0 +1,84 @@
+"""The MLP that keeps only its hidden layer, against the plain formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modules.layers import MLP, gelu_linear, maybe_checkpoint, quick_gelu
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class PlainMLP(MLP):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(quick_gelu(self.c_fc(x)))
+
+
+def mlps(width: int = 16) -> tuple[MLP, PlainMLP]:
+    torch.manual_seed(0)
+    fast, plain = MLP(width), PlainMLP(width)
+    plain.load_state_dict(fast.state_dict())
+    return fast, plain
+
+
+def run(mlp: MLP, x: Tensor, precision: str, *, checkpointed: bool = False) -> dict[str, Tensor]:
+    """Output and all gradients."""
+    x = x.clone().requires_grad_()
+    with torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "fp32"):
+        out = maybe_checkpoint(checkpointed, mlp, x)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    (out.float() * weights).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in mlp.named_parameters() if parameter.grad is not None}
+    return {"output": out.detach(), "input": x.grad, **gradients}
+
+
+@pytest.mark.parametrize("checkpointed", [False, True], ids=["", "checkpointed"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_mlp_equals_the_plain_formula(precision: str, checkpointed: bool):
+    fast, plain = mlps()
+    x = 3 * torch.randn(2, 5, 16)
+    found, expected = run(fast, x, precision, checkpointed=checkpointed), run(plain, x, precision)
+    assert found.keys() == expected.keys() and len(found) == 6
+    tolerance = {"fp32": 1e-5, "bf16": 3e-2, "fp16": 4e-3}[precision]
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype, name
+        torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance * float(value.abs().max()))
+
+
+def test_gradients_equal_finite_differences():
+    layer = nn.Linear(6, 4).double()
+    x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *_: gelu_linear(x, layer), (x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("frozen", ["c_fc", "c_proj", "c_proj.weight", "c_proj.bias"])
+def test_frozen_parameters_get_no_gradient_and_the_others_the_same(frozen: str):
+    fast, plain = mlps()
+    x = torch.randn(5, 16)
+    expected = run(plain, x, "fp32")
+    for name, parameter in fast.named_parameters():
+        parameter.requires_grad_(not name.startswith(frozen))
+    found = run(fast, x, "fp32")
+    assert {name for name in expected if name not in found} == {n for n in expected if n.startswith(frozen)}
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_gradient_is_recorded_where_none_is_wanted(precision: str):
+    fast, plain = mlps()
+    x = torch.randn(5, 16)
+    with torch.no_grad(), torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "fp32"):
+        out = fast(x)
+        assert torch.equal(out, plain(x)) and not out.requires_grad
+
+
+def test_only_the_hidden_layer_is_kept():
+    kept: list[tuple[int, ...]] = []
+    fast, _ = mlps()
+    x = torch.randn(7, 16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(tuple(saved.shape)) or saved, lambda x: x):
+        fast(x)
+    assert kept.count((7, 64)) == 1
