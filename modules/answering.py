@@ -58,8 +58,8 @@ class AnswerModel(TaskModel):
 
     def slot_rows(self, batch: Batch) -> Tensor:
         """Output at the answer slot, which stands behind the longest question that fits: (Q, E)."""
-        video: VideoTokens = self.encode_video(batch)
-        context = self.fusion.context(video.select(batch["text_clip"]))
+        asked: VideoTokens = self.encode_video(batch).select(batch["text_clip"])
+        context = self.fusion.context(asked, hidden=self.hidden_frames(batch, asked))
         text, end = self.encode_text(batch["text_ids"]), batch["text_lengths"] - 1
         return self.fusion.slot(context, text, batch["text_mask"], end, self.config.max_words)
 

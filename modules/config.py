@@ -10,6 +10,7 @@ from modules.tokenizer import VOCAB_SIZE
 OBJECT_FUSES = ("fusion", "attention")
 SIM_HEADERS = ("meanP", "seqLSTM", "seqTransf", "tightTransf")
 LINEAR_PATCHES = ("2d", "3d")
+HEAD_WIDTH = 64  # of every CLIP that OpenAI published
 
 
 @dataclass
@@ -29,11 +30,13 @@ class ModelConfig:
     vocab_size: int = VOCAB_SIZE
     text_width: int = 512
     text_layers: int = 12
+    head_width: int = HEAD_WIDTH  # of every attention; a width has width / head_width heads, at least one
 
     max_frames: int = 12  # T
     max_words: int = 32  # L, start and end tokens included
     fusion_layers: int = 6
     dropout: float = 0.5  # before vocabulary heads and on both sides of the matching head, nowhere else
+    frame_dropout: float = 0.0  # share of training samples of which language losses see trajectories alone
 
     need_object: bool = False
     object_count: int = 10  # O, boxes per frame; a clip has 2 * O trajectories
@@ -62,6 +65,8 @@ class ModelConfig:
             raise ValueError(f"max_words {self.max_words} exceeds the text tower's {self.context_length} positions")
         if abs(self.object_layer or 0) > self.vision_layers:
             raise ValueError(f"object_layer {self.object_layer}: the visual tower has {self.vision_layers} blocks")
+        if self.head_width < 1:
+            raise ValueError(f"head_width {self.head_width} must be at least 1")
         self.answers = tuple(self.answers)
         if (self.use_action or self.action_only) and not self.need_object:
             raise ValueError("use_action and action_only need need_object: actions are pooled from object tokens too")

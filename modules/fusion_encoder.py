@@ -93,11 +93,18 @@ class FusionEncoder(nn.Module):
         self.action_start = self.trajectory_start + (config.num_trajectories if config.has_trajectories else 0)
         self.text_start = self.action_start + (config.num_actions if config.has_actions else 0)
         self.shifted_frame_mask = behaviour.shifted_frame_mask
-        self.blocks: Any = nn.ModuleList(ResidualBlock(config.embed_dim) for _ in range(config.fusion_layers))
+        self.blocks: Any = nn.ModuleList(
+            ResidualBlock(config.embed_dim, config.head_width) for _ in range(config.fusion_layers)
+        )
         self.positional_embedding = nn.Parameter(torch.empty(config.fusion_positions, config.embed_dim))
 
-    def context(self, video: VideoTokens, *, frame_positions: bool = True) -> Context:
-        """Everything but text. `frame_positions=False`: frames have no positions, as in the released prefix-LM loss."""
+    def context(self, video: VideoTokens, *, frame_positions: bool = True, hidden: Tensor | None = None) -> Context:
+        """Everything but text.
+
+        Args:
+            frame_positions: False: frames have no positions, as in the released prefix-LM loss.
+            hidden: (B,), True = nothing but the trajectories of this clip may be attended.
+        """
         frames, positions = video.frames, self.positional_embedding
         valid = video.frame_mask[..., None].to(frames.dtype)
         mean = (frames * valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)
@@ -108,6 +115,8 @@ class FusionEncoder(nn.Module):
         if video.actions is not None:
             parts.append(video.actions + positions[self.action_start : self.text_start])
             masks.append(video.frame_mask.new_ones(video.actions.shape[:2]))
+        if hidden is not None:
+            masks = [mask & ~hidden[:, None] for mask in masks]
         if video.trajectories is not None and video.trajectory_mask is not None:
             rows = positions[self.trajectory_start :][: video.trajectories.shape[1]]
             parts.append(video.trajectories + rows)

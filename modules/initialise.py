@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.backbone import Backbone
-from modules.config import ModelConfig
+from modules.config import HEAD_WIDTH, ModelConfig
 
 StateDict = Mapping[str, Tensor]
 
@@ -39,6 +39,8 @@ def initialise(model: Backbone) -> None:
 def config_from_clip(state: StateDict, **choices: object) -> ModelConfig:
     """Sizes of a CLIP state dict (OpenAI's keys), with the caller's own choices for the rest.
 
+    Heads are as wide as OpenAI's unless the entry `head_width` says otherwise (utils/make_random_clip.py).
+
     Raises:
         ValueError: the state dict is not a ViT CLIP; names the first key that is missing.
     """
@@ -48,6 +50,7 @@ def config_from_clip(state: StateDict, **choices: object) -> ModelConfig:
     patch = state["visual.conv1.weight"].shape[-1]
     grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     sizes = {
+        "head_width": int(state.get("head_width", HEAD_WIDTH)),
         "image_resolution": grid * patch,
         "patch_size": patch,
         "vision_width": state["visual.conv1.weight"].shape[0],

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-HEAD_WIDTH = 64
-
 
 class LayerNorm(nn.LayerNorm):
     """Layer norm computed in fp32 whatever the autocast type."""
@@ -66,9 +64,9 @@ class Attention(nn.Module):
     Masks are boolean, True = may be attended, and broadcast to (B, heads, queries, keys).
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, head_width: int) -> None:
         super().__init__()
-        self.heads = max(1, width // HEAD_WIDTH)
+        self.heads = max(1, width // head_width)
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -123,9 +121,9 @@ class MLP(nn.Module):
 class ResidualBlock(nn.Module):
     """CLIP's pre-norm residual attention block."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, head_width: int) -> None:
         super().__init__()
-        self.attn = Attention(width)
+        self.attn = Attention(width, head_width)
         self.ln_1 = LayerNorm(width)
         self.mlp = MLP(width)
         self.ln_2 = LayerNorm(width)
@@ -196,9 +194,9 @@ class ResidualBlock(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks under CLIP's name `resblocks`."""
 
-    def __init__(self, width: int, layers: int) -> None:
+    def __init__(self, width: int, layers: int, head_width: int) -> None:
         super().__init__()
-        self.resblocks: Any = nn.ModuleList(ResidualBlock(width) for _ in range(layers))
+        self.resblocks: Any = nn.ModuleList(ResidualBlock(width, head_width) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *, is_causal: bool = False) -> Tensor:
         for block in self.resblocks:

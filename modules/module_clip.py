@@ -68,7 +68,7 @@ class VisionTower(nn.Module):
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(config.grid**2 + 1, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, config.vision_layers)
+        self.transformer = Transformer(width, config.vision_layers, config.head_width)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
         self.grad_checkpoint = False
@@ -145,7 +145,7 @@ class CLIP(nn.Module):
         self.visual = VisionTower(config)
         self.token_embedding = nn.Embedding(config.vocab_size, config.text_width)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.text_width))
-        self.transformer = Transformer(config.text_width, config.text_layers)
+        self.transformer = Transformer(config.text_width, config.text_layers, config.head_width)
         self.ln_final = LayerNorm(config.text_width)
         self.text_projection = nn.Parameter(torch.empty(config.text_width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(2.6592))  # ln(1 / 0.07), CLIP's start

@@ -28,9 +28,10 @@ class PrefixLMModel(TaskModel):
         """(K, E), dropout already applied -> (K, V)."""
         return self.vocabulary_head(hidden, self.clip.token_embedding.weight)
 
-    def next_token_rows(self, video: VideoTokens, text: Tensor) -> Tensor:
-        """Fusion output that predicts tokens 1..L-1: (B, L - 1, E)."""
-        return self.fusion.next_token(self.fusion.context(video, frame_positions=self.frame_positions), text)
+    def next_token_rows(self, video: VideoTokens, text: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Fusion output that predicts tokens 1..L-1: (B, L - 1, E); `hidden` as in `FusionEncoder.context`."""
+        context = self.fusion.context(video, frame_positions=self.frame_positions, hidden=hidden)
+        return self.fusion.next_token(context, text)
 
     def next_token_loss(
         self,
@@ -48,7 +49,8 @@ class PrefixLMModel(TaskModel):
             stream: name of the dropout's random stream.
             label_smoothing: as in `token_loss`.
         """
-        hidden = drop.rows(self.next_token_rows(video, text), stream)
+        rows = self.next_token_rows(video, text, self.hidden_frames(batch, video))
+        hidden = drop.rows(rows, stream)
         index = batch["plm_index"]
         targets = batch["text_ids"][:, 1:].flatten()[index]
         return token_loss(self.token_logits(hidden.flatten(0, 1)[index]), targets, label_smoothing)

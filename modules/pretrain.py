@@ -86,7 +86,7 @@ class PretrainModel(PrefixLMModel, MatchingModel):
         """Fusion output at the marked positions (B, R, E); rows beyond a clip's own marks are free."""
         with torch.no_grad():  # text is detached in this loss
             text = self.encode_text(batch["text_ids"].masked_fill(batch["mlm_mask"], 0))
-        context = self.fusion.context(video)
+        context = self.fusion.context(video, hidden=self.hidden_frames(batch, video))
         rows = self.fusion.text_rows(context, batch["mlm_positions"])
         text = text * ~batch["mlm_mask"][..., None]
         return self.fusion(context, text, batch["text_mask"], batch["text_lengths"] - 1, rows)

@@ -57,7 +57,7 @@ class SeqTransf(LooseSimilarity):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.frame_position_embeddings = nn.Embedding(config.context_length, config.embed_dim)
-        self.transformer = Transformer(config.embed_dim, config.header_layers)
+        self.transformer = Transformer(config.embed_dim, config.header_layers, config.head_width)
 
     def contextualise(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
         positions = self.frame_position_embeddings.weight[: frames.shape[1]]
@@ -75,7 +75,7 @@ class TightTransf(nn.Module):
         super().__init__()
         width = config.embed_dim
         self.position_embeddings = nn.Embedding(config.context_length, width)
-        self.transformer = Transformer(width, config.header_layers)
+        self.transformer = Transformer(width, config.header_layers, config.head_width)
         self.ln_pool = LayerNorm(width)
         self.dense = nn.Linear(width, width)
         self.similarity_dense = nn.Linear(width, 1)

@@ -13,6 +13,7 @@ from modules.batch import Batch
 from modules.collectives import gather, gather_constant
 from modules.config import Behaviour, ModelConfig
 from modules.fusion_encoder import VideoTokens
+from modules.random_streams import uniform
 from modules.similarity import LooseSimilarity
 
 
@@ -69,6 +70,21 @@ class TaskModel(Backbone):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
+
+    def hidden_frames(self, batch: Batch, video: VideoTokens) -> Tensor | None:
+        """Which samples show the fusion encoder nothing but trajectories in this step: (B,), or None for no sample.
+
+        Frames and actions say what there is, but not which colour belongs to which shape, and are learned first; a
+        model may then never learn to read trajectories. Clips without trajectories are never hidden.
+
+        Args:
+            batch: `random_keys` (B,) when training, a sample's each.
+            video: what the samples see.
+        """
+        if not (self.training and self.config.frame_dropout) or video.trajectory_mask is None:
+            return None
+        chosen = uniform(batch["random_keys"], "hidden frames", 1)[:, 0] < self.config.frame_dropout
+        return chosen & video.trajectory_mask.any(1)
 
     def similarity_logits(self, batch: Batch, video: VideoTokens, text: Tensor) -> Logits:
         """Logits of this rank's clips and texts (B, L, E) with those of all ranks."""

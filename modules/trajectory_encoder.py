@@ -18,7 +18,7 @@ class TrajectoryEncoder(nn.Module):
         super().__init__()
         width = config.vision_width
         self.cls_embedding = nn.Parameter(torch.empty(1, width))
-        self.block = ResidualBlock(width)
+        self.block = ResidualBlock(width, config.head_width)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
 

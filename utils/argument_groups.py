@@ -64,6 +64,13 @@ class ModelSettings:
     cross_num_hidden_layers: int = flag(4, "layers of the seqTransf and tightTransf headers", minimum=1)
     fusion_layers: int | None = flag(None, "layers of the fusion encoder; default: 6", minimum=1)
     dropout: float = flag(0.5, "dropout before vocabulary heads and around the matching head", minimum=0, maximum=0.99)
+    frame_dropout: float = flag(
+        0.0,
+        "share of training samples that show language losses and answers trajectories alone, without frames and "
+        "actions, so that these are learned to be read",
+        minimum=0,
+        maximum=1,
+    )
     behaviour: str | None = flag(
         None,
         "model behaviour; default: the checkpoint's own, intended for a new model",

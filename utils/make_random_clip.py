@@ -16,7 +16,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-HEAD_WIDTH = 64  # OpenAI's archives do not state the number of heads: it is width / 64
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
+
+from modules.config import HEAD_WIDTH
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class ClipSizes:
         text_width, text_layers: text tower.
         context_length: text positions.
         vocab_size: text tokens; 49408 for the whole of CLIP's tokenizer, fewer for its first merges.
+        head_width: of the attention. OpenAI's archives do not state it, theirs is 64; another one is stated.
+        embedding_gain: token and text position embeddings start so many times larger than CLIP's.
     """
 
     image_resolution: int = 64
@@ -42,6 +46,8 @@ class ClipSizes:
     text_layers: int = 2
     context_length: int = 77
     vocab_size: int = 49408
+    head_width: int = HEAD_WIDTH
+    embedding_gain: int = 1
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -51,13 +57,14 @@ class ClipSizes:
             raise ValueError(f"--image_resolution must be a multiple of --patch_size ({self.patch_size})")
         for name in ("vision_width", "text_width"):
             width = getattr(self, name)
-            if width > HEAD_WIDTH and width % HEAD_WIDTH:
-                raise ValueError(f"--{name} {width} must be a multiple of {HEAD_WIDTH}, the width of a head, or less")
+            if width > self.head_width and width % self.head_width:
+                raise ValueError(f"--{name} {width} must be a multiple of --head_width {self.head_width}, or less")
 
 
 PRESETS = {
-    # Logits over all of CLIP's tokens would take as long as all the rest of so small a model.
-    "demo": ClipSizes(vocab_size=8192),
+    # Logits over all of CLIP's tokens would take as long as all the rest of so small a model. Two heads of 64 are too
+    # few to keep things apart, and embeddings of CLIP's start values drown in what the first blocks add to them.
+    "demo": ClipSizes(vocab_size=8192, head_width=16, embedding_gain=20),
     "ViT-B-16": ClipSizes(224, 16, 768, 12, 512, 512, 12),
 }
 
@@ -69,7 +76,7 @@ def random_state_dict(sizes: ClipSizes, seed: int = 0) -> dict[str, torch.Tensor
     tower's rule. Biases are 0.
 
     Returns:
-        Floating tensors, and the three integers that OpenAI's files hold beside them.
+        Floating tensors, the three integers that OpenAI's files hold beside them, and `head_width` where it differs.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -103,9 +110,11 @@ def random_state_dict(sizes: ClipSizes, seed: int = 0) -> dict[str, torch.Tensor
                 f"{block}.mlp.c_proj.bias": torch.zeros(width),
                 **_layer_norm(f"{block}.ln_2", width),
             }
+    if sizes.head_width != HEAD_WIDTH:
+        state["head_width"] = torch.tensor(sizes.head_width)
     return state | {
-        "token_embedding.weight": normal(0.02, sizes.vocab_size, text),
-        "positional_embedding": normal(0.01, sizes.context_length, text),
+        "token_embedding.weight": normal(0.02 * sizes.embedding_gain, sizes.vocab_size, text),
+        "positional_embedding": normal(0.01 * sizes.embedding_gain, sizes.context_length, text),
         **_layer_norm("ln_final", text),
         "text_projection": normal(text**-0.5, text, sizes.embed_dim),
         "logit_scale": torch.tensor(math.log(1 / 0.07)),

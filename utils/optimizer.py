@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from utils.schedule import SCHEDULES
-
-CHUNK_ELEMENTS = 2**24  # tensors are updated in runs of at most this size: temporaries stay near 64 MiB each
 
 FUSION_PREFIXES = (
     "fusion.",
@@ -99,18 +97,17 @@ class BertAdam(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for params in _chunks([p for p in group["params"] if p.grad is not None]):
-                self._update(params, group)
+            self._update([p for p in group["params"] if p.grad is not None], group)
             group["step"] += 1
         return loss
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        if not params:
+            return
         grads = [p.grad for p in params if p.grad is not None]
         for p in params:
             if not self.state[p]:
                 self.state[p] = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-        mean = [self.state[p]["exp_avg"] for p in params]
-        square = [self.state[p]["exp_avg_sq"] for p in params]
         if group["max_grad_norm"] > 0:
             factors = list(torch._foreach_norm(grads))
             torch._foreach_add_(factors, 1e-6)
@@ -118,29 +115,24 @@ class BertAdam(torch.optim.Optimizer):
             torch._foreach_mul_(factors, group["max_grad_norm"])
             torch._foreach_clamp_max_(factors, 1.0)
             torch._foreach_mul_(grads, factors)
-        torch._foreach_mul_(mean, group["b1"])
-        torch._foreach_add_(mean, grads, alpha=1 - group["b1"])
-        torch._foreach_mul_(square, group["b2"])
-        torch._foreach_addcmul_(square, grads, grads, value=1 - group["b2"])
-        denominator = torch._foreach_sqrt(square)
-        torch._foreach_add_(denominator, group["eps"])
-        update = torch._foreach_div(mean, denominator)
-        if group["weight_decay"]:
-            torch._foreach_add_(update, params, alpha=group["weight_decay"])
-        torch._foreach_add_(params, update, alpha=-self.rate(group))
-
-
-def _chunks(params: list[Tensor]) -> Iterator[list[Tensor]]:
-    chunk: list[Tensor] = []
-    elements = 0
-    for p in params:
-        if chunk and elements + p.numel() > CHUNK_ELEMENTS:
-            yield chunk
-            chunk, elements = [], 0
-        chunk.append(p)
-        elements += p.numel()
-    if chunk:
-        yield chunk
+        # PyTorch's own kernel reads and writes each tensor once. It corrects the moments' bias by the number of steps
+        # so far, which BertAdam does not: after so many steps the correction is exactly 1.
+        steps = torch.full((), 1e6, device=params[0].device)
+        torch._fused_adamw_(
+            params,
+            grads,
+            [self.state[p]["exp_avg"] for p in params],
+            [self.state[p]["exp_avg_sq"] for p in params],
+            [],
+            [steps] * len(params),
+            lr=self.rate(group),
+            beta1=group["b1"],
+            beta2=group["b2"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 def parameter_groups(

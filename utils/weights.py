@@ -30,7 +30,7 @@ SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # integers that OpenAI's archives carry
 STORED_SIZES = (
     "image_resolution", "patch_size", "vision_width", "vision_layers", "embed_dim", "context_length", "vocab_size",
-    "text_width", "text_layers", "fusion_layers", "linear_patch",
+    "text_width", "text_layers", "head_width", "fusion_layers", "linear_patch",
 )  # fmt: skip
 OBJECT_SIZES = ("object_count", "num_actions")  # the position table has room for them, also in a model without objects
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -133,6 +133,7 @@ def model_choices(args: Arguments) -> dict[str, Any]:
         "max_words": args.max_words,
         "fusion_layers": args.fusion_layers,
         "dropout": args.dropout,
+        "frame_dropout": args.frame_dropout,
         "need_object": args.need_object,
         "object_count": args.object_count,
         "object_layer": args.object_layer,

@@ -41,7 +41,7 @@ def test_source_weights_reproduce_the_pooled_tokens(encoder: ActionEncoder):
 
 def test_row_weights_reproduce_a_block_s_attention():
     torch.manual_seed(0)
-    block = ResidualBlock(128)
+    block = ResidualBlock(128, 64)
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     x = torch.randn(2, 5, 128)

@@ -58,20 +58,25 @@ def test_parameters_without_gradient_keep_value_and_state():
     assert not torch.equal(used, torch.ones(3))
 
 
-def test_update_in_chunks_equals_update_at_once(monkeypatch):
-    def run() -> list[nn.Parameter]:
-        torch.manual_seed(0)
-        params = [nn.Parameter(torch.randn(size)) for size in (5, 7, 3, 11)]
-        optimizer = BertAdam(params, lr=0.1, schedule="warmup_constant", warmup=0.0, t_total=10)
-        for _ in range(3):
-            for p in params:
-                p.grad = torch.randn_like(p)
-            optimizer.step()
-        return params
-
-    whole = run()
-    monkeypatch.setattr("utils.optimizer.CHUNK_ELEMENTS", 8)
-    assert all(torch.equal(a, b) for a, b in zip(whole, run(), strict=True))
+@pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
+def test_update_equals_the_rule_written_out(max_grad_norm):
+    torch.manual_seed(0)
+    rate, decay, b1, b2, eps = 0.1, 0.2, 0.9, 0.98, 1e-6
+    params = [nn.Parameter(torch.randn(size)) for size in ((5, 4), (7,))]
+    constants = {"weight_decay": decay, "b1": b1, "b2": b2, "eps": eps, "max_grad_norm": max_grad_norm}
+    optimizer = BertAdam(params, lr=rate, schedule="warmup_constant", warmup=0.0, t_total=10, **constants)
+    expected = [(p.detach().double(), torch.zeros(p.shape).double(), torch.zeros(p.shape).double()) for p in params]
+    for _ in range(3):
+        for i, p in enumerate(params):
+            p.grad = torch.randn_like(p) * 3
+            g = p.grad.double()
+            g = g * min(1.0, max_grad_norm / (float(g.norm()) + 1e-6)) if max_grad_norm else g
+            value, mean, square = expected[i]
+            mean, square = b1 * mean + (1 - b1) * g, b2 * square + (1 - b2) * g**2
+            expected[i] = (value - rate * (mean / (square.sqrt() + eps) + decay * value), mean, square)
+        optimizer.step()
+    for p, (value, _, _) in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach(), value.float(), rtol=1e-5, atol=1e-6)
 
 
 def test_state_survives_a_round_trip():
