@@ -25,9 +25,9 @@ mkdir -p "$OUT"
 PROCESSES="${NPROC:-$("$PY" -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1))')}"
 FRAMES=4 RATE=2 # of 12 candidates in the 6 s of a clip
 if [ -n "$SMOKE" ]; then
-  CLIPS=96 HELD_OUT=12 QUERIES=20 EPOCHS=2 CAPTION_EPOCHS=1 TUNE_EPOCHS=1 BATCH=16 SHOW=4
+  CLIPS=96 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 TUNE_EPOCHS=1 BATCH=16 SHOW=4
 else
-  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=3 CAPTION_EPOCHS=10 TUNE_EPOCHS=3 BATCH=16 SHOW=20
+  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=3 ANSWER_EPOCHS=6 CAPTION_EPOCHS=6 TUNE_EPOCHS=2 BATCH=16 SHOW=20
 fi
 
 : > "$OUT/seconds.tsv"
@@ -43,8 +43,11 @@ printf 'setup\t%s\n' "$(($(date +%s) - START))" >> "$OUT/seconds.tsv"
 
 OBJECTS=(--need_object --use_action --object_count 5 --labelmap_path "$OUT/demo/label_map.json")
 COMMON=(--clip_archive "$OUT/clip.pt" --num_thread_reader 0 --batch_size $((BATCH / PROCESSES)) --batch_size_val 50 --n_display "$SHOW"
-  --eval_every 400 --feature_framerate "$RATE" --max_frames "$FRAMES" --max_words 32 --fusion_layers 2
-  --coef_lr 1 --weight_decay 0.2 --dropout 0.1 --freeze_layer_num -1)
+  --eval_every 100000 --feature_framerate "$RATE" --max_frames "$FRAMES" --max_words 32 --fusion_layers 3
+  --weight_decay 0.2 --dropout 0.1 --freeze_layer_num -1)
+# The towers and the object encoder learn more slowly than what reads them: at one rate for all, the noise of the first
+# thousand steps wears away what random features tell of boxes before anything reads it.
+RATES=(--lr 1e-3 --coef_lr 0.3 --object_lr 3e-4 --fusion_lr 5e-4)
 
 run_task() { # task, flags...
   local task="$1"
@@ -58,34 +61,34 @@ pretrain() { # output folder, further flags...
   run_task pre_training --do_train --output_dir "$folder" "${COMMON[@]}" --epochs "$EPOCHS" \
     --train_csv "$OUT/shards" --data_path "$OUT/shards/frozen_train_labels.json" \
     --val_csv "$OUT/demo/msrvtt/test.csv" --val_features_path "$OUT/demo/msrvtt/videos" \
-    --lr 1e-3 --fusion_lr 1e-3 --contrastive_weight 2 "$@"
+    "${RATES[@]}" --contrastive_weight 2 --frame_dropout 0.5 "$@"
 }
 
-tune() { # task, output folder, checkpoint to start from, epochs, rate, further flags...
-  local task="$1" folder="$2" start="$3" epochs="$4" rate="$5"
-  shift 5
+tune() { # task, output folder, checkpoint to start from, epochs, further flags...
+  local task="$1" folder="$2" start="$3" epochs="$4"
+  shift 4
   run_task "$task" --do_train --output_dir "$folder" --init_model "$start" "${COMMON[@]}" --epochs "$epochs" \
-    --data_path "$OUT/demo/msrvtt/MSRVTT_data.json" --features_path "$OUT/demo/msrvtt/videos" --lr "$rate" --fusion_lr "$rate" "$@"
+    --data_path "$OUT/demo/msrvtt/MSRVTT_data.json" --features_path "$OUT/demo/msrvtt/videos" "${RATES[@]}" "$@"
 }
 
 retrieve() { # output folder, captioning's folder (it knows what to look at), further flags...
-  tune eval_retrieval "$1" "$2/best.bin" "$TUNE_EPOCHS" 5e-4 --train_csv "$OUT/demo/msrvtt/train.csv" \
+  tune eval_retrieval "$1" "$2/best.bin" "$TUNE_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
     --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:3}"
 }
 
 choose() { # output folder, retrieval's folder, further flags...
-  tune eval_mc "$1" "$2/best.bin" "$TUNE_EPOCHS" 5e-4 --train_csv "$OUT/demo/msrvtt/train.csv" \
+  tune eval_mc "$1" "$2/best.bin" "$TUNE_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
     --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:3}"
 }
 
-caption() { # output folder, pre-training's folder, further flags...
-  tune eval_captioning "$1" "$2/restore.bin" "$CAPTION_EPOCHS" 1e-3 --eval_every 100000 --every_epochs 2 --beam_size 5 "${@:3}"
+caption() { # output folder, question answering's folder (it knows what belongs to what), further flags...
+  tune eval_captioning "$1" "$2/best.bin" "$CAPTION_EPOCHS" --every_epochs 2 --beam_size 5 --frame_dropout 0.3 "${@:3}"
   "$PY" utils/demo_score.py "$1/predictions.json" "$OUT/demo/msrvtt/truth.json"
 }
 
-answer() { # output folder, captioning's folder, further flags...
+answer() { # output folder, pre-training's folder, further flags...
   local folder="$OUT/demo/msrvtt/qa"
-  tune eval_qa "$1" "$2/best.bin" "$TUNE_EPOCHS" 5e-4 --msrvtt_qa_train_json "$folder/train.jsonl" \
+  tune eval_qa "$1" "$2/restore.bin" "$ANSWER_EPOCHS" --frame_dropout 0.6 --msrvtt_qa_train_json "$folder/train.jsonl" \
     --msrvtt_qa_val_json "$folder/val.jsonl" --msrvtt_qa_test_json "$folder/test.jsonl" \
     --msrvtt_qa_anslabel_json "$folder/train_ans2label.json" "${@:3}"
 }
@@ -111,16 +114,16 @@ stage shards "$PY" utils/webvid_to_tfrecord.py --csv "$OUT/demo/webvid/results_d
 stage pretrain pretrain "$OUT/pretrain" "${OBJECTS[@]}" --object_path "$OUT/demo/webvid/objects" \
   --val_object_path "$OUT/demo/msrvtt/objects"
 MSRVTT_OBJECTS=("${OBJECTS[@]}" --object_path "$OUT/demo/msrvtt/objects")
-stage captioning caption "$OUT/captioning" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
+stage question_answering answer "$OUT/question_answering" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
+stage captioning caption "$OUT/captioning" "$OUT/question_answering" "${MSRVTT_OBJECTS[@]}"
 stage retrieval retrieve "$OUT/retrieval" "$OUT/captioning" "${MSRVTT_OBJECTS[@]}"
 stage multiple_choice choose "$OUT/multiple_choice" "$OUT/retrieval" "${MSRVTT_OBJECTS[@]}"
-stage question_answering answer "$OUT/question_answering" "$OUT/captioning" "${MSRVTT_OBJECTS[@]}"
 if [ -n "$COMPARE" ]; then
   WITHOUT=_without_objects
   stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT"
-  stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/pretrain$WITHOUT"
+  stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT"
+  stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/question_answering$WITHOUT"
   stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/captioning$WITHOUT"
-  stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/captioning$WITHOUT"
   stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" --train_clips 1 --val_clips 0 \
     --test_clips "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
     --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2

@@ -115,6 +115,8 @@ class BertAdam(torch.optim.Optimizer):
             torch._foreach_mul_(factors, group["max_grad_norm"])
             torch._foreach_clamp_max_(factors, 1.0)
             torch._foreach_mul_(grads, factors)
+        if group["weight_decay"]:  # apart, since the kernel's factor 1 - rate · decay loses a digit in single precision
+            torch._foreach_add_(params, params, alpha=-self.rate(group) * group["weight_decay"])
         # PyTorch's own kernel reads and writes each tensor once. It corrects the moments' bias by the number of steps
         # so far, which BertAdam does not: after so many steps the correction is exactly 1.
         steps = torch.full((), 1e6, device=params[0].device)
@@ -128,7 +130,7 @@ class BertAdam(torch.optim.Optimizer):
             lr=self.rate(group),
             beta1=group["b1"],
             beta2=group["b2"],
-            weight_decay=group["weight_decay"],
+            weight_decay=0.0,
             eps=group["eps"],
             amsgrad=False,
             maximize=False,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from dataloaders.frames import UnreadableVideo
+from dataloaders.tfrecord import DamagedRecord
 from utils.arguments import Arguments, parse_arguments
 from utils.bad_videos import BadVideos
 from utils.checkpoint import CheckpointError
@@ -12,7 +14,15 @@ from utils.distributed import Runtime, find_runtime
 from utils.run_log import RunLog
 from utils.trainer import NonFiniteLoss
 
-USER_ERRORS = (CheckpointError, BadVideos, NonFiniteLoss, FileNotFoundError, ValueError)
+USER_ERRORS = (
+    CheckpointError,
+    BadVideos,
+    NonFiniteLoss,
+    DamagedRecord,
+    UnreadableVideo,
+    FileNotFoundError,
+    ValueError,
+)
 
 
 class Task(Protocol):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +48,21 @@ def test_initial_values_follow_clips_rule():
     projection = state["visual.transformer.resblocks.0.mlp.c_proj.weight"]
     assert projection.std().item() == pytest.approx(128**-0.5 * 8**-0.5, rel=0.05)
     assert torch.equal(state["visual.ln_pre.weight"], torch.ones(128))
+
+
+def test_embeddings_start_as_many_times_larger_as_asked():
+    state = random_state_dict(replace(SMALL, embedding_gain=10))
+    plain = random_state_dict(SMALL)
+    for name in ("token_embedding.weight", "positional_embedding"):
+        torch.testing.assert_close(state[name], plain[name] * 10)
+    assert torch.equal(state["visual.positional_embedding"], plain["visual.positional_embedding"])
+
+
+def test_only_heads_of_another_width_than_openais_are_stated():
+    assert "head_width" not in random_state_dict(SMALL)
+    assert random_state_dict(replace(SMALL, head_width=16))["head_width"] == 16
+    with pytest.raises(ValueError, match="--head_width 48"):
+        replace(SMALL, head_width=48)
 
 
 def test_seed_decides_the_weights():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,16 @@ def test_an_own_checkpoint_comes_back_with_its_behaviour(archive: Path, tmp_path
     assert len(lines) == 1 and "parameters taken" in lines[0]
     chosen, _ = make(archive, *OBJECTS, "--init_model", str(tmp_path / "own.bin"), "--behaviour", "intended")
     assert chosen.behaviour == Behaviour()
+
+
+def test_the_width_of_heads_comes_from_the_archive_and_stays_in_checkpoints(tmp_path: Path):
+    save_archive(random_state_dict(replace(SIZES, head_width=16)), tmp_path / "clip.pt")
+    model, _ = make(tmp_path / "clip.pt", *OBJECTS)
+    heads = {name: part.heads for name, part in model.named_modules() if hasattr(part, "heads")}
+    assert set(heads.values()) == {64 // 16} and len(heads) == 4 + 3 + 3 + 1 + 2
+    save_atomically(model_content(model, 7, 1), tmp_path / "own.bin")
+    again, _ = make(tmp_path / "nothing", "--init_model", str(tmp_path / "own.bin"), *OBJECTS)
+    assert again.config.head_width == 16 and equal(model.state_dict(), again.state_dict())
 
 
 def test_an_own_checkpoint_needs_no_clip_archive(tmp_path: Path):
