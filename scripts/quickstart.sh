@@ -2,7 +2,7 @@
 # From a fresh clone to fine-tuned models: bash scripts/quickstart.sh [--smoke] [--compare]
 #
 # Sets up .venv, renders a world of captioned demo clips with detections, writes shards, pre-trains a small model with
-# objects and actions, fine-tunes it for retrieval, multiple choice, captioning and question answering, and prints their
+# objects and actions, fine-tunes it for question answering, captioning, retrieval and multiple choice, and prints their
 # scores on held-out clips.
 # About half an hour on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
 # --compare: adds the same without objects and actions, and compares both on 500 more clips.
@@ -25,9 +25,9 @@ mkdir -p "$OUT"
 PROCESSES="${NPROC:-$("$PY" -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1))')}"
 FRAMES=4 RATE=2 # of 12 candidates in the 6 s of a clip
 if [ -n "$SMOKE" ]; then
-  CLIPS=96 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 TUNE_EPOCHS=1 BATCH=16 SHOW=4
+  CLIPS=96 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 RETRIEVAL_EPOCHS=1 CHOICE_EPOCHS=1 BATCH=16 SHOW=4
 else
-  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=3 ANSWER_EPOCHS=6 CAPTION_EPOCHS=6 TUNE_EPOCHS=2 BATCH=16 SHOW=20
+  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=3 ANSWER_EPOCHS=6 CAPTION_EPOCHS=6 RETRIEVAL_EPOCHS=2 CHOICE_EPOCHS=3 BATCH=16 SHOW=20
 fi
 
 : > "$OUT/seconds.tsv"
@@ -72,12 +72,12 @@ tune() { # task, output folder, checkpoint to start from, epochs, further flags.
 }
 
 retrieve() { # output folder, captioning's folder (it knows what to look at), further flags...
-  tune eval_retrieval "$1" "$2/best.bin" "$TUNE_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
+  tune eval_retrieval "$1" "$2/best.bin" "$RETRIEVAL_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
     --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:3}"
 }
 
 choose() { # output folder, retrieval's folder, further flags...
-  tune eval_mc "$1" "$2/best.bin" "$TUNE_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
+  tune eval_mc "$1" "$2/best.bin" "$CHOICE_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
     --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:3}"
 }
 
