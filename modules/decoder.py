@@ -73,6 +73,8 @@ class CachedDecoder:
         self._read_context(context.tokens)
         self.itself = torch.eye(beams, dtype=torch.bool, device=context.mask.device).expand(len(video.frames), -1, -1)
         self.path = self.itself[:, :, :0]  # (B, K, K·steps), True = token of this beam's text
+        rows = len(video.frames) * beams
+        self.scores = torch.empty(2, rows, model.config.vocab_size, device=self.path.device)
 
     def _read_context(self, tokens: Tensor) -> None:
         """Keys and values of the context tokens (B, C, E) in every block; they never see text."""
@@ -82,7 +84,9 @@ class CachedDecoder:
 
     @torch.no_grad()
     def advance(self, tokens: Tensor) -> Tensor:
-        """Append the token of each beam (B, K) and return log-probabilities of the next one (B, K, V), fp32."""
+        """Append the token of each beam (B, K) and return log-probabilities of the next one (B, K, V), fp32, in memory
+        that the next step writes to again.
+        """
         self.path = torch.cat([self.path, self.itself], dim=-1)
         first = self.context_size + self.beams * self.step
         positions = self.model.fusion.text_positions(self.step + 2)
@@ -93,7 +97,13 @@ class CachedDecoder:
         blanks = slice(self.beams, None)
         rows = self.fusion[-1].run_last(rows, blanks, first, mask[:, :, blanks])
         self.step += 1
-        return self.model.token_logits(rows).float().log_softmax(-1)
+        return self._logprobs(rows)
+
+    def _logprobs(self, rows: Tensor) -> Tensor:
+        """(B, K, E) -> (B, K, V). Fresh memory of this size would cost more time than the softmax."""
+        logits, logprobs = self.scores
+        self.model.token_logits(rows.flatten(0, 1), logits)
+        return torch.log_softmax(logits, -1, out=logprobs).unflatten(0, rows.shape[:2])
 
     def _text_states(self, tokens: Tensor) -> Tensor:
         """Append to each text: (B, K) -> projected hidden states of the new tokens (B, K, E)."""

@@ -21,9 +21,13 @@ class VocabularyHead(nn.Module):
         self.proj = nn.Parameter(torch.empty(config.embed_dim, config.text_width))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
-    def forward(self, hidden: Tensor, token_embedding: Tensor) -> Tensor:
-        """(K, E), dropout already applied -> (K, V)."""
-        return F.linear(hidden @ self.proj, token_embedding, self.bias)
+    def forward(self, hidden: Tensor, token_embedding: Tensor, out: Tensor | None = None) -> Tensor:
+        """(K, E), dropout already applied -> (K, V), written to `out` where it is given, whatever its type."""
+        rows = hidden @ self.proj
+        if out is not None and rows.dtype == token_embedding.dtype == out.dtype:
+            return torch.addmm(self.bias, rows, token_embedding.t(), out=out)
+        logits = F.linear(rows, token_embedding, self.bias)  # converts under autocast, which `out=` does not
+        return logits if out is None else out.copy_(logits)
 
 
 class MatchingHead(nn.Module):

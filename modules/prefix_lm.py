@@ -24,9 +24,9 @@ class PrefixLMModel(TaskModel):
         """Whether frames carry their positions in this pass."""
         return True
 
-    def token_logits(self, hidden: Tensor) -> Tensor:
-        """(K, E), dropout already applied -> (K, V)."""
-        return self.vocabulary_head(hidden, self.clip.token_embedding.weight)
+    def token_logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """(K, E), dropout already applied -> (K, V), written to `out` where it is given."""
+        return self.vocabulary_head(hidden, self.clip.token_embedding.weight, out)
 
     def next_token_rows(self, video: VideoTokens, text: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Fusion output that predicts tokens 1..L-1: (B, L - 1, E); `hidden` as in `FusionEncoder.context`."""
