@@ -5,7 +5,8 @@
 # objects and actions, fine-tunes it for question answering, captioning, retrieval and multiple choice, and prints their
 # scores on held-out clips.
 # About half an hour on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
-# --compare: adds the same without objects and actions, and compares both on 500 more clips.
+# --compare: adds the same without objects and actions, and compares both on 500 more clips; and question answering on
+# clips of things of one shape, with both rules of --trajectory.
 # Results: output/quickstart/report.html, a page to look at, and summary.json (OUTPUT_DIR changes the folder).
 set -euo pipefail
 START=$(date +%s)
@@ -25,9 +26,11 @@ mkdir -p "$OUT"
 PROCESSES="${NPROC:-$("$PY" -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1))')}"
 FRAMES=4 RATE=2 # of 12 candidates in the 6 s of a clip
 if [ -n "$SMOKE" ]; then
-  CLIPS=96 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 RETRIEVAL_EPOCHS=1 CHOICE_EPOCHS=1 BATCH=16 SHOW=4
+  CLIPS=96 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 RETRIEVAL_EPOCHS=1 CHOICE_EPOCHS=1
+  SHAPE_EPOCHS=1 BATCH=16 SHOW=4
 else
-  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=3 ANSWER_EPOCHS=6 CAPTION_EPOCHS=6 RETRIEVAL_EPOCHS=2 CHOICE_EPOCHS=2 BATCH=16 SHOW=20
+  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=3 ANSWER_EPOCHS=6 CAPTION_EPOCHS=6 RETRIEVAL_EPOCHS=2 CHOICE_EPOCHS=2
+  SHAPE_EPOCHS=3 BATCH=16 SHOW=20
 fi
 
 : > "$OUT/seconds.tsv"
@@ -64,11 +67,12 @@ pretrain() { # output folder, further flags...
     "${RATES[@]}" --contrastive_weight 2 --frame_dropout 0.5 "$@"
 }
 
+TUNED_ON="$OUT/demo/msrvtt"
 tune() { # task, output folder, checkpoint to start from, epochs, further flags...
   local task="$1" folder="$2" start="$3" epochs="$4"
   shift 4
   run_task "$task" --do_train --output_dir "$folder" --init_model "$start" "${COMMON[@]}" --epochs "$epochs" \
-    --data_path "$OUT/demo/msrvtt/MSRVTT_data.json" --features_path "$OUT/demo/msrvtt/videos" "${RATES[@]}" "$@"
+    --data_path "$TUNED_ON/MSRVTT_data.json" --features_path "$TUNED_ON/videos" "${RATES[@]}" "$@"
 }
 
 retrieve() { # output folder, captioning's folder (it knows what to look at), further flags...
@@ -86,11 +90,10 @@ caption() { # output folder, question answering's folder (it knows what belongs 
   "$PY" utils/demo_score.py "$1/predictions.json" "$OUT/demo/msrvtt/truth.json"
 }
 
-answer() { # output folder, pre-training's folder, further flags...
-  local folder="$OUT/demo/msrvtt/qa"
-  tune eval_qa "$1" "$2/restore.bin" "$ANSWER_EPOCHS" --frame_dropout 0.6 --msrvtt_qa_train_json "$folder/train.jsonl" \
-    --msrvtt_qa_val_json "$folder/val.jsonl" --msrvtt_qa_test_json "$folder/test.jsonl" \
-    --msrvtt_qa_anslabel_json "$folder/train_ans2label.json" "${@:3}"
+answer() { # output folder, checkpoint to start from, epochs, further flags...
+  tune eval_qa "$1" "$2" "$3" --frame_dropout 0.6 --msrvtt_qa_train_json "$TUNED_ON/qa/train.jsonl" \
+    --msrvtt_qa_val_json "$TUNED_ON/qa/val.jsonl" --msrvtt_qa_test_json "$TUNED_ON/qa/test.jsonl" \
+    --msrvtt_qa_anslabel_json "$TUNED_ON/qa/train_ans2label.json" "${@:4}"
 }
 
 score_many() { # ending of the folders' names, further flags...: every task on QUERIES held-out clips
@@ -114,14 +117,14 @@ stage shards "$PY" utils/webvid_to_tfrecord.py --csv "$OUT/demo/webvid/results_d
 stage pretrain pretrain "$OUT/pretrain" "${OBJECTS[@]}" --object_path "$OUT/demo/webvid/objects" \
   --val_object_path "$OUT/demo/msrvtt/objects"
 MSRVTT_OBJECTS=("${OBJECTS[@]}" --object_path "$OUT/demo/msrvtt/objects")
-stage question_answering answer "$OUT/question_answering" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
+stage question_answering answer "$OUT/question_answering" "$OUT/pretrain/restore.bin" "$ANSWER_EPOCHS" "${MSRVTT_OBJECTS[@]}"
 stage captioning caption "$OUT/captioning" "$OUT/question_answering" "${MSRVTT_OBJECTS[@]}"
 stage retrieval retrieve "$OUT/retrieval" "$OUT/captioning" "${MSRVTT_OBJECTS[@]}"
 stage multiple_choice choose "$OUT/multiple_choice" "$OUT/retrieval" "${MSRVTT_OBJECTS[@]}"
 if [ -n "$COMPARE" ]; then
   WITHOUT=_without_objects
   stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT"
-  stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT"
+  stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT/restore.bin" "$ANSWER_EPOCHS"
   stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/question_answering$WITHOUT"
   stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/captioning$WITHOUT"
   stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" --train_clips 1 --val_clips 0 \
@@ -133,6 +136,16 @@ if [ -n "$COMPARE" ]; then
     echo "== with objects and actions (A) and without (B): $task"
     "$PY" utils/compare_runs.py "$OUT/queries/$task/metrics.json" "$OUT/queries$WITHOUT/$task/metrics.json"
   done
+  stage render_same_shape "$PY" utils/make_demo_data.py --output_dir "$OUT/same_shape" --same_shape --train_clips "$CLIPS" \
+    --val_clips "$HELD_OUT" --test_clips "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
+    --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
+  TUNED_ON="$OUT/same_shape/msrvtt"
+  for rule in track class; do
+    stage "same_shape_$rule" answer "$OUT/same_shape_$rule" "$OUT/question_answering/best.bin" "$SHAPE_EPOCHS" \
+      "${OBJECTS[@]}" --object_path "$TUNED_ON/objects" --trajectory "$rule"
+  done
+  echo "== things of one shape, --trajectory track (A) and class (B): question_answering"
+  "$PY" utils/compare_runs.py "$OUT/same_shape_track/metrics.json" "$OUT/same_shape_class/metrics.json"
 fi
 "$PY" utils/summarise_quickstart.py "$OUT"
 

@@ -75,14 +75,18 @@ def questions(scene: Scene, rng: np.random.Generator, count: int) -> list[Questi
 
     Colour is asked by shape, motion by colour and shape, shape by motion, and only where those single out a thing.
     """
-    motions = Counter(thing.motion for thing in scene)
+    shapes, motions = Counter(thing.shape for thing in scene), Counter(thing.motion for thing in scene)
     asked = [Question("how many shapes are there?", NUMBER_WORDS[len(scene)], "how")]
     for thing in scene:
-        asked.append(Question(f"what color is the {thing.shape}?", thing.color, "what"))
-        asked.append(Question(f"what color is the {thing.shape} that is {thing.motion}?", thing.color, "what"))
+        alone, moves_alone = shapes[thing.shape] == 1, motions[thing.motion] == 1
+        if alone:
+            asked.append(Question(f"what color is the {thing.shape}?", thing.color, "what"))
+        if alone or moves_alone:
+            asked.append(Question(f"what color is the {thing.shape} that is {thing.motion}?", thing.color, "what"))
         asked.append(Question(f"what is the {thing.color} {thing.shape} doing?", thing.motion, "what"))
-        asked.append(Question(f"what is the {thing.shape} doing?", thing.motion, "what"))
-        if motions[thing.motion] == 1:
+        if alone:
+            asked.append(Question(f"what is the {thing.shape} doing?", thing.motion, "what"))
+        if moves_alone:
             asked.append(Question(f"what is {thing.motion}?", thing.shape, "what"))
             asked.append(Question(f"what shape is {thing.motion}?", thing.shape, "what"))
     return [asked[position] for position in rng.permutation(len(asked))[:count]]

@@ -1,8 +1,9 @@
 """The demo world: which things there are, which scenes belong to which split, what is true of a scene.
 
 A scene is one to three things; a thing has a colour, a shape and a motion. Shapes differ within a scene, so a noun
-names one thing. A scene, that is its set of (colour, shape, motion), never occurs in two splits, and a caption names
-the whole set, so captions never do either. The parts of a held-out scene are all seen in training.
+names one thing; in a world of --same_shape they are the same and colours differ. A scene, that is its set of (colour,
+shape, motion), never occurs in two splits, and a caption names the whole set, so captions never do either. The parts of
+a held-out scene are all seen in training.
 
 Made so that a small model trained from scratch can learn it in minutes: saturated colours, muted backgrounds, one word
 per attribute value, things that fill the patches of the demo's CLIP (utils/demo_motion.py), and motions that can be
@@ -15,7 +16,7 @@ The words were chosen among those that the default part-of-speech tagger reads r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple
@@ -72,23 +73,33 @@ def make_scene(things: Iterable[Thing]) -> Scene:
     return tuple(sorted(things))
 
 
-def sample_scene(rng: np.random.Generator, count: int) -> Scene:
-    """A random scene of `count` things with different shapes."""
-    shapes = rng.permutation(len(SHAPES))[:count]
+def sample_scene(rng: np.random.Generator, count: int, *, same_shape: bool = False) -> Scene:
+    """A random scene of `count` things with different shapes, or else with one shape and different colours."""
     colors = list(COLORS)
+    if same_shape:
+        shape = SHAPES[rng.integers(len(SHAPES))]
+        return make_scene(
+            Thing(colors[color], shape, MOTIONS[rng.integers(len(MOTIONS))])
+            for color in rng.permutation(len(colors))[:count]
+        )
+    shapes = rng.permutation(len(SHAPES))[:count]
     return make_scene(
         Thing(colors[rng.integers(len(colors))], SHAPES[shape], MOTIONS[rng.integers(len(MOTIONS))]) for shape in shapes
     )
 
 
 def neighbours(scene: Scene) -> Iterator[Scene]:
-    """All scenes that differ from `scene` in exactly one attribute of one thing."""
-    values = {"color": tuple(COLORS), "shape": SHAPES, "motion": MOTIONS}
-    taken = {thing.shape for thing in scene}
+    """All scenes of the same kind (see `sample_scene`) that differ in exactly one attribute of one thing."""
+    values: dict[str, Sequence[str]] = {"color": tuple(COLORS), "shape": SHAPES, "motion": MOTIONS}
+    distinct = "shape"
+    if len(scene) > 1 and len({thing.shape for thing in scene}) == 1:
+        del values["shape"]
+        distinct = "color"
+    taken = {getattr(thing, distinct) for thing in scene}
     for position, thing in enumerate(scene):
         for attribute, choices in values.items():
             for value in choices:
-                if value == getattr(thing, attribute) or (attribute == "shape" and value in taken):
+                if value == getattr(thing, attribute) or (attribute == distinct and value in taken):
                     continue
                 changed = thing._replace(**{attribute: value})
                 yield make_scene((*scene[:position], changed, *scene[position + 1 :]))
@@ -108,7 +119,7 @@ def _changed_attribute(scene: Scene, other: Scene) -> tuple[str, ...]:
     """Names of the thing and the attribute in which a neighbour differs, as a key to group by."""
     before, after = (set(scene) - set(other)).pop(), (set(other) - set(scene)).pop()
     changed = [name for name in Thing._fields if getattr(before, name) != getattr(after, name)]
-    return (before.shape, *changed)
+    return (*before, *changed)
 
 
 class HeldOut:
@@ -117,9 +128,13 @@ class HeldOut:
     Scenes come in rounds of nine: for each number of things a scene, a neighbour of it, and one more. So every prefix
     of six or more has a third of each number of things and neighbours for at least half, and the first n scenes of
     a larger set are the set of n.
+
+    Args:
+        same_shape: as in `sample_scene`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, same_shape: bool = False) -> None:
+        self.sample = partial(sample_scene, same_shape=same_shape)
         self.scenes: set[Scene] = set()
         # In how many single-thing training scenes each pair of attribute values can still occur.
         self.left: Counter[tuple[str, ...]] = Counter()
@@ -136,9 +151,9 @@ class HeldOut:
         rng = np.random.default_rng([seed, SPLITS.index(split), POOL_STREAM])
         drawn: list[Scene] = []
         while len(drawn) < count:
-            bases = [self._take(rng, partial(sample_scene, rng, things)) for things in (1, 2, 3)]
+            bases = [self._take(rng, partial(self.sample, rng, things)) for things in (1, 2, 3)]
             partners = [self._take(rng, partial(sample_neighbour, rng, base)) for base in bases]
-            others = [self._take(rng, partial(sample_scene, rng, things)) for things in (1, 2, 3)]
+            others = [self._take(rng, partial(self.sample, rng, things)) for things in (1, 2, 3)]
             drawn += bases + partners + others
         self.scenes.difference_update(drawn[count:])
         return drawn[:count]
@@ -162,7 +177,9 @@ def _pairs(thing: Thing) -> list[tuple[str, ...]]:
     return list(combinations(thing, 2))
 
 
-def plan_clips(seed: int, train: int, val: int, test: int, reserve: int = 0) -> list[SceneClip]:
+def plan_clips(
+    seed: int, train: int, val: int, test: int, reserve: int = 0, *, same_shape: bool = False
+) -> list[SceneClip]:
     """The clips of all splits: scenes and numbering, nothing rendered.
 
     Args:
@@ -170,19 +187,20 @@ def plan_clips(seed: int, train: int, val: int, test: int, reserve: int = 0) -> 
         train, val, test: clips per split.
         reserve: test scenes kept out of training, at least `test`. A model trained with `reserve` 500 may be scored
             on any world of the same seed with up to 500 test clips.
+        same_shape: as in `sample_scene`.
     """
-    held_out = HeldOut()
+    held_out = HeldOut(same_shape=same_shape)
     test_scenes = held_out.draw(seed, "test", max(test, reserve))[:test]
     val_scenes = held_out.draw(seed, "val", val)
-    clips = [SceneClip("train", index, _train_scene(seed, index, held_out.scenes)) for index in range(train)]
+    clips = [SceneClip("train", index, _train_scene(seed, index, held_out)) for index in range(train)]
     for split, scenes in (("val", val_scenes), ("test", test_scenes)):
         clips += [SceneClip(split, index, scene) for index, scene in enumerate(scenes)]
     return clips
 
 
-def _train_scene(seed: int, index: int, held_out: set[Scene]) -> Scene:
+def _train_scene(seed: int, index: int, held_out: HeldOut) -> Scene:
     rng = clip_generator(seed, "train", index, SCENE_STREAM)
     while True:
-        scene = sample_scene(rng, 1 + index % MAX_THINGS)
-        if scene not in held_out:
+        scene = held_out.sample(rng, 1 + index % MAX_THINGS)
+        if scene not in held_out.scenes:
             return scene

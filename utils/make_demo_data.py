@@ -62,6 +62,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="test scenes kept out of training, if more than --test_clips: give the size of the largest test set that "
         "a model trained on this world will be scored on (default: %(default)s)",
     )
+    add(
+        "--same_shape",
+        action="store_true",
+        help="the things of a clip have one shape and different colours (otherwise different shapes): the trajectories "
+        "of --trajectory class then hold several things",
+    )
     add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     add("--workers", type=int, default=2, help="processes; the files do not depend on it (default: %(default)s)")
     add("--size", type=int, default=96, help="short side of the 4:3 pictures in pixels (default: %(default)s)")
@@ -92,7 +98,8 @@ def main(argv: list[str] | None = None) -> int:
         if not _prepare_folder(args.output_dir, settings):
             print(f"{args.output_dir}: up to date")
             return 0
-        clips = plan_clips(args.seed, args.train_clips, args.val_clips, args.test_clips, args.reserve)
+        counts = (args.train_clips, args.val_clips, args.test_clips, args.reserve)
+        clips = plan_clips(args.seed, *counts, same_shape=args.same_shape)
         _write_annotations(clips, clip_settings)
         records = _render_all(clips, clip_settings, args.workers)
         if args.didemo_clips:

@@ -63,9 +63,9 @@ def _scenes(clips, split: str) -> list[Scene]:
     return [clip.scene for clip in clips if clip.split == split]
 
 
-@pytest.mark.parametrize("test", [100, 500])
-def test_held_out_scenes_are_distinct_new_and_have_neighbours(test):
-    clips = plan_clips(0, 2000, 100, test)
+@pytest.mark.parametrize("test, same_shape", [(100, False), (500, False), (500, True)])
+def test_held_out_scenes_are_distinct_new_and_have_neighbours(test, same_shape):
+    clips = plan_clips(0, 2000, 100, test, same_shape=same_shape)
     held_out = _scenes(clips, "val") + _scenes(clips, "test")
     assert len(set(held_out)) == len(held_out) == 100 + test
     assert not set(held_out) & set(_scenes(clips, "train"))
@@ -75,6 +75,18 @@ def test_held_out_scenes_are_distinct_new_and_have_neighbours(test):
     for split in ("train", "val", "test"):
         numbers = Counter(len(scene) for scene in _scenes(clips, split))
         assert set(numbers) == {1, 2, 3} and max(numbers.values()) - min(numbers.values()) <= 1
+
+
+def test_things_differ_in_shape_or_else_in_colour():
+    for same_shape, values in ((False, "color"), (True, "shape")):
+        seen = set()
+        for clip in plan_clips(2, 200, 20, 20, same_shape=same_shape):
+            colors, shapes = ({getattr(thing, name) for thing in clip.scene} for name in ("color", "shape"))
+            seen.add((len(clip.scene), len(colors if values == "color" else shapes)))
+            assert len(colors if same_shape else shapes) == len(clip.scene)
+        assert seen == (
+            {(1, 1), (2, 1), (3, 1)} if same_shape else {(n, k) for n in (1, 2, 3) for k in range(1, n + 1)}
+        )
 
 
 def test_training_sees_every_pair_of_attribute_values_in_scenes_of_one_thing():
@@ -117,8 +129,25 @@ def test_questions_have_one_answer():
     assert "what is bouncing?" not in asked
 
 
-def test_options_hold_one_truth_and_one_that_differs_in_one_attribute():
-    scenes = _scenes(plan_clips(0, 1, 0, 60), "test")
+def test_questions_about_things_of_one_shape_have_one_answer():
+    scene = make_scene(
+        [Thing("red", "star", "bouncing"), Thing("blue", "star", "bouncing"), Thing("pink", "star", "resting")]
+    )
+    asked = {item.question: item.answer for item in questions(scene, np.random.default_rng(0), 100)}
+    assert asked == {
+        "how many shapes are there?": "three",
+        "what is the red star doing?": "bouncing",
+        "what is the blue star doing?": "bouncing",
+        "what is the pink star doing?": "resting",
+        "what color is the star that is resting?": "pink",
+        "what is resting?": "star",
+        "what shape is resting?": "star",
+    }
+
+
+@pytest.mark.parametrize("same_shape", [False, True])
+def test_options_hold_one_truth_and_one_that_differs_in_one_attribute(same_shape):
+    scenes = _scenes(plan_clips(0, 1, 0, 60, same_shape=same_shape), "test")
     for number, scene in enumerate(scenes):
         texts, answer = options(scene, scenes, np.random.default_rng(number))
         values = [_values(text) for text in texts]
