@@ -115,6 +115,18 @@ def test_cached_log_probabilities_equal_encoding_everything_again(choices, beams
 
 
 @torch.no_grad()
+def test_log_probabilities_are_single_precision_under_autocast():
+    model = caption_model().eval()
+    video, start = model.encode_video(caption_batch(range(3), model)), torch.full((3, 2), model.config.start_token)
+    exact = CachedDecoder(model, video, 2, 4).advance(start)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = CachedDecoder(model, video, 2, 4).advance(start)
+    assert found.dtype == torch.float32 and not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, rtol=0, atol=0.4)
+    torch.testing.assert_close(found.exp().sum(-1), torch.ones(3, 2))
+
+
+@torch.no_grad()
 def test_greedy_captions_equal_the_plain_loop():
     model = caption_model().eval()
     batch, settings = caption_batch(range(6), model), SearchSettings(max_tokens=model.config.max_words - 1)
