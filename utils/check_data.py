@@ -29,134 +29,25 @@ the flags are wrong).
 
 from __future__ import annotations
 
-import json
-import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
-from dataloaders.files import atomic_write_text
-from utils.answer_setup import NEVER_READ
-from utils.arguments import parse_arguments
-from utils.check_clips import ClipResult, ClipTask, check_all, check_clip
-from utils.check_findings import Finding, Report, as_records, counts, exit_status, in_order, stop, table, write_tsv
-from utils.check_objects import object_files, read_label_map, wrong_order
-from utils.check_setup import (
-    PRETRAIN,
-    CheckArguments,
-    ListedSplit,
-    Located,
-    clip_settings,
-    compare_splits,
-    locate_videos,
-    read_list,
-)
-from utils.check_shards import check_shards
 from utils.video_workers import CannotStart
-from utils.webvid_rows import BadCsv
-
-DEFAULTS = {"datatype": "msrvtt_retrieval", "output_dir": "output/check_data"}
-VERDICTS = (
-    "training can start",
-    "training can start, without what the errors name (evaluation: --on_bad_video skip)",
-    "training cannot start",
-)
-
-
-def check_data(args: CheckArguments) -> Report:
-    """Check a data set of videos; raises CannotStart if no worker process starts."""
-    findings: list[Finding] = []
-    splits = _read_lists(args, findings)
-    label_map = read_label_map(args, findings)
-    files = object_files(args, splits, findings) if label_map else {}
-    videos = {split.name: len(split.video_ids) for split in splits}
-    try:
-        located = locate_videos(args, splits)
-    except OSError as error:
-        findings.append(stop(error))
-        return Report(in_order(findings), videos, 0, 0)
-    findings += located.unreferenced
-    findings += [Finding("missing_video", video_id, args.features_path, "") for video_id in located.missing]
-    missing = set(located.missing)
-    tasks = [
-        _task(video_id, located, files.get(video_id, ()), is_missing=video_id in missing)
-        for video_id in dict.fromkeys(video_id for split in splits for video_id in split.video_ids)
-    ]
-    check = partial(check_clip, settings=clip_settings(args, label_map))
-    results = {task.video_id: result for task, result in check_all(check, tasks, len(tasks), args.workers)}
-    for result in results.values():
-        findings += result.findings
-    object_count = sum(result.object_files for result in results.values())
-    findings += _unusable_splits(splits, results)
-    findings += wrong_order(args, findings, object_count)
-    return Report(in_order(findings), videos, len(tasks) - len(missing), object_count)
-
-
-def _read_lists(args: CheckArguments, findings: list[Finding]) -> list[ListedSplit]:
-    splits = []
-    for name in args.split_names():
-        try:
-            split = read_list(args, name)
-        except (OSError, ValueError, BadCsv) as error:
-            findings.append(stop(f"{name}: {error}"))
-            continue
-        findings += split.findings
-        splits.append(split)
-    if splits:
-        try:
-            findings += compare_splits(args, splits)
-        except (OSError, ValueError) as error:
-            findings.append(stop(error))
-    return splits
-
-
-def _task(video_id: str, located: Located, objects: tuple[str, ...], *, is_missing: bool) -> ClipTask:
-    return ClipTask(video_id, located.files.get(video_id), None if is_missing else located.lmdb, objects)
-
-
-def _unusable_splits(splits: Iterable[ListedSplit], results: Mapping[str, ClipResult]) -> Iterator[Finding]:
-    for split in splits:
-        if not any(results[video_id].is_readable for video_id in split.video_ids):
-            yield stop(f"{split.name}: none of the {len(split.video_ids)} videos can be read (--features_path)")
-
-
-def _write(args: CheckArguments, report: Report, status: int) -> Path:
-    output = Path(args.output or Path(args.output_dir, "data_check.tsv"))
-    write_tsv(output, report.findings)
-    if args.json:
-        content = {
-            "status": status,
-            "datatype": args.datatype,
-            "videos": report.videos,
-            "read": report.read,
-            "object_files": report.object_files,
-            "counts": counts(report.findings),
-            "findings": as_records(report.findings),
-        }
-        atomic_write_text(args.json, json.dumps(content, indent=1, ensure_ascii=False))
-    return output
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    args = parse_arguments(argv, CheckArguments, DEFAULTS, __doc__, NEVER_READ)
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")  # what readers warn of is among the findings
+    # Not above: worker processes import this file, and stay small and quick to start without PyTorch.
+    from utils.check_run import run
+
     try:
-        report = check_shards(args) if args.datatype == PRETRAIN else check_data(args)
-        status = exit_status(report.findings)
-        output = _write(args, report, status)
+        lines, status = run(argv, __doc__)
     except (OSError, CannotStart) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    videos = ", ".join(f"{name} {count}" for name, count in report.videos.items()) or "none"
-    read = f"{report.read} records" if args.datatype == PRETRAIN else f"{report.read} video"
-    print(f"{args.datatype}: videos listed: {videos}; {read} and {report.object_files} object files read")
-    for line in table(report.findings):
-        print(line)
-    print(f"{VERDICTS[status]}: {len(report.findings)} findings, {output}")
+    print("\n".join(lines))
     return status
 
 

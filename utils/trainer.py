@@ -234,9 +234,7 @@ class Trainer:
             self.model.set_active_losses(set(active))
             self._parallel = self.model  # the old wrapper's hooks go before the new one's come
             if self.runtime.world_size > 1:
-                self._parallel = DistributedDataParallel(
-                    self.model, broadcast_buffers=False, gradient_as_bucket_view=True
-                )
+                self._parallel = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
         self._active = active
 
     def _gradient_sync(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:

@@ -6,6 +6,8 @@ import csv
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from tests.videos import write_noise, write_video
 from utils import check_data, make_demo_data
 from utils.check_findings import COLUMNS, KINDS
 
+ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 8
 CLIPS = {"train": 80, "val": 8, "test": 12}
 
@@ -333,3 +336,10 @@ def test_real_rows_of_webvid_have_only_what_is_known_of_them(shared: Path, tmp_p
     assert check_data.main([*command, "--json", str(report), "--workers", "1"]) == 1
     found = sorted(finding["kind"] for finding in json.loads(report.read_bytes())["findings"])
     assert found == ["missing_objects"] * 4 + ["missing_video"] * 4 + ["short_video"]
+
+
+def test_worker_processes_do_without_pytorch():
+    """They import the file that was run, and what checks a clip or a record."""
+    modules = "utils.check_data, utils.check_clips, utils.check_records"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
