@@ -50,7 +50,7 @@ COMMON=(--clip_archive "$OUT/clip.pt" --num_thread_reader 0 --batch_size $((BATC
   --weight_decay 0.2 --dropout 0.1 --freeze_layer_num -1)
 # The towers and the object encoder learn more slowly than what reads them: at one rate for all, the noise of the first
 # thousand steps wears away what random features tell of boxes before anything reads it.
-RATES=(--lr 1e-3 --coef_lr 0.3 --object_lr 3e-4)
+RATES=(--lr 1e-3 --coef_lr 0.3 --object_lr 3e-4 --fusion_lr 5e-4)
 
 run_task() { # task, flags...
   local task="$1"
@@ -64,7 +64,7 @@ pretrain() { # output folder, further flags...
   run_task pre_training --do_train --output_dir "$folder" "${COMMON[@]}" --epochs "$EPOCHS" \
     --train_csv "$OUT/shards" --data_path "$OUT/shards/frozen_train_labels.json" \
     --val_csv "$OUT/demo/msrvtt/test.csv" --val_features_path "$OUT/demo/msrvtt/videos" \
-    "${RATES[@]}" --fusion_lr 2e-3 --contrastive_weight 2 --frame_dropout 0.5 "$@"
+    "${RATES[@]}" --contrastive_weight 2 --frame_dropout 0.5 "$@"
 }
 
 TUNED_ON="$OUT/demo/msrvtt"
@@ -72,7 +72,7 @@ tune() { # task, output folder, checkpoint to start from, epochs, further flags.
   local task="$1" folder="$2" start="$3" epochs="$4"
   shift 4
   run_task "$task" --do_train --output_dir "$folder" --init_model "$start" "${COMMON[@]}" --epochs "$epochs" \
-    --data_path "$TUNED_ON/MSRVTT_data.json" --features_path "$TUNED_ON/videos" "${RATES[@]}" --fusion_lr 5e-4 "$@"
+    --data_path "$TUNED_ON/MSRVTT_data.json" --features_path "$TUNED_ON/videos" "${RATES[@]}" "$@"
 }
 
 retrieve() { # output folder, captioning's folder (it knows what to look at), further flags...
