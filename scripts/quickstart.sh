@@ -115,7 +115,7 @@ stage clip "$PY" utils/make_random_clip.py --preset demo --output "$OUT/clip.pt"
 stage shards "$PY" utils/webvid_to_tfrecord.py --csv "$OUT/demo/webvid/results_demo_train.csv" \
   --video_dir "$OUT/demo/webvid/videos" --output_dir "$OUT/shards" --size 64 --feature_framerate "$RATE" --workers 2
 stage pretrain pretrain "$OUT/pretrain" "${OBJECTS[@]}" --object_path "$OUT/demo/webvid/objects" \
-  --val_object_path "$OUT/demo/msrvtt/objects" --loss_weights object_noun=3,action_verb=3
+  --val_object_path "$OUT/demo/msrvtt/objects"
 MSRVTT_OBJECTS=("${OBJECTS[@]}" --object_path "$OUT/demo/msrvtt/objects")
 stage question_answering answer "$OUT/question_answering" "$OUT/pretrain/restore.bin" "$ANSWER_EPOCHS" "${MSRVTT_OBJECTS[@]}"
 stage captioning caption "$OUT/captioning" "$OUT/question_answering" "${MSRVTT_OBJECTS[@]}"
