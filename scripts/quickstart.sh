@@ -96,6 +96,13 @@ answer() { # output folder, checkpoint to start from, epochs, further flags...
     --msrvtt_qa_anslabel_json "$TUNED_ON/qa/train_ans2label.json" "${@:4}"
 }
 
+choose_among_many() { # with the options of QUERIES clips: of 100 questions several are right or wrong by chance
+  local clips="$OUT/queries/msrvtt"
+  run_task eval_mc --do_eval --output_dir "$OUT/multiple_choice_more_clips" --init_model "$OUT/multiple_choice/best.bin" \
+    "${COMMON[@]}" --data_path "$clips/MSRVTT_data.json" --features_path "$clips/videos" --val_csv "$clips/mc_test.jsonl" \
+    "${OBJECTS[@]}" --object_path "$clips/objects"
+}
+
 score_many() { # ending of the folders' names, further flags...: every task on QUERIES held-out clips
   local ending="$1" clips="$OUT/queries/msrvtt" folder="$OUT/queries$1"
   shift
@@ -121,15 +128,16 @@ stage question_answering answer "$OUT/question_answering" "$OUT/pretrain/restore
 stage captioning caption "$OUT/captioning" "$OUT/question_answering" "${MSRVTT_OBJECTS[@]}"
 stage retrieval retrieve "$OUT/retrieval" "$OUT/captioning" "${MSRVTT_OBJECTS[@]}"
 stage multiple_choice choose "$OUT/multiple_choice" "$OUT/retrieval" "${MSRVTT_OBJECTS[@]}"
+stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" --train_clips 1 --val_clips 0 \
+  --test_clips "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
+  --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
+stage multiple_choice_more_clips choose_among_many
 if [ -n "$COMPARE" ]; then
   WITHOUT=_without_objects
   stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT"
   stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT/restore.bin" "$ANSWER_EPOCHS"
   stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/question_answering$WITHOUT"
   stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/captioning$WITHOUT"
-  stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" --train_clips 1 --val_clips 0 \
-    --test_clips "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
-    --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
   stage queries score_many "" "${OBJECTS[@]}" --object_path "$OUT/queries/msrvtt/objects"
   stage "queries$WITHOUT" score_many "$WITHOUT"
   for task in retrieval captioning question_answering; do

@@ -6,7 +6,7 @@ from typing import Any
 
 from utils.demo_wording import OPTIONS
 from utils.report_page import Section, paragraph, table
-from utils.summarise_quickstart import ANSWERS, CAPTIONS, CHOICES, FINE_TUNED, OTHERS, RUNS
+from utils.summarise_quickstart import ANSWERS, CAPTIONS, CHOICES, FINE_TUNED, MORE_CHOICES, OTHERS, RUNS
 
 RECALLS = (1, 5, 10)
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
@@ -66,7 +66,7 @@ def _retrieval(summary: dict[str, Any]) -> list[str]:
 
 def _others(summary: dict[str, Any]) -> list[str]:
     rows = []
-    for name in (CHOICES, *OTHERS):
+    for name in (CHOICES, MORE_CHOICES, *OTHERS):
         found = summary.get(name)
         if found is None:
             continue

@@ -16,6 +16,7 @@ from utils.run_log import read_metrics
 RUNS = ("pretrain", "pretrain_without_objects")
 FINE_TUNED = ("retrieval", "retrieval_without_objects")
 CHOICES, CAPTIONS, ANSWERS = "multiple_choice", "captioning", "question_answering"
+MORE_CHOICES = "multiple_choice_more_clips"  # 100 questions alone leave several points to chance
 WITHOUT = "_without_objects"
 OTHERS = [name + ending for name in (CAPTIONS, ANSWERS) for ending in ("", WITHOUT)]
 TRUTH_FILE = "truth_scores.json"  # of utils/demo_score.py
@@ -87,9 +88,11 @@ def table(summary: dict[str, Any]) -> list[str]:
     lines.append(f"{'':38}" + "".join(f"{name.replace('_', ' '):>13}" for name in METRICS))
     for name, values in scores.items():
         lines.append(f"{name.replace('_', ' '):38}" + "".join(f"{values[metric]:13.1f}" for metric in METRICS))
-    if CHOICES in summary:
-        found = summary[CHOICES]
-        lines += ["", f"Multiple choice, {found['questions']} questions of 5 options: {found['accuracy']:.1f} % right"]
+    choices = [summary[name] for name in (CHOICES, MORE_CHOICES) if name in summary]
+    lines += [""] * bool(choices)
+    lines += [
+        f"Multiple choice, {one['questions']} questions of 5 options: {one['accuracy']:.1f} % right" for one in choices
+    ]
     for name in OTHERS:
         if name in summary:
             own = (
@@ -116,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     summary: dict[str, Any] = {
         run: summarise_run(folder / run) for run in RUNS if (folder / run / "metrics.jsonl").is_file()
     }
-    results = {name: read_result(folder / name) for name in (*FINE_TUNED, CHOICES, *OTHERS)}
+    results = {name: read_result(folder / name) for name in (*FINE_TUNED, CHOICES, MORE_CHOICES, *OTHERS)}
     summary |= {name: result for name, result in results.items() if result is not None}
     seconds = read_seconds(folder / "seconds.tsv")
     summary["seconds"] = {**seconds, "total": sum(seconds.values())}

@@ -28,6 +28,7 @@ def test_summary_has_last_evaluation_and_both_ends_of_each_loss(tmp_path: Path, 
     for name, metrics in (
         ("retrieval", {**ZERO_SHOT, "t2v_R1": 70.0}),
         ("multiple_choice", {"accuracy": 95.0, "questions": 50}),
+        ("multiple_choice_more_clips", {"accuracy": 96.5, "questions": 200}),
         ("captioning", {"CIDEr": 1.75, "Bleu_4": 0.5, "videos": 50}),
         ("question_answering", {"accuracy": 91.0, "majority": 12.5, "questions": 300}),
     ):
@@ -50,7 +51,8 @@ def test_summary_has_last_evaluation_and_both_ends_of_each_loss(tmp_path: Path, 
     assert summary["seconds"] == {"setup": 3, "render": 40, "total": 43}
     assert summary["retrieval"]["t2v_R1"] == 70.0 and "retrieval_without_objects" not in summary
     out = capsys.readouterr().out
-    assert "retrieval (fine-tuned)" in out and "50 questions of 5 options: 95.0 % right" in out
+    assert "retrieval (fine-tuned)" in out and "50 questions of 5 options: 95.0 % right\n" in out
+    assert "200 questions of 5 options: 96.5 % right\n" in out
     assert "captioning, 50 clips: CIDEr 1.750 Bleu_4 0.500\n" in out and summary["captioning"]["truth"] == truth
     assert "color 99.0 %, shape 98.0 %, motion 91.5 %; things invented per caption: 0.00" in out
     assert "all true and complete: 80.0 % (1 things 90 %, 3 things 70 %)" in out
