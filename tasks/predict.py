@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -43,7 +44,7 @@ class Output:
 
     def result(self, lines: list[str], document: Any) -> None:
         """Show a result."""
-        print(json.dumps(document, indent=1, ensure_ascii=False) if self.as_json else "\n".join(lines))
+        print(json.dumps(document, indent=1, ensure_ascii=False) if self.as_json else "\n".join(lines), flush=True)
 
 
 def caption(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
@@ -165,6 +166,9 @@ def main(argv: list[str] | None = None) -> int:
         args.run(args, predictor, output)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # what reads the results, `head` perhaps, has enough of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there a reader for the flush at exit
         return 1
     return 3 if output.left_out else 0
 

@@ -216,6 +216,16 @@ def test_commands_say_what_is_missing(trained: Path, tmp_path: Path, capsys, dow
     assert len(json.loads(captured.out)) == 1 and "broken.mp4" in captured.err
 
 
+def test_a_reader_that_has_enough_ends_the_command_quietly(trained: Path, downstream: Downstream, monkeypatch):
+    clip = next(Path(downstream.paths("msrvtt")["VIDEOS"]).iterdir())
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        checkpoint = ["--checkpoint", str(trained / "retrieval" / "best.bin")]
+        assert predict.main(["match", str(clip), "--text", "a red star is spinning", *checkpoint]) == 1
+
+
 def test_queries_are_read_line_by_line(trained: Path, downstream: Downstream, tmp_path: Path, capsys, monkeypatch):
     shutil.copy(video(downstream, _first_test_id(downstream)), tmp_path / "clip.mp4")
     monkeypatch.setattr("sys.stdin", iter(["a red circle\n", "\n", "a blue star\n"]))
