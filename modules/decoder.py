@@ -73,8 +73,8 @@ class CachedDecoder:
         self._read_context(context.tokens)
         self.itself = torch.eye(beams, dtype=torch.bool, device=context.mask.device).expand(len(video.frames), -1, -1)
         self.path = self.itself[:, :, :0]  # (B, K, K·steps), True = token of this beam's text
-        rows = len(video.frames) * beams
-        self.scores = torch.empty(2, rows, model.config.vocab_size, device=self.path.device)
+        rows, words = len(video.frames) * beams, model.config.vocab_size
+        self.scores = torch.empty(2, rows, words, device=self.path.device)  # logits and log-probabilities of a step
 
     def _read_context(self, tokens: Tensor) -> None:
         """Keys and values of the context tokens (B, C, E) in every block; they never see text."""

@@ -22,7 +22,7 @@ class VocabularyHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: Tensor, token_embedding: Tensor, out: Tensor | None = None) -> Tensor:
-        """(K, E), dropout already applied -> (K, V), written to `out` where it is given, whatever its type."""
+        """(K, E), dropout already applied -> (K, V): `out`, in its own type, where it is given."""
         rows = hidden @ self.proj
         if out is not None and rows.dtype == token_embedding.dtype == out.dtype:
             return torch.addmm(self.bias, rows, token_embedding.t(), out=out)

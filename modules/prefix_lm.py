@@ -25,7 +25,7 @@ class PrefixLMModel(TaskModel):
         return True
 
     def token_logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-        """(K, E), dropout already applied -> (K, V), written to `out` where it is given."""
+        """(K, E), dropout already applied -> (K, V): `out`, in its own type, where it is given."""
         return self.vocabulary_head(hidden, self.clip.token_embedding.weight, out)
 
     def next_token_rows(self, video: VideoTokens, text: Tensor, hidden: Tensor | None = None) -> Tensor:

@@ -151,7 +151,9 @@ def _common_flags() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, 1 when something is missing or does not fit, 3 when some videos could not be read."""
+    """Exit status: 0; 1 when something is missing or does not fit, or the reader of the results is gone; 3 when some
+    videos could not be read.
+    """
     args = parse_arguments(argv)
     output = Output(args.json)
     names = (

@@ -116,7 +116,7 @@ def sample_neighbour(rng: np.random.Generator, scene: Scene) -> Scene:
 
 
 def _changed_attribute(scene: Scene, other: Scene) -> tuple[str, ...]:
-    """Names of the thing and the attribute in which a neighbour differs, as a key to group by."""
+    """The thing and the name of its attribute in which a neighbour differs, as a key to group by."""
     before, after = (set(scene) - set(other)).pop(), (set(other) - set(scene)).pop()
     changed = [name for name in Thing._fields if getattr(before, name) != getattr(after, name)]
     return (*before, *changed)

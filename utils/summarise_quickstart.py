@@ -89,7 +89,8 @@ def table(summary: dict[str, Any]) -> list[str]:
     for name, values in scores.items():
         lines.append(f"{name.replace('_', ' '):38}" + "".join(f"{values[metric]:13.1f}" for metric in METRICS))
     choices = [summary[name] for name in (CHOICES, MORE_CHOICES) if name in summary]
-    lines += [""] * bool(choices)
+    if choices:
+        lines.append("")
     lines += [
         f"Multiple choice, {one['questions']} questions of 5 options: {one['accuracy']:.1f} % right" for one in choices
     ]
