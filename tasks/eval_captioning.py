@@ -12,14 +12,15 @@ from torch.utils.data import Dataset
 from dataloaders.captions import CaptionTrainDataset
 from dataloaders.retrieval import VideoDataset
 from modules.captioning import CaptionModel
-from utils.caption_eval import generate_captions, score_captions
-from utils.caption_setup import CaptionArguments, has_split, open_split
-from utils.data_setup import evaluation_loader
-from utils.distributed import Runtime
-from utils.fine_tuning import Evaluation, FineTuning
-from utils.run_log import RunLog
-from utils.task_main import run_task
-from utils.weights import setup_model
+from utils.data.captions import CaptionArguments, has_split, open_split
+from utils.data.clips import evaluation_loader
+from utils.evaluation.captions import generate_captions, score_captions
+from utils.models.weights import setup_model
+from utils.runtime.distributed import Runtime
+from utils.runtime.run_log import RunLog
+from utils.evaluation.result import Evaluation
+from utils.training.fine_tuning import FineTuning
+from utils.training.task_main import run_task
 
 
 class Captioning(FineTuning):

@@ -12,14 +12,15 @@ from torch.utils.data import Dataset
 from dataloaders.choices import ChoiceDataset, collate_choices
 from dataloaders.retrieval import RetrievalTrainDataset
 from modules.multiple_choice import MultipleChoiceModel
-from utils.choice_eval import evaluate_choices
-from utils.data_setup import evaluation_loader
-from utils.distributed import Runtime
-from utils.fine_tuning import Evaluation, FineTuning
-from utils.retrieval_setup import ChoiceArguments, can_rerank, has_split, open_choices, open_split
-from utils.run_log import RunLog
-from utils.task_main import run_task
-from utils.weights import setup_model
+from utils.data.clips import evaluation_loader
+from utils.data.retrieval import ChoiceArguments, can_rerank, has_split, open_choices, open_split
+from utils.evaluation.choices import evaluate_choices
+from utils.models.weights import setup_model
+from utils.runtime.distributed import Runtime
+from utils.runtime.run_log import RunLog
+from utils.evaluation.result import Evaluation
+from utils.training.fine_tuning import FineTuning
+from utils.training.task_main import run_task
 
 
 class MultipleChoice(FineTuning):

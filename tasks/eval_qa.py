@@ -12,14 +12,15 @@ from torch.utils.data import Dataset
 from dataloaders.question_samples import AnswerCode, QuestionDataset, QuestionTrainDataset, collate_questions
 from modules.answering import AnswerModel
 from modules.tokenizer import ClipTokenizer
-from utils.answer_eval import evaluate_answers
-from utils.answer_setup import NEVER_READ, AnswerArguments, choose_answers, open_questions
-from utils.data_setup import evaluation_loader
-from utils.distributed import Runtime
-from utils.fine_tuning import Evaluation, FineTuning
-from utils.run_log import RunLog
-from utils.task_main import run_task
-from utils.weights import setup_model
+from utils.data.clips import evaluation_loader
+from utils.data.questions import NEVER_READ, AnswerArguments, choose_answers, open_questions
+from utils.evaluation.answers import evaluate_answers
+from utils.models.weights import setup_model
+from utils.runtime.distributed import Runtime
+from utils.runtime.run_log import RunLog
+from utils.evaluation.result import Evaluation
+from utils.training.fine_tuning import FineTuning
+from utils.training.task_main import run_task
 
 
 class QuestionAnswering(FineTuning):

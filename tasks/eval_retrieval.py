@@ -11,15 +11,16 @@ from torch.utils.data import Dataset
 
 from dataloaders.retrieval import RetrievalTrainDataset, VideoDataset
 from modules.retrieval import RetrievalModel
-from utils.data_setup import evaluation_loader
-from utils.distributed import Runtime
-from utils.fine_tuning import Evaluation, FineTuning
-from utils.retrieval_eval import evaluate_retrieval
-from utils.retrieval_report import describe
-from utils.retrieval_setup import RetrievalArguments, can_rerank, has_split, open_split
-from utils.run_log import RunLog
-from utils.task_main import run_task
-from utils.weights import setup_model
+from utils.data.clips import evaluation_loader
+from utils.data.retrieval import RetrievalArguments, can_rerank, has_split, open_split
+from utils.evaluation.retrieval import evaluate_retrieval
+from utils.evaluation.retrieval_report import describe
+from utils.models.weights import setup_model
+from utils.runtime.distributed import Runtime
+from utils.runtime.run_log import RunLog
+from utils.evaluation.result import Evaluation
+from utils.training.fine_tuning import FineTuning
+from utils.training.task_main import run_task
 
 
 class Retrieval(FineTuning):

@@ -14,22 +14,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 from dataloaders.files import atomic_write_text
 from dataloaders.retrieval import VideoDataset
 from modules.pretrain import PretrainModel
-from utils.arguments import Arguments, contrastive_schedule
-from utils.data_setup import evaluation_loader, train_loader
-from utils.distributed import Runtime
-from utils.pretrain_eval import evaluate_losses
-from utils.pretrain_setup import (
+from utils.data.clips import evaluation_loader, train_loader
+from utils.data.pretraining import (
     PretrainArguments,
     losses_loader,
     prepare_pretraining,
     pretraining_dataset,
     validation_clips,
 )
-from utils.retrieval_eval import EvaluationSettings, evaluate_retrieval
-from utils.run_log import RunLog
-from utils.task_main import run_task
-from utils.trainer import Trainer
-from utils.weights import setup_model
+from utils.evaluation.pretraining import evaluate_losses
+from utils.evaluation.retrieval import EvaluationSettings, evaluate_retrieval
+from utils.models.weights import setup_model
+from utils.runtime.distributed import Runtime
+from utils.runtime.run_log import RunLog
+from utils.settings.arguments import Arguments, contrastive_schedule
+from utils.training.task_main import run_task
+from utils.training.trainer import Trainer
 
 
 def loss_weights(args: Arguments, model: PretrainModel) -> Callable[[int], dict[str, float]]:

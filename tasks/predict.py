@@ -22,11 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 from dataloaders.frames import UnreadableVideo
 from dataloaders.video_files import list_videos
 from modules.beam_search import SearchSettings
-from utils.bad_videos import BadVideos
-from utils.checkpoint import CheckpointError
-from utils.inference import add_released_flags
-from utils.predictor import NO_REPEAT, Predictor
-from utils.search_index import SearchIndex
+from utils.evaluation.bad_videos import BadVideos
+from utils.inference.loading import add_released_flags
+from utils.inference.search_index import SearchIndex
+from utils.inference.predictor import NO_REPEAT, Predictor
+from utils.runtime.checkpoint import CheckpointError
 
 USER_ERRORS = (CheckpointError, BadVideos, UnreadableVideo, FileNotFoundError, ValueError)
 

@@ -34,8 +34,8 @@ from modules.reranking import OFFSET, PairScorer, TextTokens, rerank_both
 from modules.retrieval import RetrievalModel
 from modules.task_model import TaskModel
 from tests.golden_data import recipe
-from utils.metrics import ranks_of_diagonal, retrieval_metrics, text_to_video_ranks, video_to_text_ranks
-from utils.optimizer import BertAdam
+from utils.evaluation.metrics import ranks_of_diagonal, retrieval_metrics, text_to_video_ranks, video_to_text_ranks
+from utils.training.optimizer import BertAdam
 
 DATA = Path(__file__).parent / "golden_data"
 TOLERANCES = {"activation": 1e-4, "loss": 1e-4, "gradient": 1e-3, "exact": 0.0}

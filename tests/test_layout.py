@@ -17,6 +17,26 @@ MAY_IMPORT = {
     "utils": {"utils", "dataloaders", "modules"},
     "tasks": {"tasks", "utils", "dataloaders", "modules"},
 }
+# Which rooms of utils/ a room may import, itself aside: DESIGN's table, the top is open to all of them.
+EVALUATION = {"runtime", "settings"}
+DATA = {"evaluation", *EVALUATION}
+TRAINING = {"data", "models", *DATA}
+INFERENCE = {"training", "preparation", *TRAINING}
+ROOMS: dict[str, set[str]] = {
+    "settings": set(),
+    "runtime": {"settings"},
+    "models": {"runtime", "settings"},
+    "evaluation": EVALUATION,
+    "data": DATA,
+    "training": TRAINING,
+    "preparation": {"runtime", "settings"},
+    "inference": INFERENCE,
+    "pictures": {"inference", *INFERENCE},
+    "demo": {"runtime", "settings"},
+    "checks": {"data", "preparation", *DATA},
+    "report": {"pictures", "demo"},
+}
+NO_COMMAND = {"__init__.py", "predictor.py"}  # users import Predictor from the top
 FILES = {package: sorted((ROOT / package).glob("**/*.py")) for package in MAY_IMPORT}
 # They run beside TensorFlow, and TensorFlow and PyTorch in one process crash.
 WITHOUT_TORCH = (
@@ -26,24 +46,26 @@ WITHOUT_TORCH = (
     "dataloaders.stored_frames",
     "dataloaders.files",
     "dataloaders.lmdb_files",
-    "dataloaders.msrvtt",
-    "dataloaders.msvd",
-    "dataloaders.lsmdc",
-    "dataloaders.didemo",
+    "dataloaders.datasets.msrvtt",
+    "dataloaders.datasets.msvd",
+    "dataloaders.datasets.lsmdc",
+    "dataloaders.datasets.didemo",
     "dataloaders.multiple_choice",
     "modules.boxes",
     "modules.tracking",
     "modules.utils_object_tractor",
-    "utils.check_clips",
-    "utils.check_records",
-    "utils.clip_encoding",
-    "utils.video_workers",
-    "utils.webvid_rows",
+    "utils.checks.clips",
+    "utils.checks.records",
+    "utils.preparation.clip_encoding",
+    "utils.preparation.video_workers",
+    "utils.preparation.shards",
+    "utils.preparation.webvid_rows",
     "utils.webvid_to_tfrecord",
 )
-COMMANDS = [
+MAINS = [
     path for package in ("utils", "tasks") for path in FILES[package] if '__name__ == "__main__"' in path.read_text()
 ]
+COMMANDS = [path for path in MAINS if path.parent.name in ("utils", "tasks")]
 
 
 def imports(path: Path) -> Iterator[tuple[str, ast.stmt]]:
@@ -63,6 +85,60 @@ def test_imports_run_downwards_only(package: str):
     for path in FILES[package]:
         ours = {name.split(".")[0] for name, _ in imports(path)} & {*MAY_IMPORT, "tests"}
         assert ours <= MAY_IMPORT[package], f"{path.relative_to(ROOT)} imports {sorted(ours - MAY_IMPORT[package])}"
+
+
+def rooms_imported(path: Path) -> set[str]:
+    """Rooms of utils/ that a file imports, its own included; "" stands for the top."""
+    found = set()
+    for name, node in imports(path):
+        names = [name] if not isinstance(node, ast.ImportFrom) else [f"{name}.{alias.name}" for alias in node.names]
+        for parts in (one.split(".") for one in names if one.split(".")[0] == "utils"):
+            found.add(parts[1] if parts[1] in ROOMS else "")
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_what_the_table_says(room: str):
+    files = sorted((ROOT / "utils" / room).glob("*.py"))
+    assert len(files) > 1
+    for path in files:
+        others = rooms_imported(path) - {room}
+        assert others <= ROOMS[room], f"{path.relative_to(ROOT)} imports {sorted(others - ROOMS[room])}"
+
+
+def test_every_folder_of_utils_is_a_room_without_folders():
+    assert {path.name for path in (ROOT / "utils").iterdir() if path.is_dir() and path.name != "__pycache__"} == {
+        *ROOMS
+    }
+    assert not [path for room in ROOMS for path in (ROOT / "utils" / room).glob("*/*.py")]
+
+
+def test_the_table_of_rooms_has_no_circle():
+    for room, others in ROOMS.items():
+        for other in others:
+            assert room not in ROOMS[other], f"{room} and {other} import each other"
+            assert ROOMS[other] <= others or room == "report", f"{room} lacks what {other} imports"
+
+
+def test_no_circle_between_files():
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for files in FILES.values() for path in files}
+    graph: dict[str, set[str]] = {name: set() for name in names}
+    for path in [path for files in FILES.values() for path in files]:
+        for name, node in imports(path):
+            inside = [f"{name}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            graph[".".join(path.relative_to(ROOT).with_suffix("").parts)] |= names & {name, *inside}
+    left = dict(graph)
+    while free := [name for name, needs in left.items() if not needs & set(left)]:
+        for name in free:
+            del left[name]
+    assert not left, f"files import each other in a circle: {sorted(left)}"
+
+
+def test_the_top_of_utils_holds_short_commands():
+    for path in (ROOT / "utils").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert ('__name__ == "__main__"' in text) != (path.name in NO_COMMAND), path.name
+        assert text.count("\n") <= 120, f"{path.name} has {text.count(chr(10))} lines: what it does belongs in a room"
 
 
 def test_commands_alone_edit_the_path_and_in_one_line_before_their_imports():

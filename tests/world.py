@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import make_demo_data
-from utils.make_random_clip import ClipSizes, random_state_dict, save_archive
+from utils.models.random_clip import ClipSizes, random_state_dict, save_archive
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES = 12

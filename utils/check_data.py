@@ -21,7 +21,7 @@ Findings are of three severities:
            or unreadable videos unless --on_bad_video is skip.
     note   worth knowing, but nothing is lost: short or repeated, or files that no list names.
 A file that cannot be opened, or of which clearly fewer frames decode than it states, counts as truncated only if its
-size or its end shows that a part is missing. Kinds and their severities are in utils/check_findings.py.
+size or its end shows that a part is missing. Kinds and their severities are in utils/checks/findings.py.
 
 Exit status: 0 nothing but notes; 1 errors, training can start; 2 training cannot start or would end on the way (or
 the flags are wrong).
@@ -34,13 +34,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
-from utils.video_workers import CannotStart
+from utils.preparation.video_workers import CannotStart
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     # Not above: worker processes import this file, and stay small and quick to start without PyTorch.
-    from utils.check_run import run
+    from utils.checks.run import run
 
     try:
         lines, status = run(argv, __doc__)

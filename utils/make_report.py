@@ -9,8 +9,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.files import atomic_write_bytes
-from utils.report_page import Section, page, paragraph
-from utils.report_sections import (
+from utils.report.page import Section, page, paragraph
+from utils.report.sections import (
     RETRIEVAL,
     Strips,
     answer_section,
@@ -21,8 +21,8 @@ from utils.report_sections import (
     read_json,
     retrieval_section,
 )
-from utils.report_tables import results_section
-from utils.summarise_quickstart import ANSWERS, CAPTIONS, CHOICES
+from utils.report.tables import results_section
+from utils.report.summary import ANSWERS, CAPTIONS, CHOICES
 
 TITLE = "STOA-VLP quickstart"
 LEAD = (

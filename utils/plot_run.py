@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.files import atomic_write_bytes
-from utils.run_curves import draw_runs, read_run, run_names
+from utils.pictures.curves import draw_runs, read_run, run_names
 
 
 def main(argv: list[str] | None = None) -> int:

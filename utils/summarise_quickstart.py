@@ -6,124 +6,19 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.files import atomic_write_text
-from utils.run_log import read_metrics
-
-RUNS = ("pretrain", "pretrain_without_objects")
-FINE_TUNED = ("retrieval", "retrieval_without_objects")
-CHOICES, CAPTIONS, ANSWERS = "multiple_choice", "captioning", "question_answering"
-MORE_CHOICES = "multiple_choice_more_clips"  # 100 questions alone leave several points to chance
-WITHOUT = "_without_objects"
-OTHERS = [name + ending for name in (CAPTIONS, ANSWERS) for ending in ("", WITHOUT)]
-TRUTH_FILE = "truth_scores.json"  # of utils/demo_score.py
-LOSSES = ("vtm", "mlm", "plm", "object_noun", "action_verb", "contrastive")
-METRICS = ("t2v_R1", "t2v_R5", "t2v_R10", "t2v_MedianR", "v2t_R1", "v2t_R5", "v2t_R10", "v2t_MedianR")
-
-
-def summarise_run(folder: Path) -> dict[str, Any]:
-    """`zero_shot`: the last evaluation; `losses`: first and last displayed value of each loss; `steps`.
-
-    Raises:
-        ValueError: the run has no evaluation or no training line yet.
-    """
-    lines = read_metrics(folder / "metrics.jsonl")
-    train = [line for line in lines if line["kind"] == "train"]
-    evaluations = [line for line in lines if line["kind"] == "evaluation"]
-    if not train or not evaluations:
-        raise ValueError(f"{folder}/metrics.jsonl has no {'training' if not train else 'evaluation'} line")
-    losses = {name: [train[0][name], train[-1][name]] for name in LOSSES if name in train[-1]}
-    zero_shot = {name: value for name, value in evaluations[-1].items() if name not in ("kind", "step")}
-    return {"zero_shot": zero_shot, "losses": losses, "steps": train[-1]["step"]}
-
-
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """`metrics` of a finished fine-tuning, of captions with `truth` (utils/demo_score.py); None if there is none."""
-    path, truth = folder / "metrics.json", folder / TRUTH_FILE
-    if not path.is_file():
-        return None
-    metrics = json.loads(path.read_bytes())["metrics"]
-    return {**metrics, "truth": json.loads(truth.read_bytes())} if truth.is_file() else metrics
-
-
-def _caption_lines(name: str, found: dict[str, Any]) -> list[str]:
-    scores = " ".join(
-        f"{metric} {found[metric]:.3f}" for metric in ("CIDEr", "Bleu_4", "METEOR", "ROUGE_L") if metric in found
-    )
-    lines = [f"{name.replace('_', ' ')}, {found['videos']} clips: {scores}"]
-    if "truth" in found:
-        truth = found["truth"]
-        shares = ", ".join(f"{attribute} {truth[attribute]:.1f} %" for attribute in ("color", "shape", "motion"))
-        exact = ", ".join(f"{n} things {truth[f'exact_{n}']:.0f} %" for n in (1, 2, 3) if f"exact_{n}" in truth)
-        lines += [
-            f"  right among their mentions: {shares}; things invented per caption: {truth['invented']:.2f}",
-            f"  captions that are all true and complete: {truth['exact']:.1f} % ({exact})",
-        ]
-    return lines
-
-
-def _answer_line(name: str, found: dict[str, Any]) -> str:
-    return (
-        f"{name.replace('_', ' ')}, {found['questions']} questions: {found['accuracy']:.1f} % right "
-        f"(always the most frequent answer: {found['majority']:.1f} %)"
-    )
-
-
-def read_seconds(path: Path) -> dict[str, int]:
-    """Seconds of each stage, as scripts/quickstart.sh notes them."""
-    rows = [line.split("\t") for line in path.read_text().splitlines()]
-    return {name: int(seconds) for name, seconds in rows}
-
-
-def table(summary: dict[str, Any]) -> list[str]:
-    """Lines for people: the tasks' scores, then losses, then seconds."""
-    runs = [name for name in RUNS if name in summary]
-    scores = {f"{name} (zero-shot)": summary[name]["zero_shot"] for name in runs}
-    scores |= {f"{name} (fine-tuned)": summary[name] for name in FINE_TUNED if name in summary}
-    pairs = summary[runs[0]]["zero_shot"]["videos"]
-    lines = [f"Retrieval on {pairs} held-out clips (chance R1 {100 / pairs:.1f} %)", ""]
-    lines.append(f"{'':38}" + "".join(f"{name.replace('_', ' '):>13}" for name in METRICS))
-    for name, values in scores.items():
-        lines.append(f"{name.replace('_', ' '):38}" + "".join(f"{values[metric]:13.1f}" for metric in METRICS))
-    choices = [summary[name] for name in (CHOICES, MORE_CHOICES) if name in summary]
-    if choices:
-        lines.append("")
-    lines += [
-        f"Multiple choice, {one['questions']} questions of 5 options: {one['accuracy']:.1f} % right" for one in choices
-    ]
-    for name in OTHERS:
-        if name in summary:
-            own = (
-                _caption_lines(name, summary[name])
-                if name.startswith(CAPTIONS)
-                else [_answer_line(name, summary[name])]
-            )
-            lines += ["", *own]
-    for run in runs:
-        lines += [
-            "",
-            f"Losses of {run.replace('_', ' ')}, first and last displayed mean of {summary[run]['steps']} steps",
-        ]
-        lines += [f"  {name:12} {first:8.3f} -> {last:8.3f}" for name, (first, last) in summary[run]["losses"].items()]
-    seconds = summary["seconds"]
-    lines += ["", "Seconds: " + ", ".join(f"{name} {value}" for name, value in seconds.items())]
-    return lines
+from utils.report.summary import summarise, table
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Write summary.json and print the table; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="output folder of scripts/quickstart.sh")
     folder = parser.parse_args(argv).folder
-    summary: dict[str, Any] = {
-        run: summarise_run(folder / run) for run in RUNS if (folder / run / "metrics.jsonl").is_file()
-    }
-    results = {name: read_result(folder / name) for name in (*FINE_TUNED, CHOICES, MORE_CHOICES, *OTHERS)}
-    summary |= {name: result for name, result in results.items() if result is not None}
-    seconds = read_seconds(folder / "seconds.tsv")
-    summary["seconds"] = {**seconds, "total": sum(seconds.values())}
+    summary = summarise(folder)
     atomic_write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     print("\n".join(table(summary)))
     print(f"\n{folder / 'summary.json'}")

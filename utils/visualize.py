@@ -20,17 +20,17 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from dataloaders.datasets.msrvtt import read_test_pairs
 from dataloaders.files import atomic_write_bytes, atomic_write_text
 from dataloaders.frames import UnreadableVideo
-from dataloaders.msrvtt import read_test_pairs
-from utils.bad_videos import BadVideos
-from utils.box_video import write_box_video
-from utils.checkpoint import CheckpointError
-from utils.contact_sheet import contact_sheet
-from utils.drawing import match_text
-from utils.explain import Explanation, explain
-from utils.inference import add_released_flags
-from utils.predictor import Predictor
+from utils.evaluation.bad_videos import BadVideos
+from utils.inference.loading import add_released_flags
+from utils.inference.predictor import Predictor
+from utils.pictures.box_video import write_box_video
+from utils.pictures.contact_sheet import contact_sheet
+from utils.pictures.drawing import match_text
+from utils.pictures.explain import Explanation, explain
+from utils.runtime.checkpoint import CheckpointError
 
 USER_ERRORS = (CheckpointError, BadVideos, UnreadableVideo, OSError, ValueError, ImportError)
 

@@ -7,7 +7,7 @@ decoding, as the released code does. Both have the same parameters and clips and
 random and its end token is suppressed, so that every caption has the full length in both, as in the released decoding.
 
 Text is decoded as an evaluation with the default --batch_size_val does it: the plain loop batch by batch, ours several
-batches together (utils/caption_eval.py). With few clips there is nothing to put together.
+batches together (utils/evaluation/captions.py). With few clips there is nothing to put together.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from tests.benchmark.pretrain import compare_losses, seconds_of
 from tests.benchmark.report import add_output_flag, machine_facts, print_table, write_report
 from tests.benchmark.steps import SIZES, backward, build, build_optimizer, describe, make_batches, update
 from tests.plain_forms import PlainScorer
-from utils.argument_groups import RunSettings
-from utils.caption_eval import clips_together
+from utils.evaluation.captions import clips_together
+from utils.settings.groups import RunSettings
 
 GOALS = {"step": 0.45, "memory": 0.5, "decoding": 20.0}  # of the plain forms' time and memory; times as fast
 BEAMS = (1, 5)

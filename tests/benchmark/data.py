@@ -27,7 +27,7 @@ from dataloaders.files import fingerprint_folder
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from tests.benchmark import clips, first_batch, simulated
 from tests.benchmark.report import ROOT, add_output_flag, machine_facts, print_table, write_report
-from utils.sampler import GlobalBatchSampler
+from utils.runtime.sampler import GlobalBatchSampler
 
 SEEK = "mp4, seek to every second (released)"
 SEEK_PICKED = "mp4, seek to the picked frames"

@@ -19,11 +19,11 @@ TORCH_ALONE = peak_memory()
 
 from modules.config import ModelConfig
 from tasks.pre_training import PretrainArguments
-from utils.arguments import parse_arguments
-from utils.data_setup import train_loader
-from utils.distributed import find_runtime
-from utils.pretrain_setup import PreparedData, prepare_pretraining, pretraining_dataset
-from utils.weights import model_choices
+from utils.data.clips import train_loader
+from utils.data.pretraining import PreparedData, prepare_pretraining, pretraining_dataset
+from utils.models.weights import model_choices
+from utils.runtime.distributed import find_runtime
+from utils.settings.arguments import parse_arguments
 
 
 def arguments(folder: Path, batch_size: int, workers: int) -> PretrainArguments:

@@ -28,7 +28,7 @@ from tests.benchmark.minimum import pretraining_minimum
 from tests.benchmark.report import add_output_flag, machine_facts, print_table, write_report
 from tests.benchmark.steps import SIZES, backward, build, build_optimizer, describe, make_batches, update
 from tests.plain_forms import PlainPretrainModel
-from utils.optimizer import BertAdam
+from utils.training.optimizer import BertAdam
 
 GOALS = {"ratio": 0.55, "ours": 7.0, "ours_checkpointed": 5.0}  # of the plain forms' time; GB; GB
 TOLERANCE = 1e-3  # relative difference of two losses in fp32

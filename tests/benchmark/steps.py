@@ -17,8 +17,8 @@ from modules.pretrain import PretrainModel
 from modules.random_streams import sample_key
 from tests.golden_data import recipe
 from tests.plain_forms import PlainCaptionModel, PlainPretrainModel
-from utils.optimizer import BertAdam, freeze_layers, parameter_groups
-from utils.trainer import MAX_LOGIT_SCALE
+from utils.training.optimizer import BertAdam, freeze_layers, parameter_groups
+from utils.training.trainer import MAX_LOGIT_SCALE
 
 # The README's flags. Dropout would be .5; the plain forms have none, so both are measured without.
 README = {"need_object": True, "object_layer": None, "object_fuse": "fusion", "use_action": True, "dropout": 0.0}

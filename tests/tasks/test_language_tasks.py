@@ -14,8 +14,8 @@ from tasks import eval_captioning, eval_qa
 from tests.processes import run_ranks
 from tests.tasks.test_retrieval_tasks import QUICK, WITH_OBJECTS, run_script
 from tests.world import Downstream
-from utils.checkpoint import load
-from utils.run_log import read_metrics
+from utils.runtime.checkpoint import load
+from utils.runtime.run_log import read_metrics
 
 pytestmark = pytest.mark.usefixtures("no_java")
 NUMBERS = ("Bleu_1", "Bleu_4", "ROUGE_L", "CIDEr")

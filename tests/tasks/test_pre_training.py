@@ -18,9 +18,9 @@ from modules.pretrain import PretrainModel
 from tasks.pre_training import main
 from tests.dataloaders.test_webvid import damage
 from tests.world import World
-from utils.checkpoint import load, model_content, save_atomically
-from utils.run_log import read_metrics
-from utils.weights import CLIP_URL
+from utils.models.weights import CLIP_URL
+from utils.runtime.checkpoint import load, model_content, save_atomically
+from utils.runtime.run_log import read_metrics
 
 SHORT = ("--max_steps", "2", "--batch_size", "4")
 

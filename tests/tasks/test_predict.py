@@ -19,10 +19,10 @@ from tests.tasks.test_language_tasks import answer_flags, caption_flags, read
 from tests.tasks.test_retrieval_tasks import QUICK, WITH_OBJECTS
 from tests.utils.test_weights import released_state
 from tests.world import Downstream
-from utils.bad_videos import BadVideos
-from utils.checkpoint import CheckpointError
+from utils.evaluation.bad_videos import BadVideos
+from utils.inference.search_index import INDEX_NAME, SearchIndex
 from utils.predictor import Predictor
-from utils.search_index import INDEX_NAME, SearchIndex
+from utils.runtime.checkpoint import CheckpointError
 
 TRAIN = ["--do_train", "--max_steps", "3", "--lr", "1e-3", *WITH_OBJECTS]
 

@@ -16,7 +16,7 @@ import torch
 from tasks import eval_mc, eval_retrieval
 from tests.processes import run_ranks
 from tests.world import ROOT, Downstream
-from utils.run_log import read_metrics
+from utils.runtime.run_log import read_metrics
 
 QUICK = ["--device", "cpu", "--num_thread_reader", "0", "--n_display", "1", "--batch_size", "4", "--fusion_layers", "2"]
 WITH_OBJECTS = ["--need_object", "--use_action", "--object_count", "4"]

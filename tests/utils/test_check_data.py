@@ -15,10 +15,10 @@ from typing import Any
 import lmdb
 import pytest
 
-from dataloaders.msvd import read_captions
+from dataloaders.datasets.msvd import read_captions
 from tests.videos import write_noise, write_video
 from utils import check_data, make_demo_data
-from utils.check_findings import COLUMNS, KINDS
+from utils.checks.findings import COLUMNS, KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 8
@@ -340,6 +340,6 @@ def test_real_rows_of_webvid_have_only_what_is_known_of_them(shared: Path, tmp_p
 
 def test_worker_processes_do_without_pytorch():
     """They import the file that was run, and what checks a clip or a record."""
-    modules = "utils.check_data, utils.check_clips, utils.check_records"
+    modules = "utils.check_data, utils.checks.clips, utils.checks.records"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

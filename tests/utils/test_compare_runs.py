@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from utils import bootstrap
-from utils.bootstrap import paired_bootstrap
 from utils.compare_runs import main
+from utils.evaluation import bootstrap
+from utils.evaluation.bootstrap import paired_bootstrap
 
 
 def write(path: Path, results: Any) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.demo_score import main, mentions, score
-from utils.demo_wording import captions
-from utils.demo_world import sample_scene
+from utils.demo.scoring import mentions, score
+from utils.demo.wording import captions
+from utils.demo.world import sample_scene
+from utils.demo_score import main
 
 DOG = {"color": "red", "shape": "star", "motion": "drifting"}
 CAT = {"color": "blue", "shape": "ring", "motion": "resting"}

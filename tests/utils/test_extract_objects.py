@@ -18,7 +18,7 @@ from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_s
 from modules.boxes import iou_matrix
 from tests.world import Downstream
 from utils import extract_objects
-from utils.detectors import VinVLDetections, class_mapper
+from utils.preparation.detectors import VinVLDetections, class_mapper
 
 MODEL = "ssdlite320_mobilenet_v3_large"
 FRAMES = ["--max_frames", "4", "--feature_framerate", "1"]

@@ -12,9 +12,9 @@ import pytest
 
 from dataloaders.frames import read_clip
 from utils import make_demo_data
-from utils.demo_formats import didemo_id, didemo_name, lsmdc_id, pack_didemo
-from utils.demo_wording import captions, options, questions
-from utils.demo_world import COLORS, MOTIONS, SHAPES, Scene, SceneClip, Thing, make_scene, neighbours, plan_clips
+from utils.demo.formats import didemo_id, didemo_name, lsmdc_id, pack_didemo
+from utils.demo.wording import captions, options, questions
+from utils.demo.world import COLORS, MOTIONS, SHAPES, Scene, SceneClip, Thing, make_scene, neighbours, plan_clips
 
 COUNTS = {"train": 24, "val": 6, "test": 9}
 FLAGS = ["--train_clips", "24", "--val_clips", "6", "--test_clips", "9", "--seed", "3"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from utils import make_random_clip
-from utils.make_random_clip import PRESETS, ClipSizes, half_weights, random_state_dict, save_archive
+from utils.models.random_clip import PRESETS, ClipSizes, half_weights, random_state_dict, save_archive
 
 SMALL = ClipSizes(32, 8, 64, 2, 48, 128, 3, context_length=20, vocab_size=300)
 

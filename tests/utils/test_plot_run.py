@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils import plot_run
-from utils.run_curves import draw_runs, read_run, run_names
+from utils.pictures.curves import draw_runs, read_run, run_names
 
 
 def train(step: int, rates: tuple[float, float] = (0.1, 0.1), **losses: float | None) -> dict[str, Any]:

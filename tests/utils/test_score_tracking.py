@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dataloaders.object_store import ObjectRecord
-from utils.score_tracking import count_right, do_paths_cross, main, make_clip, score, true_identities
+from utils.demo.tracking_score import count_right, do_paths_cross, make_clip, score, true_identities
+from utils.score_tracking import main
 
 
 @pytest.mark.parametrize("frames", [4, 12])

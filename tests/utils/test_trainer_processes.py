@@ -5,7 +5,7 @@ import json
 import torch
 
 from tests.utils.toy_run import ToyModel, run_processes
-from utils.checkpoint import load
+from utils.runtime.checkpoint import load
 
 
 def settings(**changes) -> list[str]:

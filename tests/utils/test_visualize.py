@@ -27,12 +27,12 @@ from tests.utils.test_weights import released_state
 from tests.videos import write_video
 from tests.world import FRAMES, World
 from utils import visualize
-from utils.box_video import box_spans, boxes_at, write_box_video
-from utils.checkpoint import CheckpointError, model_content, save_atomically
-from utils.contact_sheet import GAP, MARGIN, SIDE, TITLE, contact_sheet
-from utils.drawing import PALETTE, crop_picture, draw_boxes, heat_overlay, match_text, score_text
-from utils.explain import NOTHING, Action, Explanation, Trajectory, WordMatch, explain
+from utils.pictures.box_video import box_spans, boxes_at, write_box_video
+from utils.pictures.contact_sheet import GAP, MARGIN, SIDE, TITLE, contact_sheet
+from utils.pictures.drawing import PALETTE, crop_picture, draw_boxes, heat_overlay, match_text, score_text
+from utils.pictures.explain import NOTHING, Action, Explanation, Trajectory, WordMatch, explain
 from utils.predictor import Predictor
+from utils.runtime.checkpoint import CheckpointError, model_content, save_atomically
 
 TEXT = "a triangle is spinning and a square is bouncing"
 SIZES = {"vocab_size": 2000, "context_length": 32, "max_words": 24, "max_frames": FRAMES, "num_actions": 3}

@@ -15,10 +15,11 @@ import pytest
 from dataloaders.frames import UnreadableVideo
 from dataloaders.tfrecord import ShardReader, StoredClip, iterate_records
 from tests.videos import write_video
-from utils import webvid_to_tfrecord
-from utils.clip_encoding import encode_clip
-from utils.webvid_rows import Row, read_rows, survey_csv
-from utils.webvid_to_tfrecord import Settings, convert_row, main
+from utils.preparation import shards
+from utils.preparation.clip_encoding import encode_clip
+from utils.preparation.shards import Settings, convert_row
+from utils.preparation.webvid_rows import Row, read_rows, survey_csv
+from utils.webvid_to_tfrecord import main
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ROOT / "utils/webvid_to_tfrecord.py"
@@ -53,8 +54,9 @@ CONVERT_AND_STOP = """
 import os, signal, sys
 from pathlib import Path
 from utils import webvid_to_tfrecord
+from utils.preparation import shards
 number, point, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-replace, serialise = os.replace, webvid_to_tfrecord._serialise
+replace, serialise = os.replace, shards._serialise
 def stopping_replace(source, target):
     if point == "rename" and Path(target).name == name:
         os.kill(os.getpid(), number)
@@ -64,7 +66,7 @@ def stopping_serialise(tf, video_id, *rest):
         os.kill(os.getpid(), number)
     return serialise(tf, video_id, *rest)
 if __name__ == "__main__":
-    os.replace, webvid_to_tfrecord._serialise = stopping_replace, stopping_serialise
+    os.replace, shards._serialise = stopping_replace, stopping_serialise
     sys.exit(webvid_to_tfrecord.main(sys.argv[4:]))
 """
 
@@ -217,11 +219,11 @@ def test_records_of_an_unfinished_shard_are_used_again(converted: tuple[Path, di
     (tmp_path / "parts").mkdir()
     temporary = tmp_path / "path-00000.tfrecord.tmp"
     temporary.write_bytes(whole.read_bytes()[: records[3][0] - 5])  # killed while the third was written
-    webvid_to_tfrecord._save_beginnings(tmp_path)
+    shards._save_beginnings(tmp_path)
     temporary.write_bytes(b"a shorter beginning, of a run that was killed sooner")
-    webvid_to_tfrecord._save_beginnings(tmp_path)
+    shards._save_beginnings(tmp_path)
     assert not temporary.exists()
-    saved = webvid_to_tfrecord._saved_offsets(tmp_path, 0)
+    saved = shards._saved_offsets(tmp_path, 0)
     assert saved == {"a1": records[0][0], "a2": records[1][0]}
     settings = Settings("", "raw", 32, 1, None, 1000)
     row = Row(0, "a2", "caption", "", None, saved["a2"])

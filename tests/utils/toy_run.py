@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a file
 
 from modules.collectives import global_mean
 from modules.random_streams import numpy_generator, sample_key
-from utils.argument_groups import TrainSettings
-from utils.distributed import Runtime, find_runtime
-from utils.run_log import RunLog
-from utils.sampler import GlobalBatchSampler
-from utils.trainer import Trainer, TrainResult
+from utils.runtime.distributed import Runtime, find_runtime
+from utils.runtime.run_log import RunLog
+from utils.runtime.sampler import GlobalBatchSampler
+from utils.settings.groups import TrainSettings
+from utils.training.trainer import Trainer, TrainResult
 
 WIDTH = 6
 

@@ -1,0 +1,283 @@
+"""From --clip_archive and --init_model to a model: every kind of file, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from modules.config import Behaviour
+from modules.pretrain import PretrainModel
+from tests import tiny
+from tests.golden import DATA, Golden
+from tests.golden_data import recipe
+from utils.models import weights
+from utils.models.random_clip import ClipSizes, random_state_dict, save_archive
+from utils.models.weights import CLIP_URL, find_clip_archive, read_clip_archive, setup_model
+from utils.runtime.checkpoint import CheckpointError, model_content, save_atomically
+from utils.settings.arguments import parse_arguments
+
+SIZES = ClipSizes(32, 8, 64, 4, 64, 64, 3, context_length=20, vocab_size=100)
+STATE = random_state_dict(SIZES)
+OBJECTS = ("--need_object", "--use_action", "--object_count", "4", "--num_actions", "2")
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "REPOSITORY", tmp_path / "repository")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    save_archive(STATE, tmp_path / "clip.pt")
+    return tmp_path / "clip.pt"
+
+
+def make(archive: Path, *flags: str) -> tuple[Any, list[str]]:
+    """The model that a command line means, and the log."""
+    sizes = ["--fusion_layers", "3", "--max_frames", "3", "--max_words", "12", "--dropout", "0"]
+    args = parse_arguments(["--do_train", "--output_dir", "unused", "--clip_archive", str(archive), *sizes, *flags])
+    lines: list[str] = []
+    return setup_model(PretrainModel, args, lines.append), lines
+
+
+def save_own(path: Path, behaviour: str = "intended", **choices: Any) -> Any:
+    """Write a checkpoint of a tiny model and return the model."""
+    model = tiny.model(behaviour=behaviour, seed=5, **choices)
+    save_atomically(model_content(model, 7, 1), path)
+    return model
+
+
+def released_state() -> dict[str, Tensor]:
+    keys = Golden(DATA / "tiny-seed0").meta["keys"]
+    return {key: torch.as_tensor(recipe.weight(key, shape, 0)) for key, shape in keys.items()}
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# -- which file
+
+
+def test_the_archive_is_the_file_itself_or_the_one_in_the_folder(archive: Path, tmp_path: Path):
+    assert find_clip_archive(archive) == archive
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "RN50.safetensors").touch()
+    assert find_clip_archive(folder) == folder / "RN50.safetensors", "a single one is meant, whatever its name"
+    (folder / "ViT-B-16.pt").touch()
+    assert find_clip_archive(str(folder)) == folder / "ViT-B-16.pt"
+
+
+def test_the_usual_places_are_looked_at(tmp_path: Path):
+    usual = tmp_path / "repository" / "modules" / "clip" / "ViT-B-16.pt"
+    usual.parent.mkdir(parents=True)
+    usual.touch()
+    assert find_clip_archive("data/models/nothing") == usual
+
+
+def test_several_files_in_the_folder_are_named(tmp_path: Path):
+    for name in ("b.pt", "a.safetensors", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=r"several files \(a\.safetensors, b\.pt\): name one"):
+        find_clip_archive(tmp_path)
+
+
+def test_no_archive_lists_the_places_and_the_address(tmp_path: Path):
+    with pytest.raises(CheckpointError) as caught:
+        find_clip_archive(tmp_path / "absent")
+    text = str(caught.value)
+    assert text.startswith(f"no CLIP archive at --clip_archive {tmp_path / 'absent'}.")
+    for place in ("absent", "absent/ViT-B-16.pt", "repository/modules/clip/ViT-B-16.pt", "repository/data/models/clip"):
+        assert str(tmp_path / place) in text
+    assert CLIP_URL in text and "utils/make_random_clip.py" in text
+
+
+# -- reading it
+
+
+@pytest.mark.parametrize("kind", ["script", "plain", "wrapped", "parallel", "safetensors"])
+def test_every_kind_of_archive_gives_the_same_state(tmp_path: Path, kind: str):
+    path = tmp_path / ("clip.safetensors" if kind == "safetensors" else "clip.pt")
+    if kind == "script":
+        save_archive(STATE, path)
+    elif kind == "safetensors":
+        save_file(STATE, path)
+    elif kind == "parallel":
+        torch.save({"epoch": 3, "state_dict": {f"module.{name}": value for name, value in STATE.items()}}, path)
+    else:
+        torch.save(STATE if kind == "plain" else {"model_state_dict": STATE}, path)
+    expected = {k: v for k, v in STATE.items() if k not in ("input_resolution", "context_length", "vocab_size")}
+    assert equal(dict(sorted(read_clip_archive(path).items())), dict(sorted(expected.items())))
+
+
+def test_half_precision_archives_are_computed_in_full(tmp_path: Path):
+    save_archive({k: v.half() if v.is_floating_point() else v for k, v in STATE.items()}, tmp_path / "half.pt")
+    model, _ = make(tmp_path / "half.pt")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert torch.equal(model.clip.text_projection, STATE["text_projection"].half().float())
+
+
+@pytest.mark.parametrize("name", ["clip.pt", "clip.safetensors"])
+def test_no_archive_at_all_is_a_clear_error(tmp_path: Path, name: str):
+    (tmp_path / name).write_text("<html>404 Not Found</html>")
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / name))):
+        read_clip_archive(tmp_path / name)
+
+
+def test_a_damaged_archive_is_a_clear_error(archive: Path):
+    content = bytearray(archive.read_bytes())
+    archive.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"clip\.pt"):
+        read_clip_archive(archive)
+    place = content.index(b"constants.pkl") + 60  # the table of contents stays whole, the content does not
+    content[place : place + 40] = bytes(40)
+    middle = len(content) // 2
+    content[1000:middle] = bytes(middle - 1000)
+    archive.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"clip\.pt: damaged TorchScript archive"):
+        read_clip_archive(archive)
+
+
+def test_a_state_dict_of_something_else_is_a_clear_error(tmp_path: Path):
+    torch.save({"layer1.weight": torch.zeros(2)}, tmp_path / "resnet.pt")
+    with pytest.raises(CheckpointError, match=r"resnet\.pt: not a CLIP ViT state dict.*visual\.conv1\.weight"):
+        make(tmp_path / "resnet.pt")
+
+
+# -- the model
+
+
+def test_a_new_model_starts_from_clip_and_its_other_values_from_the_seed(archive: Path):
+    model, lines = make(archive, *OBJECTS, "--seed", "3")
+    assert model.config == tiny.config() and model.behaviour == Behaviour()
+    assert torch.equal(model.clip.token_embedding.weight, STATE["token_embedding.weight"])
+    assert torch.equal(model.fusion.blocks[1].mlp.c_fc.weight, STATE["transformer.resblocks.1.mlp.c_fc.weight"])
+    assert re.search(r"clip\.pt: \d+ of \d+ parameters start from CLIP", lines[0])
+    assert equal(model.state_dict(), make(archive, *OBJECTS, "--seed", "3")[0].state_dict())
+    other = make(archive, *OBJECTS, "--seed", "4")[0].state_dict()
+    assert not torch.equal(model.vocabulary_head.proj, other["vocabulary_head.proj"])
+
+
+def test_an_own_checkpoint_comes_back_with_its_behaviour(archive: Path, tmp_path: Path):
+    saved = save_own(tmp_path / "own.bin", behaviour="released")
+    model, lines = make(archive, *OBJECTS, "--init_model", str(tmp_path / "own.bin"))
+    assert equal(model.state_dict(), saved.state_dict())
+    assert model.behaviour == Behaviour.preset("released") and model.config == saved.config
+    assert len(lines) == 1 and "parameters taken" in lines[0]
+    chosen, _ = make(archive, *OBJECTS, "--init_model", str(tmp_path / "own.bin"), "--behaviour", "intended")
+    assert chosen.behaviour == Behaviour()
+
+
+def test_the_width_of_heads_comes_from_the_archive_and_stays_in_checkpoints(tmp_path: Path):
+    save_archive(random_state_dict(replace(SIZES, head_width=16)), tmp_path / "clip.pt")
+    model, _ = make(tmp_path / "clip.pt", *OBJECTS)
+    heads = {name: part.heads for name, part in model.named_modules() if hasattr(part, "heads")}
+    assert set(heads.values()) == {64 // 16} and len(heads) == 4 + 3 + 3 + 1 + 2
+    save_atomically(model_content(model, 7, 1), tmp_path / "own.bin")
+    again, _ = make(tmp_path / "nothing", "--init_model", str(tmp_path / "own.bin"), *OBJECTS)
+    assert again.config.head_width == 16 and equal(model.state_dict(), again.state_dict())
+
+
+def test_an_own_checkpoint_needs_no_clip_archive(tmp_path: Path):
+    saved = save_own(tmp_path / "own.bin")
+    model, _ = make(tmp_path / "absent.pt", *OBJECTS, "--init_model", str(tmp_path / "own.bin"))
+    assert equal(model.state_dict(), saved.state_dict())
+
+
+def test_objects_may_be_added_to_a_checkpoint_without_them(archive: Path, tmp_path: Path):
+    saved = save_own(tmp_path / "own.bin", need_object=False, use_action=False)
+    model, lines = make(archive, *OBJECTS, "--init_model", str(tmp_path / "own.bin"))
+    state = model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in saved.state_dict().items())
+    source = "visual.transformer.resblocks.2.attn.in_proj_weight"
+    assert torch.equal(state["trajectory_encoder.block.attn.in_proj_weight"], STATE[source])
+    assert torch.equal(state["action_encoder.proj"], STATE["visual.proj"])
+    queries = state["action_encoder.queries"]
+    assert torch.isfinite(queries).all() and queries.std() > 0.01
+    assert "trained with another choice of trajectories and actions" in lines[0]
+    assert re.search(r"\d+ further parameters start from CLIP, \d+ anew: action_encoder\.queries", lines[2])
+
+
+def test_objects_may_be_added_without_an_archive_too(tmp_path: Path):
+    save_own(tmp_path / "own.bin", need_object=False, use_action=False)
+    model, lines = make(tmp_path / "absent.pt", *OBJECTS, "--init_model", str(tmp_path / "own.bin"))
+    assert lines[2].startswith("0 further parameters start from CLIP")
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_objects_may_be_left_out_of_a_checkpoint(archive: Path, tmp_path: Path):
+    saved = save_own(tmp_path / "own.bin").state_dict()
+    model, lines = make(archive, "--init_model", str(tmp_path / "own.bin"))
+    # Room for objects stays in the table of positions, whatever the flags' defaults are.
+    assert (model.config.object_count, model.config.num_actions) == (4, 2)
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+    assert "trained with another choice of trajectories and actions" in lines[0]
+    assert "entries have no place in this model: action_encoder" in lines[2]
+
+
+def test_a_checkpoint_of_other_sizes_is_an_error_with_both_shapes(archive: Path, tmp_path: Path):
+    save_own(tmp_path / "own.bin")
+    flags = ("--need_object", "--use_action", "--object_count", "6", "--num_actions", "2")
+    with pytest.raises(CheckpointError) as caught:
+        make(archive, *flags, "--init_model", str(tmp_path / "own.bin"))
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path / 'own.bin'} does not fit this model")
+    assert "object_encoder.slot_embedding: (3, 4, 64) in the file, (3, 6, 64) in the model" in text
+    assert "fusion.positional_embedding" in text
+
+
+def test_a_released_checkpoint_is_converted(archive: Path, tmp_path: Path):
+    torch.save({"epoch": 1, "model_state_dict": {**released_state(), "new.key": torch.zeros(1)}}, tmp_path / "stoa.bin")
+    path = str(tmp_path / "stoa.bin")
+    flags = ("--max_frames", "12", "--need_object", "--use_action", "--init_model", path)
+    model, lines = make(archive, *flags)
+    assert model.behaviour == Behaviour.preset("released")
+    assert (model.config.object_count, model.config.num_actions, model.config.max_frames) == (10, 4, 12)
+    source = released_state()["clip.visual.conv1.weight"]
+    assert torch.equal(model.clip.visual.conv1.weight, source.view_as(model.clip.visual.conv1.weight))
+    text = "\n".join(lines)
+    assert "1 unknown entries left out: new.key" in text and "dead entries left out" in text
+    again, _ = make(archive, *flags, "--behaviour", "intended")
+    assert again.behaviour == Behaviour()
+
+
+def test_a_released_checkpoint_without_a_live_key_is_an_error_that_names_it(archive: Path, tmp_path: Path):
+    state = released_state()
+    del state["clip.fusion_proj"]
+    torch.save(state, tmp_path / "stoa.bin")
+    with pytest.raises(CheckpointError, match=r"stoa\.bin: .*vocabulary_head\.proj"):
+        make(archive, "--need_object", "--use_action", "--init_model", str(tmp_path / "stoa.bin"))
+
+
+@pytest.mark.parametrize("kind", ["script", "plain", "safetensors"])
+def test_a_clip_archive_may_be_given_as_init_model(tmp_path: Path, kind: str):
+    path = tmp_path / ("clip.safetensors" if kind == "safetensors" else "ViT-B-16.pt")
+    if kind == "script":
+        save_archive(STATE, path)
+    elif kind == "plain":
+        torch.save(STATE, path)
+    else:
+        save_file(STATE, path)
+    model, _ = make(tmp_path / "absent.pt", *OBJECTS, "--init_model", str(path))
+    assert equal(model.state_dict(), make(path, *OBJECTS)[0].state_dict())
+
+
+def test_no_such_checkpoint_is_an_error(archive: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"nowhere\.bin: no such checkpoint file"):
+        make(archive, "--init_model", str(tmp_path / "nowhere.bin"))
+    with pytest.raises(CheckpointError, match=r"nowhere\.safetensors"):
+        make(archive, "--init_model", str(tmp_path / "nowhere.safetensors"))
+
+
+def test_a_checkpoint_with_python_objects_is_refused(archive: Path, tmp_path: Path):
+    torch.save({"model": {}, "args": SIZES}, tmp_path / "foreign.bin")
+    with pytest.raises(CheckpointError, match=r"foreign\.bin: holds Python objects"):
+        make(archive, "--init_model", str(tmp_path / "foreign.bin"))

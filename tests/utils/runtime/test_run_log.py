@@ -1,0 +1,79 @@
+"""Logs and metrics of a run, and what resume does to them."""
+
+import json
+import logging
+
+import pytest
+import torch
+
+from utils.runtime.distributed import Runtime
+from utils.runtime.run_log import RunLog, read_metrics
+
+MAIN = Runtime(0, 1, 0, torch.device("cpu"))
+OTHER = Runtime(1, 2, 1, torch.device("cpu"))
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = RunLog(tmp_path, MAIN)
+    yield log
+    log.close()
+
+
+def test_lines_go_to_stdout_and_log_txt_once(tmp_path, capsys):
+    RunLog(tmp_path, MAIN)
+    log = RunLog(tmp_path, MAIN)  # takes the place of the first
+    log.info("hello")
+    logging.getLogger("dataloaders.object_store").info("store built")
+    log.notes(["--fp16 has no effect"])
+    log.close()
+    assert capsys.readouterr().out.count("hello") == 1
+    text = (tmp_path / "log.txt").read_text()
+    assert text.count("hello") == 1 and "WARNING --fp16 has no effect" in text and "store built" in text
+
+
+def test_other_ranks_write_nothing(tmp_path, capsys):
+    log = RunLog(tmp_path / "out", OTHER)
+    log.info("hello")
+    log.metrics("train", 1, {"loss": 1.0})
+    log.cut_metrics(0)
+    log.write_config(arguments={})
+    log.error("broken")
+    log.close()
+    assert not (tmp_path / "out").exists()
+    captured = capsys.readouterr()
+    assert "hello" not in captured.out and "rank 1 ERROR broken" in captured.err
+
+
+def test_metrics_are_json_lines(log):
+    log.metrics("train", 2, {"loss": 0.5, "lr": {"clip": 1e-8}, "grad_norm": float("inf")})
+    assert json.loads(log.metrics_path.read_text()) == {
+        "kind": "train", "step": 2, "loss": 0.5, "lr": {"clip": 1e-8}, "grad_norm": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("repeats", "kept"), [(False, 3), (True, 2)])
+def test_resume_cuts_later_and_torn_lines(log, repeats, kept):
+    for kind, step in (("train", 2), ("train", 4), ("evaluation", 4), ("train", 6)):
+        log.metrics(kind, step, {"loss": 1.0})
+    with log.metrics_path.open("a") as file:
+        file.write('{"kind": "train", "step": 3, "lo')
+    log.cut_metrics(4, repeats_evaluation=repeats)
+    lines = read_metrics(log.metrics_path)
+    assert len(lines) == kept and all(line["step"] <= 4 for line in lines)
+
+
+def test_config_names_versions_and_world_size(log):
+    log.write_config(arguments={"lr": 1e-4}, model={"width": 3})
+    config = json.loads((log.folder / "config.json").read_text())
+    assert config["arguments"] == {"lr": 1e-4} and config["world_size"] == 1
+    assert config["versions"]["torch"] != "absent"
+
+
+def test_tensorboard_files(tmp_path):
+    pytest.importorskip("tensorboardX")
+    log = RunLog(tmp_path, MAIN, tensorboard=True)
+    log.metrics("train", 1, {"loss": 1.0, "lr": {"clip": 0.1}})
+    log.cut_metrics(0)
+    log.close()
+    assert list((tmp_path / "tensorboard").glob("events*"))

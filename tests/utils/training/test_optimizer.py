@@ -1,0 +1,175 @@
+"""BertAdam against the golden numbers, parameter groups and frozen layers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.golden_data import recipe
+from utils.training.optimizer import BertAdam, freeze_layers, parameter_groups
+from utils.training.schedule import SCHEDULES
+
+GOLDEN = Path(__file__).parents[2] / "golden_data"
+CONSTANTS = json.loads((GOLDEN / "extra-seed0.json").read_text())["optimiser"]
+
+
+def golden_optimizer(schedule: str) -> tuple[dict[str, nn.Parameter], BertAdam]:
+    params = {
+        name: nn.Parameter(torch.from_numpy(np.asarray(recipe.weight(name, shape, 0))))
+        for name, shape in CONSTANTS["shapes"].items()
+    }
+    groups = [{**group, "params": [params[name] for name in group["names"]]} for group in CONSTANTS["groups"]]
+    optimizer = BertAdam(
+        groups, lr=1.0, schedule=schedule, warmup=CONSTANTS["warmup"], t_total=CONSTANTS["t_total"], b1=CONSTANTS["b1"],
+        b2=CONSTANTS["b2"], eps=CONSTANTS["e"], max_grad_norm=CONSTANTS["max_grad_norm"],
+    )  # fmt: skip
+    return params, optimizer
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_updates_and_rates_equal_the_released_optimiser(schedule):
+    stored = np.load(GOLDEN / "extra-seed0.npz")
+    params, optimizer = golden_optimizer(schedule)
+    compared = 0
+    for step in range(1, CONSTANTS["steps"] + 1):
+        rates = [optimizer.rate(group) for group in optimizer.param_groups]
+        np.testing.assert_allclose(rates, CONSTANTS["lr"][schedule][step - 1], rtol=1e-12, atol=1e-15)
+        for name, p in params.items():
+            scale = {1: 1.0, 2: 4.0, 0: 0.05}[step % 3]
+            p.grad = torch.from_numpy(recipe.weight(f"grad.{name}.{step}", p.shape, 0)) * scale
+        optimizer.step()
+        if step in CONSTANTS["stored_steps"]:
+            for name, p in params.items():
+                expected = stored[f"optimiser.{schedule}.step{step}.{name}"]
+                np.testing.assert_allclose(p.detach().numpy(), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+                compared += 1
+    assert compared == 4 * len(params)
+
+
+def test_parameters_without_gradient_keep_value_and_state():
+    used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    optimizer = BertAdam([used, unused], lr=0.1, schedule="warmup_constant", warmup=0.0, t_total=10)
+    used.grad = torch.ones(3)
+    optimizer.step()
+    assert torch.equal(unused, torch.ones(3)) and not optimizer.state[unused]
+    assert not torch.equal(used, torch.ones(3))
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
+def test_update_equals_the_rule_written_out(max_grad_norm):
+    torch.manual_seed(0)
+    rate, decay, b1, b2, eps = 0.1, 0.2, 0.9, 0.98, 1e-6
+    params = [nn.Parameter(torch.randn(size)) for size in ((5, 4), (7,))]
+    constants = {"weight_decay": decay, "b1": b1, "b2": b2, "eps": eps, "max_grad_norm": max_grad_norm}
+    optimizer = BertAdam(params, lr=rate, schedule="warmup_constant", warmup=0.0, t_total=10, **constants)
+    expected = [(p.detach().double(), torch.zeros(p.shape).double(), torch.zeros(p.shape).double()) for p in params]
+    for _ in range(3):
+        for i, p in enumerate(params):
+            p.grad = torch.randn_like(p) * 3
+            g = p.grad.double()
+            g = g * min(1.0, max_grad_norm / (float(g.norm()) + 1e-6)) if max_grad_norm else g
+            value, mean, square = expected[i]
+            mean, square = b1 * mean + (1 - b1) * g, b2 * square + (1 - b2) * g**2
+            expected[i] = (value - rate * (mean / (square.sqrt() + eps) + decay * value), mean, square)
+        optimizer.step()
+    for p, (value, _, _) in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach(), value.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_state_survives_a_round_trip():
+    p = nn.Parameter(torch.ones(4))
+    first = BertAdam([p], lr=0.1, warmup=0.5, t_total=10)
+    p.grad = torch.ones(4)
+    first.step()
+    second = BertAdam([p], lr=0.1, warmup=0.5, t_total=10)
+    second.load_state_dict(first.state_dict())
+    assert second.rates() == first.rates() == {"all": pytest.approx(0.1 * 0.2)}
+    assert torch.equal(second.state[p]["exp_avg"], first.state[p]["exp_avg"])
+
+
+def test_gradient_scaler_skips_an_update_with_infinite_gradient():
+    p = nn.Parameter(torch.ones(4))
+    optimizer = BertAdam([p], lr=0.1, schedule="warmup_constant", warmup=0.0, t_total=10)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for factor, moves in ((float("inf"), False), (1.0, True)):
+        before = p.detach().clone()
+        optimizer.zero_grad()
+        scaler.scale((p * factor).sum()).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        assert torch.equal(before, p) != moves
+    assert optimizer.param_groups[0]["step"] == 1 and scaler.get_scale() == 2.0
+
+
+class Named(nn.Module):
+    """One scalar parameter for each dotted name."""
+
+    def __init__(self, names: list[str], shape: tuple[int, ...] = (1,)) -> None:
+        super().__init__()
+        for name in names:
+            module: nn.Module = self
+            *path, leaf = name.split(".")
+            for part in path:
+                if not hasattr(module, part):
+                    module.add_module(part, nn.Module())
+                module = module.get_submodule(part)
+            module.register_parameter(leaf, nn.Parameter(torch.zeros(shape)))
+
+
+def test_groups_follow_names():
+    expected = {
+        "clip.visual.proj": ("clip", 1e-7, 0.2),
+        "clip.transformer.resblocks.0.attn.in_proj_bias": ("clip", 1e-7, 0.0),
+        "fusion.positional_embedding": ("fusion", 1e-5, 0.2),
+        "vocabulary_head.bias": ("fusion", 1e-5, 0.0),
+        "matching_head.match": ("fusion", 1e-5, 0.2),
+        "trajectory_encoder.block.ln_1.weight": ("fusion", 1e-5, 0.2),
+        "action_encoder.proj": ("fusion", 1e-5, 0.2),
+        "trajectory_encoder.cls_embedding": ("object", 1e-4, 0.2),
+        "action_encoder.queries": ("object", 1e-4, 0.2),
+        "object_encoder.frame_embedding": ("object", 1e-4, 0.2),
+        "similarity.dense.weight": ("head", 1e-4, 0.2),
+        "answer_head.bias": ("head", 1e-4, 0.0),
+    }
+    groups = parameter_groups(
+        Named(list(expected)), lr=1e-4, coef_lr=1e-3, fusion_lr=1e-5, head_prefixes=("similarity.", "answer_head.")
+    )
+    found = {n: (g["label"], pytest.approx(g["lr"]), g["weight_decay"]) for g in groups for n in g["names"]}
+    assert found == expected
+    assert BertAdam(groups, lr=0.0).rates().keys() == {"clip", "fusion", "object", "head"}
+
+
+def test_parameter_without_rule_is_an_error():
+    with pytest.raises(ValueError, match=r"mystery\.weight belongs to no learning-rate group"):
+        parameter_groups(Named(["mystery.weight"]), 1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("layers", "block0", "below"), [(-1, False, False), (0, False, True), (1, True, True)])
+def test_frozen_layers(layers, block0, below):
+    frozen_by_rule = {
+        "clip.visual.conv1.weight": below,
+        "clip.visual.class_embedding": below,
+        "clip.visual.ln_pre.weight": below,
+        "clip.token_embedding.weight": below,
+        "clip.positional_embedding": below,
+        "clip.visual.transformer.resblocks.0.ln_1.weight": block0,
+        "clip.transformer.resblocks.0.ln_1.weight": block0,
+        "clip.transformer.resblocks.1.ln_1.weight": False,
+        "clip.ln_final.weight": False,
+        "clip.text_projection": False,
+        "clip.logit_scale": False,
+        "clip.visual.ln_post.weight": False,
+        "clip.visual.proj": False,
+        "fusion.blocks.0.ln_1.weight": False,
+    }
+    model = Named(list(frozen_by_rule))
+    assert set(freeze_layers(model, layers)) == {name for name, is_frozen in frozen_by_rule.items() if is_frozen}
+    assert {n: not p.requires_grad for n, p in model.named_parameters()} == frozen_by_rule
+
+
+def test_patch_layer_with_a_time_axis_trains():
+    assert freeze_layers(Named(["clip.visual.conv1.weight"], shape=(2, 3, 3, 4, 4)), 0) == []

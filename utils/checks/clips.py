@@ -1,0 +1,203 @@
+"""Check one clip: its video, read as training reads it, and its object file against that video.
+
+Free of PyTorch, so that worker processes start quickly and stay small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import lmdb
+import numpy as np
+from tqdm import tqdm
+
+from dataloaders.container_end import cut_short
+from dataloaders.frames import Clip, UnreadableVideo, candidate_indices, read_clip
+from dataloaders.lmdb_files import value_as_file
+from modules.utils_object_tractor import ObjectFileError, ObjectReport, load_object_file
+from utils.checks.findings import Finding
+from utils.preparation.video_workers import WorkerDied, WorkerPool
+
+# Containers are off by a frame or two as a rule. Whether many frames too few are a fault cannot be told from their
+# number (see dataloaders/container_end.py): without other evidence they are a note, and only from this share on.
+FEW_FRAMES = 2
+CLEAR_SHARE = 0.1
+OBJECT_KINDS = {
+    "missing_files": "missing_objects",
+    "broken_files": "broken_objects",
+    "wrong_frame_counts": "wrong_frame_count",
+    "rect_order_files": "wrong_rect_order",
+    "malformed_objects": "malformed_object",
+    "unknown_classes": "unknown_class",
+    "degenerate_boxes": "degenerate_box",
+    "outside_boxes": "outside_box",
+    "clipped_boxes": "clipped_box",
+    "clips_without_objects": "no_objects",
+}
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How training reads videos and objects.
+
+    max_frames, feature_framerate, slice_framepos, end_seconds: the frame rule, see dataloaders/frames.py.
+    min_candidates: a video with fewer candidate frames is noted as short.
+    object_count, object_rule, rect_order: see modules/utils_object_tractor.py; label_map: None without objects.
+    has_original_boxes: boxes are in pixels of the video, so that those outside its frame can be told.
+    """
+
+    max_frames: int
+    feature_framerate: float
+    slice_framepos: int
+    end_seconds: float | None
+    min_candidates: int
+    object_count: int
+    object_rule: str
+    rect_order: str
+    has_original_boxes: bool
+    label_map: dict[str, Any] | None
+
+
+class ClipTask(NamedTuple):
+    """A clip to check: its video file, or the LMDB that holds it, or neither if it is missing; its object files."""
+
+    video_id: str
+    video: str | None
+    lmdb: str | None
+    objects: tuple[str, ...]
+
+    def unreadable(self, reason: str) -> Finding:
+        """The finding that no frame of the video can be had."""
+        return Finding("unreadable_video", self.video_id, self.video or self.lmdb or "", reason)
+
+
+class ClipResult(NamedTuple):
+    """Findings on a clip, whether its video gives frames, and how many of its object files are JSON lists."""
+
+    findings: list[Finding]
+    is_readable: bool
+    object_files: int
+
+
+def check_clip(task: ClipTask, settings: ClipSettings) -> ClipResult:
+    """Read a clip's video and object files; whatever is wrong with them is a finding."""
+    findings: list[Finding] = []
+    clip = None
+    try:
+        if task.video:
+            clip = _check_video(task.video_id, Path(task.video), task.video, settings, findings)
+        elif task.lmdb:
+            with value_as_file(Path(task.lmdb), task.video_id) as path:
+                clip = _check_video(task.video_id, path, f"{task.lmdb}, key {task.video_id!r}", settings, findings)
+    except (OSError, KeyError, lmdb.Error) as error:
+        findings.append(task.unreadable(str(error)))
+    size = (clip.width, clip.height) if clip and settings.has_original_boxes else None
+    reports = [check_objects(task.video_id, path, size, settings) for path in task.objects]
+    for report in reports:
+        findings.extend(report.findings)
+    return ClipResult(findings, clip is not None, sum(report.files for report in reports))
+
+
+class CheckTask(Protocol):
+    """What is to be checked in a worker process."""
+
+    def unreadable(self, reason: str) -> Finding:
+        """The finding that stands for the result when the process dies of it."""
+
+
+Task = TypeVar("Task", bound=CheckTask)
+
+
+def check_all(
+    check: Callable[[Task], ClipResult], tasks: Iterable[Task], total: int, workers: int
+) -> Iterator[tuple[Task, ClipResult]]:
+    """Yield the `total` tasks and their results, in order, few at a time. A decoder that brings its process down costs
+    one clip.
+
+    Raises:
+        CannotStart: no worker process starts.
+    """
+    with WorkerPool(check, min(workers, max(1, total))) as pool:
+        for task, result in tqdm(pool.map(tasks), total=total, unit="clip", disable=None):
+            if isinstance(result, WorkerDied):
+                yield task, ClipResult([task.unreadable(result.reason)], False, 0)
+            else:
+                yield task, result
+
+
+def _check_video(video_id: str, path: Path, name: str, settings: ClipSettings, findings: list[Finding]) -> Clip | None:
+    def find(kind: str, detail: str) -> None:
+        findings.append(Finding(kind, video_id, name, detail))
+
+    if path.stat().st_size == 0:
+        find("empty_video", "zero bytes")
+        return None
+    reason = cut_short(path)
+    try:
+        clip = read_clip(
+            path,
+            settings.max_frames,
+            settings.feature_framerate,
+            settings.slice_framepos,
+            transform=_nothing,
+            end_seconds=settings.end_seconds,
+        )
+    except UnreadableVideo as error:
+        message = str(error).removeprefix(f"{path}: ")
+        find("truncated_video" if reason else "unreadable_video", f"{message}; {reason}" if reason else message)
+        return None
+    decoded, stated = clip.decoded_frames, clip.stated_frames
+    frames = f"{decoded} of {stated or 'an unknown number of'} frames decode"
+    lacking = stated - decoded
+    if reason and (not stated or lacking > FEW_FRAMES):
+        find("truncated_video", f"{frames}; {reason}")
+    elif lacking > max(FEW_FRAMES, CLEAR_SHARE * stated):
+        find("fewer_frames", f"{frames}: a damaged file, or one cut or joined without encoding it again")
+    candidates = len(candidate_indices(decoded, clip.fps, settings.feature_framerate))
+    if candidates < settings.min_candidates:
+        find("short_video", f"{candidates} candidate frames in {decoded / clip.fps:.1f} s, fewer than "
+             f"{settings.min_candidates}")  # fmt: skip
+    return clip
+
+
+def _nothing(image: np.ndarray) -> np.ndarray:
+    """Keep no pictures: only whether they can be had matters."""
+    return image[:1, :1].copy()
+
+
+class ObjectResult(NamedTuple):
+    """Findings on an object file, whether training gets objects from it, and 1 if it is a JSON list, else 0."""
+
+    findings: list[Finding]
+    is_usable: bool
+    files: int
+
+
+def check_objects(video_id: str, path: str, frame_size: tuple[int, int] | None, settings: ClipSettings) -> ObjectResult:
+    """Read an object file as the object store does; `frame_size` is (width, height) in its boxes' pixels, if known."""
+    assert settings.label_map is not None
+    report = ObjectReport(max_examples=1)
+    is_usable = True
+    try:
+        load_object_file(
+            path,
+            settings.object_count,
+            settings.label_map,
+            report,
+            settings.object_rule,
+            settings.rect_order,
+            frame_size,
+            settings.max_frames,
+        )
+    except ObjectFileError as error:
+        report.note(error.problem, path, str(error))
+        is_usable = False
+    findings = []
+    for problem, count in report.problems().items():
+        example = report.examples[problem][0].removeprefix(path).removeprefix(": ")
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        findings.append(Finding(OBJECT_KINDS[problem], video_id, path, example + more))
+    return ObjectResult(findings, is_usable, report.files)

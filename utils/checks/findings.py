@@ -1,0 +1,151 @@
+"""What can be wrong with a data set: kinds of findings, how grave they are, and how they are written down."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dataloaders.files import atomic_file
+from utils.preparation.webvid_rows import BAD_ID, EMPTY_CAPTION, REPEATED_ID
+
+STOP, ERROR, NOTE = "stop", "error", "note"
+SEVERITIES = (STOP, ERROR, NOTE)
+EXIT_STATUS = {STOP: 2, ERROR: 1, NOTE: 0}
+SHOWN, SHOWN_LENGTH, SHOWN_IDS = 3, 160, 5
+CANNOT_START = "cannot_start"
+COLUMNS = ("severity", "kind", "id", "file", "detail")
+
+# Kind of finding: its severity, and what it means.
+KINDS: dict[str, tuple[str, str]] = {
+    CANNOT_START: (STOP, "training cannot start, or would end on the way"),
+    "missing_video": (ERROR, "listed videos without a file"),
+    "empty_video": (ERROR, "video files of zero bytes"),
+    "truncated_video": (ERROR, "video files that end too early"),
+    "unreadable_video": (ERROR, "video files of which no frame decodes"),
+    "broken_index_line": (ERROR, "lines of the index that are not id, shard and offset"),
+    "missing_shard": (ERROR, "shards of the index that are not there or cannot be opened"),
+    "truncated_shard": (ERROR, "shards that end before what the index lists in them"),
+    "outside_shard": (ERROR, "clips that the index places beyond the end of a whole shard"),
+    "other_clip": (ERROR, "clips at whose place the shard holds another one"),
+    "damaged_record": (ERROR, "clips at whose place there is no sound record with frames"),
+    "undecodable_frame": (ERROR, "clips with frames that do not decode"),
+    "missing_rate": (ERROR, "clips whose record lacks frames for --feature_framerate"),
+    "unknown_size": (ERROR, "clips with objects of whose video no size is known"),
+    BAD_ID: (ERROR, "rows without a usable video id"),
+    EMPTY_CAPTION: (ERROR, "videos with captions that hold no word"),
+    "empty_question": (ERROR, "questions without text, answer or option"),
+    "no_caption": (ERROR, "listed videos without captions"),
+    "no_clip": (ERROR, "captions of clips that the index does not list"),
+    "missing_objects": (ERROR, "listed videos without an object file"),
+    "broken_objects": (ERROR, "object files that cannot be read"),
+    "wrong_frame_count": (ERROR, "object files with a wrong number of frames"),
+    "wrong_rect_order": (ERROR, "object files whose boxes only make sense in the other rect order"),
+    "malformed_object": (ERROR, "object files with objects without a usable class, rect or conf"),
+    "unknown_class": (ERROR, "object files with classes that the label map does not have"),
+    "outside_box": (ERROR, "object files with boxes wholly outside the frame"),
+    REPEATED_ID: (NOTE, "ids listed more than once; used once"),
+    "more_captions": (NOTE, "videos with more than one caption; each is a sample"),
+    "repeated_row": (NOTE, "rows with the same video and caption; each counts"),
+    "in_two_splits": (NOTE, "videos in more than one split"),
+    "short_video": (NOTE, "videos with fewer candidate frames than are picked: frames are repeated"),
+    "fewer_frames": (NOTE, "videos of which clearly fewer frames decode than the file states"),
+    "degenerate_box": (NOTE, "object files with boxes without area; these are not used"),
+    "clipped_box": (NOTE, "object files with boxes beyond the border; these are cut there"),
+    "no_objects": (NOTE, "object files without a single usable object"),
+    "unlisted_captions": (NOTE, "captions of videos in no list; not used"),
+    "unreferenced_video": (NOTE, "video files that no list names"),
+    "orphan_objects": (NOTE, "object files of no listed video"),
+}
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong; `kind` is a key of KINDS."""
+
+    kind: str
+    video_id: str
+    file: str
+    detail: str
+
+    @property
+    def severity(self) -> str:
+        """One of SEVERITIES."""
+        return KINDS[self.kind][0]
+
+
+class Report(NamedTuple):
+    """All findings in order, the number of videos by split, and how many videos (or records) and object files were
+    read."""
+
+    findings: list[Finding]
+    videos: dict[str, int]
+    read: int
+    object_files: int
+
+
+def stop(reason: object) -> Finding:
+    """A reason why training cannot start, or stops on the way."""
+    return Finding(CANNOT_START, "", "", str(reason))
+
+
+def compact(finding: Finding) -> Finding:
+    """The same finding, its words shared with others: those that come from worker processes are copies, and there may
+    be millions."""
+    kind, video_id, file, detail = finding
+    return Finding(sys.intern(kind), video_id, sys.intern(file), sys.intern(detail))
+
+
+def first_ids(video_ids: Sequence[str]) -> str:
+    """The first few ids, for a detail."""
+    return ", ".join(video_ids[:SHOWN_IDS]) + (", ..." if len(video_ids) > SHOWN_IDS else "")
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings without repetition, gravest first, kinds in the order of KINDS, then by id."""
+    place = {kind: number for number, kind in enumerate(KINDS)}
+    return sorted(dict.fromkeys(findings), key=lambda finding: (place[finding.kind], finding))
+
+
+def exit_status(findings: Iterable[Finding]) -> int:
+    """0: nothing but notes; 1: errors; 2: training cannot start."""
+    return max((EXIT_STATUS[finding.severity] for finding in findings), default=0)
+
+
+def table(findings: Sequence[Finding]) -> list[str]:
+    """Lines for a reader: per kind its count, its meaning and the first examples; `findings` as of `in_order`."""
+    lines = []
+    for kind, group in groupby(findings, key=lambda finding: finding.kind):
+        found = list(group)
+        lines.append(f"{KINDS[kind][0]:5} {len(found):7}  {kind:18} {KINDS[kind][1]}")
+        for finding in found[:SHOWN]:
+            text = ": ".join(part for part in (finding.video_id, finding.detail) if part)
+            lines.append(f"{'':17}{text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + ' ...'}")
+        if len(found) > SHOWN:
+            lines.append(f"{'':17}and {len(found) - SHOWN} more")
+    return lines
+
+
+def counts(findings: Iterable[Finding]) -> dict[str, int]:
+    """Number of findings by kind, in their order; kinds without any are left out."""
+    counted: dict[str, int] = {}
+    for finding in findings:
+        counted[finding.kind] = counted.get(finding.kind, 0) + 1
+    return counted
+
+
+def write_tsv(path: Path, findings: Iterable[Finding]) -> None:
+    """Write one line per finding under a line of COLUMNS; the old file or the whole new one is there at any moment."""
+    with atomic_file(path, "w") as file:
+        file.write("\t".join(COLUMNS) + "\n")
+        file.writelines("\t".join(map(_one_line, (finding.severity, *finding))) + "\n" for finding in findings)
+
+
+def as_records(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Findings as dictionaries with the keys of COLUMNS."""
+    return [dict(zip(COLUMNS, (finding.severity, *finding), strict=True)) for finding in findings]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

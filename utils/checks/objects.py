@@ -1,0 +1,84 @@
+"""Which object files belong to the clips of a data set that is checked, and whether training could start with them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dataloaders.label_map import load_label_map
+from dataloaders.object_store import (
+    ObjectSettings,
+    default_store_path,
+    find_object_file,
+    object_file_ids,
+    split_object_folder,
+)
+from utils.checks.findings import Finding, stop
+from utils.checks.setup import CheckArguments, ListedSplit
+
+
+def read_label_map(args: CheckArguments, findings: list[Finding]) -> dict[str, Any] | None:
+    """The label map; None if no objects are to be checked, or with a finding if it cannot be read."""
+    if not args.checks_objects:
+        return None
+    try:
+        return load_label_map(args.labelmap_path)
+    except (OSError, ValueError) as error:
+        findings.append(stop(error))
+        return None
+
+
+def object_files(
+    args: CheckArguments, splits: Sequence[ListedSplit], findings: list[Finding]
+) -> dict[str, tuple[str, ...]]:
+    """Object files of each video, one per folder that a split has it in; missing and orphaned ones are findings."""
+    names_of: dict[Path, dict[str, str]] = {}
+    for split in splits:
+        folder = _object_folder(args, split.name)
+        for video_id in split.video_ids:
+            names_of.setdefault(folder, {})[split.object_names.get(video_id, video_id)] = video_id
+    files: dict[str, tuple[str, ...]] = {}
+    for folder, names in names_of.items():
+        there = set(object_file_ids(folder))
+        if not there:
+            findings += no_object_files(args, folder)
+            continue
+        for name, video_id in names.items():
+            path = find_object_file(folder, name) if name in there else None
+            if path:
+                files[video_id] = (*files.get(video_id, ()), str(path))
+            else:
+                findings.append(Finding("missing_objects", video_id, str(folder), f"no {name}.json"))
+        findings += orphans(args, folder, there, names)
+    return files
+
+
+def _object_folder(args: CheckArguments, split: str) -> Path:
+    """Where the task looks for the object files of a split."""
+    return split_object_folder(args.object_path, split) if args.task else Path(args.object_path)
+
+
+def orphans(args: CheckArguments, folder: Path, there: Iterable[str], listed: Container[str]) -> Iterator[Finding]:
+    """The object files `there` that none of the names in `listed` has; a label map among them is none."""
+    label_map = Path(args.labelmap_path).resolve()
+    for name in there:
+        path = None if name in listed else find_object_file(folder, name)
+        if path and path.resolve() != label_map:
+            yield Finding("orphan_objects", name, str(path), "")
+
+
+def no_object_files(args: CheckArguments, folder: Path) -> list[Finding]:
+    """What a folder without object files means: nothing if the task has a store that it uses as it is."""
+    settings = ObjectSettings(args.object_count, args.object_rule, args.rect_order, args.max_frames, args.trajectory)
+    if default_store_path(folder, settings).is_dir():
+        return []
+    return [stop(f"{folder} and its folder tsv_files hold no object files (--object_path)")]
+
+
+def wrong_order(args: CheckArguments, findings: Iterable[Finding], object_files: int) -> list[Finding]:
+    """The task stops when most files make sense in the other order only."""
+    count = sum(finding.kind == "wrong_rect_order" for finding in findings)
+    if 2 * count <= object_files:
+        return []
+    return [stop(f"--rect_order {args.rect_order} does not fit {count} of {object_files} object files")]

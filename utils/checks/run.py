@@ -1,0 +1,123 @@
+"""From the command line of utils/check_data.py to its report, and the check of a data set of videos."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from dataloaders.files import atomic_write_text
+from utils.checks.clips import ClipResult, ClipTask, check_all, check_clip
+from utils.checks.findings import Finding, Report, as_records, counts, exit_status, in_order, stop, table, write_tsv
+from utils.checks.objects import object_files, read_label_map, wrong_order
+from utils.checks.setup import (
+    PRETRAIN,
+    CheckArguments,
+    ListedSplit,
+    Located,
+    clip_settings,
+    compare_splits,
+    locate_videos,
+    read_list,
+)
+from utils.checks.shards import check_shards
+from utils.data.questions import NEVER_READ
+from utils.preparation.webvid_rows import BadCsv
+from utils.settings.arguments import parse_arguments
+
+DEFAULTS = {"datatype": "msrvtt_retrieval", "output_dir": "output/check_data"}
+VERDICTS = (
+    "training can start",
+    "training can start, without what the errors name (evaluation: --on_bad_video skip)",
+    "training cannot start",
+)
+
+
+def check_videos(args: CheckArguments) -> Report:
+    """Check a data set of videos; raises CannotStart if no worker process starts."""
+    findings: list[Finding] = []
+    splits = _read_lists(args, findings)
+    label_map = read_label_map(args, findings)
+    files = object_files(args, splits, findings) if label_map else {}
+    videos = {split.name: len(split.video_ids) for split in splits}
+    try:
+        located = locate_videos(args, splits)
+    except OSError as error:
+        findings.append(stop(error))
+        return Report(in_order(findings), videos, 0, 0)
+    findings += located.unreferenced
+    findings += [Finding("missing_video", video_id, args.features_path, "") for video_id in located.missing]
+    missing = set(located.missing)
+    tasks = [
+        _task(video_id, located, files.get(video_id, ()), is_missing=video_id in missing)
+        for video_id in dict.fromkeys(video_id for split in splits for video_id in split.video_ids)
+    ]
+    check = partial(check_clip, settings=clip_settings(args, label_map))
+    results = {task.video_id: result for task, result in check_all(check, tasks, len(tasks), args.workers)}
+    for result in results.values():
+        findings += result.findings
+    object_count = sum(result.object_files for result in results.values())
+    findings += _unusable_splits(splits, results)
+    findings += wrong_order(args, findings, object_count)
+    return Report(in_order(findings), videos, len(tasks) - len(missing), object_count)
+
+
+def _read_lists(args: CheckArguments, findings: list[Finding]) -> list[ListedSplit]:
+    splits = []
+    for name in args.split_names():
+        try:
+            split = read_list(args, name)
+        except (OSError, ValueError, BadCsv) as error:
+            findings.append(stop(f"{name}: {error}"))
+            continue
+        findings += split.findings
+        splits.append(split)
+    if splits:
+        try:
+            findings += compare_splits(args, splits)
+        except (OSError, ValueError) as error:
+            findings.append(stop(error))
+    return splits
+
+
+def _task(video_id: str, located: Located, objects: tuple[str, ...], *, is_missing: bool) -> ClipTask:
+    return ClipTask(video_id, located.files.get(video_id), None if is_missing else located.lmdb, objects)
+
+
+def _unusable_splits(splits: Iterable[ListedSplit], results: Mapping[str, ClipResult]) -> Iterator[Finding]:
+    for split in splits:
+        if not any(results[video_id].is_readable for video_id in split.video_ids):
+            yield stop(f"{split.name}: none of the {len(split.video_ids)} videos can be read (--features_path)")
+
+
+def _write(args: CheckArguments, report: Report, status: int) -> Path:
+    output = Path(args.output or Path(args.output_dir, "data_check.tsv"))
+    write_tsv(output, report.findings)
+    if args.json:
+        content = {
+            "status": status,
+            "datatype": args.datatype,
+            "videos": report.videos,
+            "read": report.read,
+            "object_files": report.object_files,
+            "counts": counts(report.findings),
+            "findings": as_records(report.findings),
+        }
+        atomic_write_text(args.json, json.dumps(content, indent=1, ensure_ascii=False))
+    return output
+
+
+def run(argv: list[str] | None, description: str | None) -> tuple[list[str], int]:
+    """Run the command; returns the lines that it prints and its exit status. OSError and CannotStart as they come."""
+    args = parse_arguments(argv, CheckArguments, DEFAULTS, description, NEVER_READ)
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")  # what readers warn of is among the findings
+    report = check_shards(args) if args.datatype == PRETRAIN else check_videos(args)
+    status = exit_status(report.findings)
+    output = _write(args, report, status)
+    videos = ", ".join(f"{name} {count}" for name, count in report.videos.items()) or "none"
+    read = f"{report.read} records" if args.datatype == PRETRAIN else f"{report.read} video"
+    title = f"{args.datatype}: videos listed: {videos}; {read} and {report.object_files} object files read"
+    verdict = f"{VERDICTS[status]}: {len(report.findings)} findings, {output}"
+    return [title, *table(report.findings), verdict], status

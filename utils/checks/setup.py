@@ -1,0 +1,314 @@
+"""From flags to the lists of a data set that is to be checked, and to where its videos lie."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dataloaders.caption_split import CaptionSplit
+from dataloaders.datasets import didemo, msrvtt, msvd
+from dataloaders.id_lists import listed_ids
+from dataloaders.multiple_choice import read_choices
+from dataloaders.video_files import LMDB_FILE, VIDEO_SUFFIXES, VideoLmdb, find_videos, lmdb_keys
+from utils.checks.clips import ClipSettings
+from utils.checks.findings import Finding, first_ids
+from utils.data import captions as caption_setup
+from utils.data import retrieval as retrieval_setup
+from utils.data.captions import CaptionArguments
+from utils.data.pretraining import PretrainArguments
+from utils.data.questions import AnswerArguments, choose_answers, read_questions
+from utils.data.retrieval import ChoiceArguments, RetrievalArguments
+from utils.preparation.webvid_rows import EMPTY_CAPTION, REPEATED_ID, read_rows, survey_csv, video_places
+from utils.settings.groups import flag
+
+SPLITS = ("train", "val", "test")
+PRETRAIN = "pretrain"
+WEBVID = "webvid"
+
+
+@dataclass
+class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments, PretrainArguments):
+    """What is checked, beside the flags of the tasks."""
+
+    DATA_TYPES: ClassVar[tuple[str, ...]] = (
+        PRETRAIN,
+        WEBVID,
+        *RetrievalArguments.DATA_TYPES,
+        *ChoiceArguments.DATA_TYPES,
+        *CaptionArguments.DATA_TYPES,
+        *AnswerArguments.DATA_TYPES,
+    )
+
+    splits: str | None = flag(None, "splits to check, e.g. train,test; default: all that the task would read")
+    min_candidates: int | None = flag(
+        None, "videos with fewer candidate frames are noted as short; default: --max_frames", minimum=0
+    )
+    workers: int = flag(2, "processes that decode", minimum=1)
+    output: str | None = flag(None, "file of all findings, tab-separated; default: {output_dir}/data_check.tsv")
+    json: str | None = flag(None, "write counts and findings to this JSON file too")
+
+    def __post_init__(self) -> None:
+        self.do_train = self.do_train or not self.do_eval
+        super().__post_init__()
+        unknown = set(self.splits.split(",")) - set(SPLITS) if self.splits else set()
+        if unknown:
+            raise ValueError(f"--splits {self.splits}: write some of {', '.join(SPLITS)}, with commas")
+
+    @property
+    def task(self) -> str:
+        """The second part of the data type: retrieval, mc, caption, qa; "" for pre-training."""
+        return self.datatype.partition("_")[2]
+
+    @property
+    def checks_objects(self) -> bool:
+        """Whether the task reads objects, or a folder of them is on the command line."""
+        return self.need_object or self.object_path != RetrievalArguments.object_path
+
+    def path(self, name: str) -> str | None:
+        """As `AnswerArguments.path`; None for data sets without questions."""
+        return getattr(self, f"{self.data_set}_{name}", None)
+
+    def split_names(self) -> list[str]:
+        """The splits to check."""
+        if not self.task:
+            return ["train"]
+        if self.splits:
+            return [name for name in SPLITS if name in self.splits.split(",")]
+        names = SPLITS if self.do_train else ("test",)
+        return [name for name in names if self._has_split(name)]
+
+    def _has_split(self, name: str) -> bool:
+        if self.task == "qa":
+            return name != "val" or self.path("qa_val_json") is not None
+        setup = caption_setup if self.task == "caption" else retrieval_setup
+        return setup.has_split(self, name)
+
+
+def clip_settings(args: CheckArguments, label_map: dict[str, Any] | None) -> ClipSettings:
+    """How training reads videos and objects under these flags."""
+    return ClipSettings(
+        max_frames=args.max_frames,
+        feature_framerate=args.feature_framerate,
+        slice_framepos=args.slice_framepos,
+        end_seconds=args.end_seconds,
+        min_candidates=args.max_frames if args.min_candidates is None else args.min_candidates,
+        object_count=args.object_count,
+        object_rule=args.object_rule,
+        rect_order=args.rect_order,
+        has_original_boxes=args.box_coordinates == "original",
+        label_map=label_map,
+    )
+
+
+@dataclass
+class ListedSplit:
+    """Videos that a split names, in its order, and what is wrong with its annotations.
+
+    object_names: stem of the object file by video id, where it is not the id. page_dirs: folder by video id (WebVid).
+    """
+
+    name: str
+    video_ids: list[str]
+    findings: list[Finding]
+    object_names: Mapping[str, str] = field(default_factory=dict)
+    page_dirs: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_list(args: CheckArguments, name: str) -> ListedSplit:
+    """Read the annotations of a split through the reader that the task has.
+
+    Raises:
+        OSError, ValueError, BadCsv: the task could not read them either; the message names the file.
+    """
+    if args.datatype == WEBVID:
+        return _read_webvid(Path(args.train_csv))
+    if args.task == "qa":
+        return _read_questions(args, name)
+    if args.task == "mc" and name != "train":
+        return _read_choices(retrieval_setup.list_path(args, name), name)
+    if args.task == "caption":
+        return _read_captions(args, name, caption_setup.read_listed(args, name))
+    return _read_captions(args, name, retrieval_setup.read_split(args, name))
+
+
+def _read_webvid(path: Path) -> ListedSplit:
+    _, repeated = survey_csv(path)
+    page_dirs: dict[str, str] = {}
+    findings = []
+    for row in read_rows(path, 1, repeated):
+        if row.fault_kind:
+            findings.append(Finding(row.fault_kind, row.video_id, str(path), f"row {row.shard + 1} of the csv"))
+        else:
+            page_dirs[row.video_id] = row.page_dir
+    if not page_dirs:
+        raise ValueError(f"{path}: no row can be used")
+    return ListedSplit("train", list(page_dirs), findings, page_dirs=page_dirs)
+
+
+def _read_questions(args: CheckArguments, name: str) -> ListedSplit:
+    questions = read_questions(args, name)
+    if name == "train":
+        choose_answers(args, lambda _: None)
+    path = args.required(f"qa_{name}_json")
+    findings = [
+        Finding("empty_question", question.video_id, path, f"question {question.question_id}: no text or no answer")
+        for question in questions
+        if not (question.question.strip() and question.answer.strip())
+    ]
+    findings += _repeated((question.question_id for question in questions), path)
+    return ListedSplit(name, list(dict.fromkeys(question.video_id for question in questions)), findings)
+
+
+def _read_choices(path: str, name: str) -> ListedSplit:
+    items = read_choices(path)
+    findings = [
+        Finding("empty_question", item.video_id, path, f"question {item.item_id}: an option without text")
+        for item in items
+        if not all(option.strip() for option in item.options)
+    ]
+    findings += _repeated((item.item_id for item in items), path)
+    return ListedSplit(name, list(dict.fromkeys(item.video_id for item in items)), findings)
+
+
+def _read_captions(args: CheckArguments, name: str, split: CaptionSplit) -> ListedSplit:
+    where = str(_list_path(args, name) or args.data_path)
+    listed = _list_ids(args, name)
+    findings = list(_repeated(listed, where))
+    captioned = set(split.video_ids)
+    for video_id in dict.fromkeys(listed):
+        if video_id not in captioned:
+            findings.append(Finding("no_caption", video_id, where, f"listed for {name}; left out"))
+    empty = Counter(video_id for video_id, caption in _texts(args, name, split) if not caption.strip())
+    findings += [Finding(EMPTY_CAPTION, video_id, where, f"{count} in {name}") for video_id, count in empty.items()]
+    if not listed:
+        pairs = Counter(split.pairs())
+        findings += [
+            Finding("repeated_row", pair.video_id, where, f"{count} times in {name}: {pair.caption}")
+            for pair, count in pairs.items()
+            if count > 1 and _is_table(args, name)
+        ]
+    return ListedSplit(name, split.video_ids, findings, split.object_names)
+
+
+def _texts(args: CheckArguments, name: str, split: CaptionSplit) -> Iterator[tuple[str, str]]:
+    """Texts as they were written; in DiDeMo a video's caption is several of them in one."""
+    if args.data_set != "didemo":
+        yield from split.pairs()
+        return
+    names = didemo.read_names(args.data_path, name)
+    for video, text in didemo.read_descriptions(Path(args.data_path, f"{name}_data.json")):
+        if names.get(didemo.video_id_of(video)) == video:
+            yield didemo.video_id_of(video), text
+
+
+def _is_table(args: CheckArguments, name: str) -> bool:
+    """Whether a file of the split has a row per video and caption."""
+    return args.data_set == "lsmdc" or (args.task == "retrieval" and args.data_set == "msrvtt" and name != "train")
+
+
+def _list_path(args: CheckArguments, name: str) -> Path | None:
+    """The file that lists the videos of a split alone; None where captions and videos are one file."""
+    if args.data_set in ("msvd", "didemo"):
+        return Path(args.data_path, f"{name}_list.txt")
+    if args.task == "caption":
+        own = caption_setup.list_flag(args, name)
+        return Path(getattr(args, own)) if own else None
+    if _is_table(args, name):
+        return None
+    return Path(args.train_csv)
+
+
+def _list_ids(args: CheckArguments, name: str) -> list[str]:
+    path = _list_path(args, name)
+    ids = listed_ids(path) if path else []
+    return [didemo.video_id_of(video_id) for video_id in ids] if args.data_set == "didemo" else ids
+
+
+def _repeated(ids: Iterable[str], path: str) -> Iterator[Finding]:
+    for video_id, count in Counter(ids).items():
+        if count > 1:
+            yield Finding(REPEATED_ID, video_id, path, f"listed {count} times")
+
+
+def compare_splits(args: CheckArguments, splits: Sequence[ListedSplit]) -> Iterator[Finding]:
+    """Videos that are in several splits, and captions of videos that are in none."""
+    places: dict[str, list[str]] = {}
+    for split in splits:
+        for video_id in split.video_ids:
+            places.setdefault(video_id, []).append(split.name)
+    for video_id, names in places.items():
+        if len(names) > 1:
+            yield Finding("in_two_splits", video_id, "", ", ".join(names))
+    listed = {*places, *(finding.video_id for split in splits for finding in split.findings)}
+    unlisted = Counter(video_id for video_id in _captioned(args) if video_id not in listed)
+    if unlisted:
+        detail = f"{unlisted.total()} captions of {len(unlisted)} videos: {first_ids(list(unlisted))}"
+        yield Finding("unlisted_captions", "", str(args.data_path), detail)
+
+
+def _captioned(args: CheckArguments) -> Iterator[str]:
+    """The video of each caption in a file of captions that serves all splits."""
+    if args.task not in ("retrieval", "caption", "mc"):
+        return
+    if args.data_set == "msvd":
+        for video_id, texts in msvd.read_captions(Path(args.data_path, msvd.CAPTION_FILE)).items():
+            yield from [video_id] * len(texts)
+    elif args.data_set == "msrvtt" and (args.task == "caption" or "train" in args.split_names()):
+        yield from (pair.video_id for pair in msrvtt.read_captions(Path(args.data_path)))
+
+
+@dataclass
+class Located:
+    """Where videos are: `files` by id, or ids in `lmdb`; the ids that are `missing`; files or keys of no list."""
+
+    files: Mapping[str, str]
+    lmdb: str | None
+    missing: list[str]
+    unreferenced: list[Finding]
+
+
+def locate_videos(args: CheckArguments, splits: Sequence[ListedSplit]) -> Located:
+    """Find the videos of all splits as the task does.
+
+    Raises:
+        OSError: --features_path is no folder, or an LMDB that cannot be read.
+    """
+    folder = Path(args.features_path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of videos (--features_path)")
+    ids = list(dict.fromkeys(video_id for split in splits for video_id in split.video_ids))
+    if args.datatype != WEBVID and (folder / LMDB_FILE).is_file():
+        videos = VideoLmdb(folder, ids)
+        wanted = set(ids)
+        others = [Finding("unreferenced_video", key, str(folder), "") for key in lmdb_keys(folder) if key not in wanted]
+        return Located({}, str(folder), videos.missing, others)
+    if args.datatype == WEBVID:
+        found = _webvid_files(folder, splits)
+        missing = [video_id for video_id in ids if video_id not in found]
+    else:
+        paths, missing = find_videos(folder, ids)
+        found = {video_id: str(path) for video_id, path in paths.items()}
+    used = set(found.values())
+    others = [
+        Finding("unreferenced_video", Path(path).stem, path, "") for path in _video_files(folder) if path not in used
+    ]
+    return Located(found, None, missing, others)
+
+
+def _webvid_files(folder: Path, splits: Sequence[ListedSplit]) -> dict[str, str]:
+    found = {}
+    for split in splits:
+        for video_id, page_dir in split.page_dirs.items():
+            path = next((path for path in video_places(folder, page_dir, video_id) if path.is_file()), None)
+            if path:
+                found[video_id] = str(path)
+    return found
+
+
+def _video_files(folder: Path) -> Iterator[str]:
+    for root, _, files in os.walk(folder):
+        yield from (os.path.join(root, name) for name in files if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES)

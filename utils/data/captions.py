@@ -1,0 +1,88 @@
+"""From flags to the data of captioning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dataloaders.caption_split import CaptionSplit
+from dataloaders.datasets import msrvtt, msvd
+from modules.beam_search import SearchSettings
+from modules.config import ModelConfig
+from utils.data.clips import Log, SplitClips, open_captioned
+from utils.settings.arguments import TaskArguments
+from utils.settings.groups import DataSettings, flag
+
+
+@dataclass
+class CaptionArguments(TaskArguments):
+    """Flags of captioning."""
+
+    DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_caption", "msvd_caption")
+
+    test_csv: str | None = flag(
+        None, "MSR-VTT: test videos; --val_csv are then the validation videos. Without it --val_csv are the test videos"
+    )
+    beam_size: int = flag(1, "captions that are followed at once; 1 is greedy, as released", minimum=1)
+    length_penalty: float = flag(1.0, "a caption of n tokens scores log P / n ** this", minimum=0)
+    no_repeat_ngram: int = flag(0, "no sequence of so many tokens comes twice in a caption; 0: no rule", minimum=0)
+    max_caption_words: int | None = flag(
+        None, "longest caption, in tokens with start and end; default: --max_words", minimum=3
+    )
+    label_smoothing: float = flag(0.0, "share of a token's weight spread over the vocabulary", minimum=0, maximum=0.99)
+    metric_timeout: float = flag(600.0, "seconds after which a Java program of the metrics is given up", minimum=1)
+
+    def search_settings(self, config: ModelConfig) -> SearchSettings:
+        """How captions are searched for.
+
+        Raises:
+            ValueError: captions would be longer than the text tower's positions.
+        """
+        words = self.max_caption_words or self.max_words
+        if words > config.context_length:
+            raise ValueError(
+                f"--max_caption_words {words}: the text tower has positions for {config.context_length} tokens"
+            )
+        return SearchSettings(self.beam_size, words - 1, self.length_penalty, self.no_repeat_ngram)
+
+
+def is_given(args: CaptionArguments, name: str) -> bool:
+    """Whether the list `train_csv` or `val_csv` is on the command line."""
+    return getattr(args, name) != getattr(DataSettings, name)
+
+
+def has_split(args: CaptionArguments, name: str) -> bool:
+    """Whether there is a validation split (`val`); train and test always are."""
+    return name != "val" or args.data_set != "msrvtt" or not is_given(args, "val_csv") or args.test_csv is not None
+
+
+def list_flag(args: CaptionArguments, name: str) -> str | None:
+    """The flag that lists the videos of an MSR-VTT split; None for the usual split by the videos' numbers."""
+    if name == "test" and args.test_csv:
+        return "test_csv"
+    own = "train_csv" if name == "train" else "val_csv"
+    return own if is_given(args, own) else None
+
+
+def read_listed(args: CaptionArguments, name: str) -> CaptionSplit:
+    """Videos and captions of the `train`, `val` or `test` split as the files give them."""
+    if args.data_set == "msvd":
+        return msvd.read_split(args.data_path, name)
+    if own := list_flag(args, name):
+        return msrvtt.read_train_split(getattr(args, own), args.data_path, f"--{own}")
+    return msrvtt.read_standard_split(args.data_path, name)
+
+
+def read_split(args: CaptionArguments, name: str, log: Log) -> CaptionSplit:
+    """Videos and captions of the `train`, `val` or `test` split; captions without a word are left out and logged."""
+    split = read_listed(args, name)
+    kept = split.without_empty_captions()
+    if len(kept.captions) < len(split.captions):
+        count, videos = len(split.captions) - len(kept.captions), len(split.video_ids) - len(kept.video_ids)
+        log(f"{name}: {count} captions have no word and are left out, and {videos} videos that have no other")
+    return kept
+
+
+def open_split(args: CaptionArguments, config: ModelConfig, name: str, log: Log) -> SplitClips:
+    """Captions, videos and objects of a split; as `open_captioned`."""
+    return open_captioned(args, config, read_split(args, name, log), name, log)

@@ -1,0 +1,185 @@
+"""From flags to datasets and loaders: what the tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from dataloaders.caption_split import CaptionSplit
+from dataloaders.files import atomic_write_text
+from dataloaders.label_map import load_label_map
+from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store, split_object_folder
+from dataloaders.retrieval import ClipReader
+from dataloaders.samples import SampleSettings, collate
+from dataloaders.video_files import open_videos
+from modules.config import ModelConfig
+from utils.evaluation.bad_videos import BadVideos
+from utils.runtime.distributed import Runtime
+from utils.runtime.sampler import EvaluationSampler, GlobalBatchSampler
+from utils.settings.arguments import Arguments
+
+Log = Callable[[str], None]
+SHOWN_IDS = 10
+
+
+def sample_settings(args: Arguments, config: ModelConfig, *, training: bool) -> SampleSettings:
+    """How samples are made for this model under these flags."""
+    return SampleSettings(
+        resolution=config.image_resolution,
+        max_frames=config.max_frames,
+        max_words=config.max_words,
+        vocab_size=config.vocab_size,
+        object_count=config.object_count if config.need_object else 0,
+        feature_framerate=args.feature_framerate,
+        slice_framepos=args.slice_framepos,
+        frame_order=args.train_frame_order if training else args.eval_frame_order,
+        box_coordinates=args.box_coordinates,
+        mask_ratio=args.mask_ratio,
+        seed=args.seed,
+        end_seconds=args.end_seconds,
+    )
+
+
+def prepare_objects(
+    args: Arguments,
+    config: ModelConfig,
+    object_path: str,
+    log: Log,
+    frame_sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> Path:
+    """The object store of a folder of object files, built if need be; its report goes to the log."""
+    settings = ObjectSettings(
+        config.object_count, args.object_rule, args.rect_order, config.max_frames, args.trajectory
+    )
+    label_map = load_label_map(args.labelmap_path)
+    path = build_object_store(
+        object_path, label_map, settings, frame_sizes=frame_sizes, workers=max(1, args.num_thread_reader)
+    )
+    log(f"objects: {path}: {counts(ObjectStore(path).report)}")
+    return path
+
+
+def prepare_split_objects(args: Arguments, config: ModelConfig, name: str, log: Log) -> Path | None:
+    """The object store of a split; one that is built serves every split with the same folder."""
+    if not config.need_object:
+        return None
+    return prepare_objects(args, config, str(split_object_folder(args.object_path, name)), log)
+
+
+def counts(report: Mapping[str, Any]) -> str:
+    """The counters of a report that are not 0."""
+    counted = {
+        name: value for name, value in report.items() if isinstance(value, int) and value and name != "max_examples"
+    }
+    return ", ".join(f"{name} {value}" for name, value in counted.items()) or "nothing to report"
+
+
+@dataclass(frozen=True)
+class SplitClips:
+    """A split without the videos that are not there, the reader of the others, and the ids of the missing ones."""
+
+    split: CaptionSplit
+    reader: ClipReader
+    missing: list[str]
+
+
+def open_clips(
+    args: Arguments,
+    config: ModelConfig,
+    split: CaptionSplit,
+    name: str,
+    features_path: str,
+    objects: Path | None,
+    log: Log,
+    *,
+    training: bool,
+) -> SplitClips:
+    """Find the videos of a split; missing ones are counted, and listed in {output_dir}/missing_{name}_videos.txt.
+
+    Raises:
+        FileNotFoundError: none of the videos is there.
+        BadVideos: some are missing, it is not for training, and --on_bad_video is error.
+    """
+    videos = open_videos(features_path, split.video_ids)
+    missing = videos.missing
+    if len(missing) == len(split.video_ids):
+        raise FileNotFoundError(
+            f"none of the {len(missing)} {name} videos is in {features_path} (--features_path); the first: {missing[0]}"
+        )
+    if missing:
+        shown = ", ".join(missing[:SHOWN_IDS]) + (", ..." if len(missing) > SHOWN_IDS else "")
+        path = Path(args.output_dir) / f"missing_{name}_videos.txt"
+        atomic_write_text(path, "".join(f"{video_id}\n" for video_id in missing))
+        message = (
+            f"{len(missing)} of {len(split.video_ids)} {name} videos are not in {features_path}: {shown} (list: {path})"
+        )
+        if not training and args.on_bad_video == "error":
+            raise BadVideos(f"{message}. Leave them out of the results with --on_bad_video skip.")
+        log(f"{message}; they are left out")
+    store = ObjectStore(objects) if objects else None
+    reader = ClipReader(videos, sample_settings(args, config, training=training), store, split.object_names)
+    return SplitClips(split.only(videos.video_ids), reader, missing)
+
+
+def open_captioned(args: Arguments, config: ModelConfig, split: CaptionSplit, name: str, log: Log) -> SplitClips:
+    """Videos and objects of a split. Long on the first run, when the object store is built: call it before the process
+    group starts.
+
+    Raises:
+        FileNotFoundError, ValueError: annotations or all videos are missing, or damaged.
+        BadVideos: some evaluation videos are missing and --on_bad_video is error.
+    """
+    objects = prepare_split_objects(args, config, name, log)
+    is_training = name == "train"
+    clips = open_clips(args, config, split, name, args.features_path, objects, log, training=is_training)
+    log(f"{name}: {len(clips.split.video_ids)} videos, {len(clips.split.captions)} captions")
+    return clips
+
+
+def train_loader(
+    args: Arguments, dataset: Dataset, runtime: Runtime, collate_fn: Callable[..., Any] = collate
+) -> tuple[Callable[[int, int], DataLoader], int]:
+    """`make_loader(epoch, start_batch)` for the trainer, and the number of updates per epoch.
+
+    Workers live as long as the loader: an epoch only moves the sampler.
+    """
+    sampler = GlobalBatchSampler(
+        len(dataset),  # type: ignore[arg-type]
+        args.micro_batch_size,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        seed=args.seed,
+        epoch=0,
+    )
+    loader = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=args.num_thread_reader,
+        collate_fn=collate_fn,
+        pin_memory=runtime.device.type == "cuda",
+        persistent_workers=args.num_thread_reader > 0,
+    )
+
+    def make_loader(epoch: int, start_batch: int) -> DataLoader:
+        sampler.set_position(epoch, start_batch)
+        return loader
+
+    return make_loader, sampler.batches_per_epoch // args.gradient_accumulation_steps
+
+
+def evaluation_loader(
+    args: Arguments, dataset: Dataset, runtime: Runtime, collate_fn: Callable[..., Any] = collate
+) -> DataLoader:
+    """This rank's part of the data, in order, no sample twice."""
+    return DataLoader(
+        dataset,
+        sampler=EvaluationSampler(len(dataset), runtime.rank, runtime.world_size),  # type: ignore[arg-type]
+        batch_size=args.batch_size_val,
+        num_workers=args.num_thread_reader,
+        collate_fn=collate_fn,
+        pin_memory=runtime.device.type == "cuda",
+    )

@@ -1,0 +1,234 @@
+"""Text-video retrieval of a model on a test set: sharded over ranks, gathered, re-ranked, scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataloaders.caption_split import CaptionSplit
+from modules.batch import Batch, to_device
+from modules.config import ModelConfig
+from modules.fusion_encoder import VideoTokens, pad_columns
+from modules.reranking import PairScorer, Probabilities, Reranked, TextTokens, rerank_both
+from modules.tokenizer import ClipTokenizer
+from utils.evaluation.bad_videos import BadVideos, check_bad_videos
+from utils.evaluation.metrics import dual_softmax, retrieval_metrics, text_to_video_ranks, video_to_text_ranks
+from utils.runtime.distributed import Runtime
+from utils.runtime.precision import autocast
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a test set is scored.
+
+    rerank_top: candidates of the second stage, 0: first stage alone. on_bad_video: "error" stops with the list of
+    unreadable clips, "skip" leaves them and their texts out. precision: of the encoders. text_batch: texts encoded at
+    once. dsl: report dual-softmax normalised results beside the others.
+    """
+
+    rerank_top: int = 0
+    on_bad_video: str = "error"
+    precision: str = "fp32"
+    text_batch: int = 256
+    dsl: bool = False
+
+
+class VideoBank(NamedTuple):
+    """Encoded clips of all ranks on the host, in order; those that could be read."""
+
+    tokens: VideoTokens
+    kept: list[int]  # index of each clip in the data set
+    skipped: list[str]  # reasons of those left out
+
+
+class TextBank(NamedTuple):
+    """Texts of a test set on the host: ids (M, W), lengths (M,), end-token features (M, E) fp32."""
+
+    ids: Tensor
+    lengths: Tensor
+    features: Tensor
+
+
+@dataclass
+class RetrievalResult:
+    """Scores (M, V) of a test set: `first_stage` float32, and the final ones by direction, float64."""
+
+    split: CaptionSplit  # what was scored
+    skipped: list[str]
+    first_stage: Tensor
+    final: Reranked
+    settings: EvaluationSettings
+
+    def ranks(self) -> dict[str, np.ndarray]:
+        """Ranks from 0 of each text's video (`t2v`) and of each video's texts (`v2t`), by the final scores."""
+        return self._ranks(self.final)
+
+    def _ranks(self, scores: Reranked) -> dict[str, np.ndarray]:
+        owner = self.split.caption_video
+        return {
+            "t2v": text_to_video_ranks(scores.text_to_video.numpy(), owner),
+            "v2t": video_to_text_ranks(scores.video_to_text.numpy(), owner),
+        }
+
+    def metrics(self) -> dict[str, Any]:
+        """`t2v_*` and `v2t_*` of the final scores; with re-ranking `first_stage_*`, with `dsl` `dsl_*` too."""
+        scores = {"": self.final}
+        if self.settings.rerank_top:
+            scores["first_stage_"] = Reranked(self.first_stage, self.first_stage)
+        if self.settings.dsl:
+            similarity = self.first_stage.numpy()
+            columns = torch.from_numpy(dual_softmax(similarity.T).T)
+            scores["dsl_"] = Reranked(torch.from_numpy(dual_softmax(similarity)), columns)
+        result: dict[str, Any] = {"texts": len(self.split.captions), "videos": len(self.split.video_ids)}
+        # CLIP4Clip takes the lower median from several captions per video to videos, the mean of both elsewhere.
+        is_grouped = len(self.split.captions) > len(self.split.video_ids)
+        for prefix, both in scores.items():
+            for direction, ranks in self._ranks(both).items():
+                values = retrieval_metrics(ranks, lower_median=is_grouped and direction == "t2v")
+                result |= {f"{prefix}{direction}_{name}": value for name, value in values.items()}
+        return result
+
+
+@torch.no_grad()
+def evaluate_retrieval(
+    model: Any, split: CaptionSplit, videos: Iterable[Batch], runtime: Runtime, settings: EvaluationSettings
+) -> RetrievalResult:
+    """Rank clips by their score with each text, and texts by their score with each clip.
+
+    Args:
+        model: a backbone; with `rerank_top` one that has a matching head. Left in evaluation mode.
+        split: captions of the clips.
+        videos: this rank's part of the clips of `split`, in order (dataloaders/retrieval.py, VideoDataset).
+
+    Raises:
+        BadVideos: a clip cannot be read and `on_bad_video` is "error", or none can be read.
+    """
+    model.eval()
+    bank = encode_videos(model, videos, runtime, settings)
+    split = split.only(split.video_ids[index] for index in bank.kept)
+    texts = encode_texts(model, split.captions, runtime, settings)
+    similarity = first_stage(model, texts, bank.tokens, runtime)
+    final = Reranked(similarity.double(), similarity.double())
+    if settings.rerank_top:
+        scores = pair_scores(model, texts, bank.tokens, runtime, settings)
+        final = rerank_both(similarity, settings.rerank_top, scores, model.matching_head.is_pairwise)
+    return RetrievalResult(split, bank.skipped, similarity, final, settings)
+
+
+def encode_videos(model: Any, videos: Iterable[Batch], runtime: Runtime, settings: EvaluationSettings) -> VideoBank:
+    """Encode this rank's clips and gather those of all ranks. Raises BadVideos as `evaluate_retrieval` does."""
+    config: ModelConfig = model.config
+    parts: list[VideoTokens] = []
+    kept: list[int] = []
+    bad: list[str] = []
+    for batch in videos:
+        with autocast(settings.precision, runtime.device):
+            tokens = model.encode_video(to_device(batch, runtime.device), features_need_grad=False)
+        is_readable = torch.tensor([not reason for reason in batch["bad_video"]])
+        kept += [index for index, reason in zip(batch["index"], batch["bad_video"], strict=True) if not reason]
+        bad += [reason for reason in batch["bad_video"] if reason]
+        if tokens.trajectories is not None:
+            columns = config.num_trajectories
+            tokens = tokens._replace(
+                trajectories=pad_columns(tokens.trajectories, columns),
+                trajectory_mask=pad_columns(tokens.trajectory_mask, columns),
+            )
+        if not settings.rerank_top:
+            tokens = VideoTokens(tokens.frames, tokens.frame_mask, None, None, None)
+        parts.append(tokens.apply(lambda part, keep=is_readable: part.cpu()[keep]))
+    skipped = [reason for part in runtime.gather_json(bad) for reason in part]
+    check_bad_videos(skipped, settings.on_bad_video)
+    everyone = [index for part in runtime.gather_json(kept) for index in part]
+    if not everyone:
+        raise BadVideos("none of the test clips can be read")
+    return VideoBank(_gather_videos(parts, config, runtime, with_objects=bool(settings.rerank_top)), everyone, skipped)
+
+
+def _gather_videos(
+    parts: list[VideoTokens], config: ModelConfig, runtime: Runtime, *, with_objects: bool
+) -> VideoTokens:
+    """Clips of all ranks in rank order; a rank may have none, so sizes come from the configuration."""
+    width, trajectories = config.embed_dim, config.num_trajectories if config.has_trajectories and with_objects else 0
+    actions = config.num_actions if config.has_actions and with_objects else 0
+
+    def everywhere(name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        mine = [torch.empty(0, *shape, dtype=dtype), *(getattr(part, name).to(dtype) for part in parts)]
+        return gather_rows(torch.cat(mine), runtime)
+
+    return VideoTokens(
+        everywhere("frames", (config.max_frames, width)),
+        everywhere("frame_mask", (config.max_frames,), torch.bool),
+        everywhere("trajectories", (trajectories, width)) if trajectories else None,
+        everywhere("trajectory_mask", (trajectories,), torch.bool) if trajectories else None,
+        everywhere("actions", (actions, width)) if actions else None,
+    )
+
+
+def encode_texts(model: Any, captions: list[str], runtime: Runtime, settings: EvaluationSettings) -> TextBank:
+    """End-token features of all captions, encoded in parts by the ranks, and the ids to encode them again from."""
+    tokenizer = ClipTokenizer(model.config.vocab_size)
+    padded = [tokenizer.to_tensor_ids(caption, model.config.max_words) for caption in captions]
+    ids = torch.from_numpy(np.stack([row for row, _ in padded]))
+    lengths = torch.from_numpy(np.stack([mask.sum() for _, mask in padded]))
+    mine = own_part(len(captions), runtime)
+    features = [torch.empty(0, model.config.embed_dim)]
+    for start in range(mine.start, mine.stop, settings.text_batch):
+        part = torch.arange(start, min(start + settings.text_batch, mine.stop))
+        with autocast(settings.precision, runtime.device):
+            tokens = _encode(model, ids, lengths, part, runtime)
+        features.append(model.text_feature(tokens, lengths[part].to(runtime.device)).float().cpu())
+    return TextBank(ids, lengths, gather_rows(torch.cat(features), runtime))
+
+
+def _encode(model: Any, ids: Tensor, lengths: Tensor, index: Tensor, runtime: Runtime) -> Tensor:
+    """Tokens of the texts `index`, cut to the longest of them."""
+    return model.encode_text(ids[index, : int(lengths[index].max())].to(runtime.device))
+
+
+def first_stage(model: Any, texts: TextBank, videos: VideoTokens, runtime: Runtime) -> Tensor:
+    """First-stage logits (M, V), the rows shared out among the ranks."""
+    device = runtime.device
+    mine = own_part(len(texts.features), runtime)
+    frames, mask = videos.frames.to(device), videos.frame_mask.to(device)
+    rows = model.similarity_matrix(texts.features[mine].to(device), frames, mask)
+    return gather_rows(rows.float().cpu(), runtime)
+
+
+def pair_scores(
+    model: Any, texts: TextBank, videos: VideoTokens, runtime: Runtime, settings: EvaluationSettings
+) -> Probabilities:
+    """P(match) of groups of pairs by their indices, the groups shared out among the ranks."""
+
+    def tokens(index: Tensor) -> TextTokens:
+        return TextTokens(_encode(model, texts.ids, texts.lengths, index, runtime), texts.lengths[index])
+
+    scorer = PairScorer(model, videos, tokens, texts.lengths, runtime.device)
+
+    def probabilities(text_index: Tensor, video_index: Tensor) -> Tensor:
+        mine = own_part(len(text_index), runtime)
+        with autocast(settings.precision, runtime.device):
+            own = scorer.probabilities(text_index[mine], video_index[mine])
+        return gather_rows(own, runtime)
+
+    return probabilities
+
+
+def own_part(length: int, runtime: Runtime) -> slice:
+    """This rank's contiguous part of `length` items; parts differ by one at most."""
+    return slice(length * runtime.rank // runtime.world_size, length * (runtime.rank + 1) // runtime.world_size)
+
+
+def gather_rows(mine: Tensor, runtime: Runtime) -> Tensor:
+    """Rows (n, ...) of all ranks in rank order, on the host; ranks may have different numbers of them, also none."""
+    if runtime.world_size == 1:
+        return mine
+    counts = [int(n) for n in runtime.gather_tensors(torch.tensor([len(mine)]))]
+    padded = mine.new_zeros(max(counts), *mine.shape[1:], dtype=torch.uint8 if mine.dtype == torch.bool else mine.dtype)
+    padded[: len(mine)] = mine
+    parts = runtime.gather_tensors(padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).to(mine.dtype)

@@ -1,0 +1,317 @@
+"""A trained model on videos: captions, answers, matches, and features to search in.
+
+Three lines are enough:
+
+    from utils.predictor import Predictor
+    predictor = Predictor("output/caption_msrvtt/best.bin")
+    print(predictor.caption(["clip.mp4"]))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from dataloaders.label_map import load_label_map
+from dataloaders.object_files import ObjectFiles
+from dataloaders.object_store import ObjectSettings
+from dataloaders.question_samples import AnswerCode, QuestionDataset, collate_questions
+from dataloaders.questions import Question
+from dataloaders.retrieval import ClipReader, VideoDataset
+from dataloaders.samples import ClipFrames, SampleSettings, collate
+from dataloaders.video_files import read_frames
+from modules.answering import AnswerModel
+from modules.batch import Batch, to_device
+from modules.beam_search import SearchSettings
+from modules.captioning import CaptionModel
+from modules.config import ModelConfig
+from modules.fusion_encoder import VideoTokens
+from modules.pretrain import PretrainModel
+from modules.retrieval import RetrievalModel
+from modules.similarity import LooseSimilarity
+from modules.tokenizer import ClipTokenizer
+from utils.data.clips import evaluation_loader, sample_settings
+from utils.evaluation.bad_videos import check_bad_videos
+from utils.evaluation.captions import generate_captions
+from utils.evaluation.retrieval import (
+    EvaluationSettings,
+    TextBank,
+    VideoBank,
+    encode_texts,
+    encode_videos,
+    first_stage,
+    pair_scores,
+)
+from utils.inference.loading import inference_arguments, is_trained, load_for_inference
+from utils.models.weights import ModelClass
+from utils.runtime.distributed import find_runtime
+from utils.runtime.precision import autocast
+
+# Parts of a model that a checkpoint must have trained; the answer head is a classifier or, as released, the vocabulary.
+NEEDS: dict[ModelClass, tuple[str, ...]] = {
+    CaptionModel: ("vocabulary_head",),
+    AnswerModel: ("answer_head", "vocabulary_head"),
+    RetrievalModel: (),
+    PretrainModel: (),
+}
+DEFAULTS = {"num_thread_reader": 0, "batch_size_val": 8}
+NO_REPEAT = 3
+
+
+class Answer(NamedTuple):
+    """An answer and its probability; `others` are the next best with theirs."""
+
+    video: str
+    question: str
+    answer: str
+    probability: float
+    others: list[tuple[str, float]]
+
+
+class Match(NamedTuple):
+    """How well a text fits a video.
+
+    similarity: of the dual encoder; a cosine for the loose headers, a logit for tightTransf. probability: P(match) of
+    the matching head, None for a checkpoint whose head has not been trained.
+    """
+
+    video: str
+    text: str
+    similarity: float
+    probability: float | None
+
+
+class PathVideos:
+    """Videos that are named by their path."""
+
+    def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
+        """Frames by the frame rule; UnreadableVideo if there are none."""
+        return read_frames(Path(video_id), settings)
+
+
+class Predictor:
+    """One checkpoint; its model is built for a task when that task is first asked for.
+
+    A pre-trained checkpoint captions, matches and searches; a fine-tuned one does its own task.
+
+    Args:
+        checkpoint: own, released, or a CLIP archive.
+        log: receives lines on what was left out.
+        load_log: receives lines on which parameters came from where.
+        progress: show a bar.
+        flags: flags of the tasks by name, which win over what the checkpoint and its run say. Useful: `object_path`,
+            folder of object files {stem}.json (without one a model with objects sees none), `labelmap_path`, `device`,
+            `precision`, `batch_size_val`, `num_thread_reader`, `feature_framerate`, `on_bad_video`.
+
+    Raises:
+        CheckpointError, ValueError, FileNotFoundError: something is missing or does not fit; names file and remedy.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        log: Callable[[str], None] = lambda line: None,
+        load_log: Callable[[str], None] = lambda line: None,
+        progress: bool = False,
+        **flags: Any,
+    ) -> None:
+        given = {**DEFAULTS, **{name: value for name, value in flags.items() if value is not None}}
+        self.args = inference_arguments(checkpoint, given)
+        self.runtime = find_runtime(None, self.args.device)
+        self.log, self.load_log, self.progress = log, load_log, progress
+        self.has_object_files = "object_path" in given
+        self._models: dict[ModelClass, Any] = {}
+        self._objects: ObjectFiles | None = None
+        self._has_looked = False
+
+    def caption(self, videos: Sequence[str | Path], search: SearchSettings | None = None) -> dict[str, str]:
+        """A caption by path.
+
+        Args:
+            search: how it is looked for; default: 5 beams, no three tokens twice.
+
+        Raises:
+            BadVideos: a video cannot be read and `on_bad_video` is "error", or none can be read.
+        """
+        model = self.model(CaptionModel)
+        search = search or SearchSettings(5, model.config.max_words - 1, 1.0, NO_REPEAT)
+        captions, skipped = generate_captions(
+            model,
+            self._clips(model, videos),
+            self.runtime,
+            search,
+            precision=self.args.precision,
+            on_bad_video=self.args.on_bad_video,
+        )
+        self._log_skipped(skipped)
+        return captions
+
+    @torch.no_grad()
+    def answer(self, video: str | Path, questions: Sequence[str], top: int = 5) -> list[Answer]:
+        """Answer questions on a video, which is read and encoded once.
+
+        Args:
+            top: answers that are returned, the best included.
+
+        Raises:
+            BadVideos: the video cannot be read.
+        """
+        model: AnswerModel = self.model(AnswerModel)
+        code = AnswerCode(model.config.answers if model.is_classifier else None, ClipTokenizer(model.config.vocab_size))
+        asked = [Question(str(place), str(video), question, "") for place, question in enumerate(questions)]
+        dataset = QuestionDataset(asked, self.reader(model.config, [str(video)]), code)
+        [batch] = self.batches(dataset, collate_questions)
+        check_bad_videos([reason for reason in batch["bad_video"] if reason], "error")
+        with autocast(self.args.precision, self.runtime.device):
+            probabilities = model.probabilities(to_device(batch, self.runtime.device)).float()
+        best = probabilities.topk(min(top, probabilities.shape[-1]))
+        results = []
+        for question, values, targets in zip(questions, best.values.tolist(), best.indices.tolist(), strict=True):
+            ranked = [(code.answer(target), value) for target, value in zip(targets, values, strict=True)]
+            results.append(Answer(str(video), question, *ranked[0], ranked[1:]))
+        return results
+
+    def match(self, videos: Sequence[str | Path], texts: Sequence[str]) -> list[Match]:
+        """Every text with every video: video by video, the best text first.
+
+        Raises:
+            BadVideos: as `caption`.
+        """
+        bank = self.encode(videos)
+        texts_bank = self.encode_texts(texts)
+        similarity = self.similarity(texts_bank, bank.tokens)
+        pairs = torch.cartesian_prod(torch.arange(len(texts)), torch.arange(len(bank.kept)))
+        scores = self.match_scores(texts_bank, bank.tokens, pairs[:, :1], pairs[:, 1:])
+        probability = None if scores is None else scores.view(similarity.shape)
+        results = []
+        for column, index in enumerate(bank.kept):
+            own = [
+                Match(str(videos[index]), text, float(similarity[row, column]), _cell(probability, row, column))
+                for row, text in enumerate(texts)
+            ]
+            results += sorted(
+                own, key=lambda match: -(match.similarity if match.probability is None else match.probability)
+            )
+        return results
+
+    def encode(self, videos: Sequence[str | Path]) -> VideoBank:
+        """Tokens of the videos that can be read, on the host; `kept` are their places in `videos`.
+
+        Raises:
+            BadVideos: as `caption`.
+        """
+        model = self.model(RetrievalModel)
+        bank = encode_videos(model, self._clips(model, videos), self.runtime, self._evaluation(model))
+        self._log_skipped(bank.skipped)
+        return bank
+
+    def encode_texts(self, texts: Sequence[str]) -> TextBank:
+        """Features of texts, on the host."""
+        model = self.model(RetrievalModel)
+        return encode_texts(model, list(texts), self.runtime, self._evaluation(model))
+
+    def similarity(self, texts: TextBank, videos: VideoTokens, pooled: Tensor | None = None) -> Tensor:
+        """(M, V) of the dual encoder; cosines for the loose headers, logits for tightTransf.
+
+        Args:
+            pooled: of `pool`, for those who ask often.
+        """
+        if pooled is not None:
+            return F.normalize(texts.features, dim=-1) @ pooled.t()
+        return first_stage(self.model(RetrievalModel), texts, videos, self.runtime) / self.logit_scale
+
+    def pool(self, videos: VideoTokens) -> Tensor | None:
+        """One feature of length 1 for each video, (V, E) on the host; None for tightTransf, which has none."""
+        model, device = self.model(RetrievalModel), self.runtime.device
+        if not isinstance(model.similarity, LooseSimilarity):
+            return None
+        return model.similarity.video_feature(videos.frames.to(device), videos.frame_mask.to(device)).float().cpu()
+
+    @property
+    def logit_scale(self) -> float:
+        """Logits of the dual encoder per unit of `similarity`."""
+        model = self.model(RetrievalModel)
+        return float(model.clip.logit_scale.exp()) if isinstance(model.similarity, LooseSimilarity) else 1.0
+
+    def match_scores(
+        self, texts: TextBank, videos: VideoTokens, text_index: Tensor, video_index: Tensor
+    ) -> Tensor | None:
+        """P(match) of groups of pairs, (Q, k) indices twice -> (Q, k); None without a trained matching head."""
+        model = self.model(RetrievalModel)
+        if not self.can_rerank:
+            return None
+        scores = pair_scores(model, texts, videos, self.runtime, self._evaluation(model))
+        return scores(text_index, video_index)
+
+    @property
+    def can_rerank(self) -> bool:
+        """Whether the checkpoint has a trained matching head."""
+        return is_trained(self.model(RetrievalModel), "matching_head")
+
+    def model(self, model_class: ModelClass) -> Any:
+        """The checkpoint as a task's model, in evaluation mode.
+
+        Raises:
+            CheckpointError, ValueError: it cannot be used for the task.
+        """
+        if model_class not in self._models:
+            self._models[model_class] = load_for_inference(
+                model_class, self.args, self.runtime.device, self.load_log, NEEDS[model_class]
+            )
+        return self._models[model_class]
+
+    def sample_settings(self, config: ModelConfig) -> SampleSettings:
+        """How clips become tensors."""
+        return sample_settings(self.args, config, training=False)
+
+    def object_files(self, config: ModelConfig) -> ObjectFiles | None:
+        """Where the objects of clips are; None for a model without objects, or without `object_path`."""
+        if config.need_object and not self._has_looked:
+            self._has_looked = True  # the models of a checkpoint have the same sizes, and one remark is enough
+            self._objects = self._open_objects(config)
+        return self._objects if config.need_object else None
+
+    def _open_objects(self, config: ModelConfig) -> ObjectFiles | None:
+        if not self.has_object_files:
+            self.log("no object files (--object_path): a model with objects sees none of them")
+            return None
+        settings = ObjectSettings(
+            config.object_count, self.args.object_rule, self.args.rect_order, config.max_frames, self.args.trajectory
+        )
+        return ObjectFiles(self.args.object_path, load_label_map(self.args.labelmap_path), settings)
+
+    def reader(self, config: ModelConfig, videos: Sequence[str]) -> ClipReader:
+        """Reads these clips by path; the object file of a clip has its stem."""
+        stems = {path: Path(path).stem for path in videos}
+        return ClipReader(PathVideos(), self.sample_settings(config), self.object_files(config), stems)
+
+    def batches(self, dataset: Dataset, collate_fn: Callable[..., Batch] = collate) -> Iterable[Batch]:
+        """Batches of clips in order, with a progress bar if wanted."""
+        loader = evaluation_loader(self.args, dataset, self.runtime, collate_fn)
+        return tqdm(loader, unit="batch", desc="videos", disable=not self.progress)
+
+    def _clips(self, model: Any, videos: Sequence[str | Path]) -> Iterable[Batch]:
+        names = [str(path) for path in videos]
+        return self.batches(VideoDataset(names, self.reader(model.config, names)))
+
+    def _evaluation(self, model: Any) -> EvaluationSettings:
+        return EvaluationSettings(
+            rerank_top=int(is_trained(model, "matching_head")),
+            on_bad_video=self.args.on_bad_video,
+            precision=self.args.precision,
+        )
+
+    def _log_skipped(self, reasons: Sequence[str]) -> None:
+        for reason in reasons:
+            self.log(f"left out: {reason}")
+
+
+def _cell(values: Tensor | None, row: int, column: int) -> float | None:
+    return None if values is None else float(values[row, column])

@@ -1,0 +1,191 @@
+"""A folder of videos as features to search in, kept in a file and brought up to date when files change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from dataloaders.files import atomic_file, file_stamp
+from dataloaders.label_map import label_map_hash
+from dataloaders.video_files import VIDEO_SUFFIXES
+from modules.fusion_encoder import VideoTokens, join
+from modules.retrieval import RetrievalModel
+from utils.evaluation.bad_videos import BadVideos
+from utils.inference.predictor import Predictor
+
+FORMAT = 1
+INDEX_NAME = ".stoa-search.npz"
+TOKEN_PARTS = VideoTokens._fields
+
+
+class Found(NamedTuple):
+    """A video that was found. similarity, probability: as in `utils.inference.predictor.Match`."""
+
+    video: str
+    similarity: float
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class Update:
+    """What bringing an index up to date did; `unreadable` are reasons. All but it are numbers of videos."""
+
+    encoded: int
+    kept: int
+    removed: int
+    unreadable: list[str]
+
+
+class SearchIndex:
+    """Videos anywhere below a folder, encoded once.
+
+    A video is encoded again when its size or time of change, or those of its object file, are others than before; all
+    are when the checkpoint or what the model sees of a clip is another.
+
+    Args:
+        predictor: with a checkpoint that has a text-video similarity; `on_bad_video="skip"` leaves unreadable files
+            out.
+        folder: of videos.
+        path: the file of the index; default: {folder}/.stoa-search.npz.
+
+    Raises:
+        FileNotFoundError: no such folder, or no video in it.
+    """
+
+    def __init__(self, predictor: Predictor, folder: str | Path, path: str | Path | None = None) -> None:
+        self.predictor, self.folder = predictor, Path(folder)
+        self.path = Path(path) if path else self.folder / INDEX_NAME
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder of videos")
+        self.names, self.tokens, self.last_update = self._brought_up_to_date()
+        self._pooled = predictor.pool(self.tokens)
+
+    def search(self, queries: list[str], top: int = 5, rerank_top: int = 0) -> list[list[Found]]:
+        """The best videos of each query.
+
+        Args:
+            rerank_top: so many candidates are scored by the matching head and ordered by softmax over them of the
+                similarity times P(match), as in evaluation; 0: the dual encoder alone.
+        """
+        texts = self.predictor.encode_texts(queries)
+        similarity = self.predictor.similarity(texts, self.tokens, self._pooled)
+        count = min(max(top, rerank_top), len(self.names))
+        best = similarity.topk(count)
+        scores = None
+        if rerank_top and self.predictor.can_rerank:
+            rows = torch.arange(len(queries))[:, None].expand_as(best.indices)
+            scores = self.predictor.match_scores(texts, self.tokens, rows, best.indices)
+        return [self._found(best.values[row], best.indices[row], scores, row, top) for row in range(len(queries))]
+
+    def _found(
+        self, values: torch.Tensor, places: torch.Tensor, scores: torch.Tensor | None, row: int, top: int
+    ) -> list[Found]:
+        order = torch.arange(len(places))
+        if scores is not None:
+            scale = self.predictor.logit_scale
+            order = ((values.double() * scale).softmax(-1) * scores[row].double()).argsort(descending=True)
+        chosen = order[:top].tolist()
+        return [
+            Found(
+                str(self.folder / self.names[int(places[i])]),
+                float(values[i]),
+                None if scores is None else float(scores[row, i]),
+            )
+            for i in chosen
+        ]
+
+    def _brought_up_to_date(self) -> tuple[list[str], VideoTokens, Update]:
+        stamps = self._stamps()
+        if not stamps:
+            raise FileNotFoundError(f"{self.folder}: no video in it (looked for {', '.join(sorted(VIDEO_SUFFIXES))})")
+        known, tokens = self._read()
+        kept = [name for name in stamps if known.get(name) == stamps[name]]
+        wanted = [name for name in stamps if known.get(name) != stamps[name]]
+        parts, names, unreadable = [], list(kept), []
+        if kept and tokens is not None:
+            places = {name: place for place, name in enumerate(known)}
+            index = torch.tensor([places[name] for name in kept])
+            parts.append(tokens.select(index))
+        if wanted:
+            bank = self._encode(wanted, must_succeed=not kept)
+            if bank is None:
+                unreadable = [f"{self.folder / name}: cannot be read" for name in wanted]
+            else:
+                parts.append(bank.tokens)
+                names += [wanted[place] for place in bank.kept]
+                unreadable = bank.skipped
+        joined = join(parts)
+        removed = len(set(known) - set(stamps))
+        if wanted or removed:
+            self._write({name: stamps[name] for name in names}, joined)
+        return names, joined, Update(len(names) - len(kept), len(kept), removed, unreadable)
+
+    def _encode(self, names: list[str], *, must_succeed: bool) -> Any:
+        """A bank of the videos; None when none can be read though there are others."""
+        try:
+            return self.predictor.encode([self.folder / name for name in names])
+        except BadVideos:
+            if must_succeed or self.predictor.args.on_bad_video == "error":
+                raise
+            for name in names:
+                self.predictor.log(f"left out: {self.folder / name}: cannot be read")
+            return None
+
+    def _stamps(self) -> dict[str, str]:
+        """What each video's features depend on, by its path below the folder."""
+        objects = self.predictor.object_files(self.predictor.model(RetrievalModel).config)
+        stamps = {}
+        for root, folders, files in os.walk(self.folder):
+            folders.sort()
+            for file in sorted(files):
+                path = Path(root, file)
+                if path.suffix.lower() not in VIDEO_SUFFIXES:
+                    continue
+                object_file = objects.path(path.stem) if objects else None
+                parts = [file_stamp(path), file_stamp(object_file) if object_file else "-"]
+                stamps[str(path.relative_to(self.folder))] = " ".join(parts)
+        return stamps
+
+    def _key(self) -> str:
+        """Digest of everything but the files: checkpoint, frames, boxes."""
+        args = self.predictor.args
+        config = self.predictor.model(RetrievalModel).config
+        objects = self.predictor.object_files(config)
+        what = {
+            "format": FORMAT,
+            "checkpoint": file_stamp(Path(args.init_model or "")),
+            "samples": asdict(self.predictor.sample_settings(config)),
+            "objects": objects and [asdict(objects.settings), label_map_hash(dict(objects.label_map))],
+            "model": asdict(config),
+            "rerank": self.predictor.can_rerank,
+        }
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+    def _read(self) -> tuple[dict[str, str], VideoTokens | None]:
+        """Stamps by name, in the order of the features; nothing when the file is another model's, or damaged."""
+        if not self.path.is_file():
+            return {}, None
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                if str(file["key"]) != self._key():
+                    self.predictor.log(f"{self.path}: of another model or other settings; made anew")
+                    return {}, None
+                stamps = json.loads(str(file["stamps"]))
+                parts = [torch.from_numpy(file[name]) if name in file else None for name in TOKEN_PARTS]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            self.predictor.log(f"{self.path}: not a readable index ({error}); made anew")
+            return {}, None
+        return stamps, VideoTokens(*parts)  # type: ignore[arg-type]
+
+    def _write(self, stamps: dict[str, str], tokens: VideoTokens) -> None:
+        arrays = {name: part.numpy() for name, part in zip(TOKEN_PARTS, tokens, strict=True) if part is not None}
+        with atomic_file(self.path) as file:
+            np.savez(file, allow_pickle=False, key=np.array(self._key()), stamps=np.array(json.dumps(stamps)), **arrays)

@@ -1,0 +1,144 @@
+"""Object files of videos: a detector's boxes of the sampled frames, with a report on how each was made."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from dataloaders.files import atomic_write_text, file_stamp
+from dataloaders.frames import Clip, UnreadableVideo, read_clip
+from utils.preparation.detectors import (
+    Detector,
+    Frame,
+)
+from utils.preparation.label_maps import label_map_from_objects
+
+REPORT_FOLDER = "extraction"
+
+
+class Extraction:
+    """Writes the object files of videos.
+
+    Args:
+        detector: where boxes come from.
+        output: folder of the files.
+        frames: feature_framerate, max_frames, slice_framepos, end_seconds of `dataloaders.frames.read_clip`.
+        find_class: detector's class -> label map's, None for those it does not have.
+        naming: what `find_class` depends on, for the reports.
+
+    Attributes:
+        unknown: boxes left out by their class name.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        output: Path,
+        frames: dict[str, Any],
+        find_class: Callable[[str], str | None],
+        naming: dict[str, Any],
+    ) -> None:
+        self.detector, self.output, self.frames, self.find_class = detector, output, frames, find_class
+        self.naming = naming
+        self.unknown: Counter[str] = Counter()
+
+    def is_done(self, video: Path) -> bool:
+        """Whether a video's file is there, made by this detector with these settings from the same file."""
+        report = self._report(video.stem)
+        if not report.is_file() or not (self.output / f"{video.stem}.json").is_file():
+            return False
+        return json.loads(report.read_bytes()).get("made_from") == self._made_from(video)
+
+    def extract(self, video: Path) -> int:
+        """Write a video's file; the number of boxes.
+
+        Raises:
+            UnreadableVideo, ValueError: no frame decodes, or the detector has nothing for it.
+        """
+        clip = read_clip(video, **self.frames)
+        found = self.detector.detect(video.stem, clip)
+        frames = [{"objects": self._mapped(frame)} for frame in found]
+        # Killed between the two, a run must not leave a report that vouches for another run's file.
+        self._report(video.stem).unlink(missing_ok=True)
+        atomic_write_text(self.output / f"{video.stem}.json", json.dumps(frames))
+        atomic_write_text(self._report(video.stem), json.dumps(self._described(video, clip), indent=1))
+        return sum(len(frame["objects"]) for frame in frames)
+
+    def _mapped(self, frame: Frame) -> Frame:
+        kept = []
+        for entry in frame:
+            name = self.find_class(str(entry.get("class")))
+            if name is None:
+                self.unknown[str(entry.get("class"))] += 1
+            else:
+                kept.append({**entry, "class": name})
+        return kept
+
+    def _report(self, video_id: str) -> Path:
+        return self.output / REPORT_FOLDER / f"{video_id}.json"
+
+    def _made_from(self, video: Path) -> dict[str, Any]:
+        detector = {"detector": self.detector.name, **self.detector.settings}
+        return {**detector, **self.frames, **self.naming, "video": file_stamp(video)}
+
+    def _described(self, video: Path, clip: Clip) -> dict[str, Any]:
+        return {
+            "video": video.name,
+            "width": clip.width,
+            "height": clip.height,
+            "fps": clip.fps,
+            "frame_indices": clip.frame_indices.tolist(),
+            "made_from": self._made_from(video),
+        }
+
+
+class Outcome(NamedTuple):
+    """Videos whose file was there already, boxes of the others, and the videos left out with the reason."""
+
+    done: int
+    boxes: int
+    failed: list[str]
+
+
+def extract_all(extraction: Extraction, videos: Sequence[Path], *, overwrite: bool) -> Outcome:
+    """Write the files of videos that are not there yet, or of all, with a progress bar.
+
+    Raises:
+        ValueError: two videos would write the same file.
+    """
+    stems = Counter(video.stem for video in videos)
+    if doubled := [stem for stem, count in stems.items() if count > 1]:
+        raise ValueError(f"several videos would write {doubled[0]}.json: give them different names")
+    boxes = done = 0
+    failed: list[str] = []
+    for video in tqdm(videos, unit="video", disable=not sys.stderr.isatty()):
+        if not overwrite and extraction.is_done(video):
+            done += 1
+            continue
+        try:
+            boxes += extraction.extract(video)
+        except (UnreadableVideo, ValueError) as error:
+            failed.append(f"{video}: {error}")
+    return Outcome(done, boxes, failed)
+
+
+def write_label_map(folder: Path) -> str:
+    """Write {folder}_label_map.json of all object files in a folder; what was done."""
+    try:
+        content, _ = label_map_from_objects(folder)
+    except ValueError as error:
+        return f"no label map: {error}"
+    path = folder.with_name(f"{folder.name}_label_map.json")
+    atomic_write_text(path, json.dumps(content, ensure_ascii=False))
+    return f"{path}: {len(content['label_to_idx'])} classes"
+
+
+def renamer(renamed: dict[str, str]) -> Callable[[str], str | None]:
+    """Class names by a map, the others as they are: for a detector whose classes are all kept."""
+    return lambda name: renamed.get(name, name)

@@ -1,0 +1,84 @@
+"""Label maps from VinVL's dictionary file or from the object files themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dataloaders.label_map import check_label_map
+
+VINVL_KEYS = (
+    "label_to_idx",
+    "idx_to_label",
+    "attribute_to_idx",
+    "idx_to_attribute",
+    "predicate_to_idx",
+    "idx_to_predicate",
+    "object_count",
+    "attribute_count",
+    "predicate_count",
+)
+
+
+def label_map_from_vinvl(path: Path) -> dict[str, Any]:
+    """Return VinVL's dictionary (VG-SGG-dicts-vgoi6-clipped.json) checked and reduced to the keys that it defines."""
+    try:
+        source = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    check_label_map(source, str(path))
+    return {key: source[key] for key in VINVL_KEYS if key in source}
+
+
+def label_map_from_objects(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return a label map of all classes and attributes in a folder of object files, and the files that are unreadable.
+
+    Names are in alphabetical order, indices from 1, so that the same files always give the same map.
+    """
+    classes: Counter[str] = Counter()
+    attributes: Counter[str] = Counter()
+    unreadable = []
+    for path in _object_files(folder):
+        try:
+            entries = list(_entries(json.loads(path.read_bytes())))
+        except (OSError, ValueError, RecursionError) as error:
+            unreadable.append(f"{path}: {error}")
+            continue
+        for entry in entries:
+            if isinstance(entry.get("class"), str):
+                classes[entry["class"]] += 1
+            attributes.update(str(name) for name in entry.get("attributes") or [])
+    if not classes:
+        raise ValueError(f"no object with a class in {folder}/*.json or {folder}/tsv_files/*.json")
+    label_map: dict[str, Any] = {
+        **_index("label", classes),
+        **_index("attribute", attributes),
+        "object_count": dict(sorted(classes.items())),
+        "attribute_count": dict(sorted(attributes.items())),
+    }
+    return label_map, unreadable
+
+
+def _object_files(folder: Path) -> Iterator[Path]:
+    for place in (folder, folder / "tsv_files"):
+        if place.is_dir():
+            with os.scandir(place) as entries:
+                yield from (Path(entry.path) for entry in entries if entry.name.endswith(".json") and entry.is_file())
+
+
+def _entries(frames: Any) -> Iterator[dict[str, Any]]:
+    for frame in frames if isinstance(frames, list) else []:
+        objects = frame.get("objects") if isinstance(frame, dict) else None
+        yield from (entry for entry in objects or [] if isinstance(entry, dict))
+
+
+def _index(kind: str, names: Iterable[str]) -> dict[str, Any]:
+    ordered = sorted(names)
+    return {
+        f"{kind}_to_idx": {name: index for index, name in enumerate(ordered, start=1)},
+        f"idx_to_{kind}": {str(index): name for index, name in enumerate(ordered, start=1)},
+    }

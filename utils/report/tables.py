@@ -1,0 +1,94 @@
+"""The results of a quickstart as tables for its report page, each score with its unit and what chance would give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from utils.demo.wording import OPTIONS
+from utils.report.page import Section, paragraph, table
+from utils.report.summary import ANSWERS, CAPTIONS, CHOICES, FINE_TUNED, MORE_CHOICES, OTHERS, RUNS
+
+RECALLS = (1, 5, 10)
+DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
+CAPTION_SCORES = {
+    "CIDEr": "CIDEr (0 to 10)",
+    "Bleu_4": "BLEU-4 (0 to 1)",
+    "METEOR": "METEOR (0 to 1)",
+    "ROUGE_L": "ROUGE-L (0 to 1)",
+}
+TRUE_SHARES = {
+    "color": "colours right of those named",
+    "shape": "shapes right of those named",
+    "motion": "motions right of those named",
+    "exact": "captions all true and complete",
+}
+NONE = "\u2013"
+
+
+def results_section(summary: dict[str, Any]) -> Section:
+    """Tables of a summary.json (utils/summarise_quickstart.py)."""
+    parts = [*_retrieval(summary), *_others(summary)]
+    if not parts:
+        parts = [paragraph("summary.json has no result: this part is left out.")]
+    seconds = summary.get("seconds", {})
+    if seconds:
+        spent = ", ".join(f"{_words(name)} {value}" for name, value in seconds.items())
+        parts.append(
+            paragraph(f"Seconds of this run by stage (a stage that was done before takes few): {spent}.", "soft")
+        )
+    return Section("Results", "results", "\n".join(parts))
+
+
+def _retrieval(summary: dict[str, Any]) -> list[str]:
+    scores = {f"{_words(name)}, zero-shot": summary[name]["zero_shot"] for name in RUNS if name in summary}
+    scores |= {f"{_words(name)}, fine-tuned": summary[name] for name in FINE_TUNED if name in summary}
+    scores = {name: values for name, values in scores.items() if "t2v_R1" in values}
+    if not scores:
+        return []
+    rows = [
+        [
+            name,
+            title,
+            *(f"{values[f'{direction}_R{k}']:.1f} %" for k in RECALLS),
+            f"{values[f'{direction}_MedianR']:.1f}",
+        ]
+        for direction, title in DIRECTIONS.items()
+        for name, values in scores.items()
+    ]
+    clips = next(iter(scores.values()))["videos"]
+    chance = [f"{min(100.0, 100 * k / clips):.1f} %" for k in RECALLS]
+    rows.append(["chance", "either way", *chance, f"{(clips + 1) / 2:.1f}"])
+    head = ["model", "direction", *(f"R@{k}" for k in RECALLS), "median rank"]
+    note = "R@k is the share of queries whose own clip (or caption) is among the first k found; the best rank is 1."
+    made = table(f"Retrieval among {clips} held-out clips", head, rows, text_columns=2)
+    return [made, paragraph(note, "soft", "small")]
+
+
+def _others(summary: dict[str, Any]) -> list[str]:
+    rows = []
+    for name in (CHOICES, MORE_CHOICES, *OTHERS):
+        found = summary.get(name)
+        if found is None:
+            continue
+        if name.startswith(CAPTIONS):
+            rows += _caption_rows(_words(name), found)
+        else:
+            baseline = f"{100 / OPTIONS:.1f} % (chance, {OPTIONS} options)"
+            if name.startswith(ANSWERS):
+                baseline = f"{found['majority']:.1f} % (the most frequent answer)"
+            asked = f"{found['questions']} questions"
+            rows.append([f"{_words(name)}: right answers", f"{found['accuracy']:.1f} %", baseline, asked])
+    return [table("Other tasks", ["measure", "result", "baseline", "asked on"], rows)] if rows else []
+
+
+def _caption_rows(name: str, found: dict[str, Any]) -> list[list[str]]:
+    truth = found.get("truth", {})
+    values = [(words, f"{found[key]:.3f}") for key, words in CAPTION_SCORES.items() if key in found]
+    values += [(words, f"{truth[key]:.1f} %") for key, words in TRUE_SHARES.items() if key in truth]
+    if "invented" in truth:
+        values.append(("things invented per caption", f"{truth['invented']:.2f}"))
+    return [[f"{name}: {words}", value, NONE, f"{found['videos']} clips"] for words, value in values]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,210 @@
+"""BertAdam, the parameter groups and the frozen layers of the released training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.training.schedule import SCHEDULES
+
+FUSION_PREFIXES = (
+    "fusion.",
+    "vocabulary_head.",
+    "matching_head.",
+    "trajectory_encoder.block.",
+    "trajectory_encoder.ln_post.",
+    "trajectory_encoder.proj",
+    "action_encoder.blocks.",
+    "action_encoder.ln_post.",
+    "action_encoder.proj",
+)
+OBJECT_PREFIXES = ("object_encoder.", "trajectory_encoder.cls_embedding", "action_encoder.queries")
+HEAD_PREFIXES = ("similarity.", "answer_head.")
+
+
+class BertAdam(torch.optim.Optimizer):
+    """Adam without bias correction, with decoupled decay inside the update and a schedule of the optimizer's own step.
+
+    Each update: every gradient is scaled to norm `max_grad_norm` where it is longer (per tensor, in place), then
+    m = b1·m + (1 - b1)·g, v = b2·v + (1 - b2)·g², p -= rate · (m / (sqrt(v) + eps) + weight_decay · p), with
+    rate = lr · schedule(step / t_total, warmup). The rate is a Python float and nothing is read from the device.
+    Parameters without a gradient keep their value and their moments. Source: spec, optimisation.
+
+    Args:
+        params: parameters, or groups with `params` and optionally `lr`, `weight_decay`, `label`, `names`.
+        lr: peak rate of groups without their own.
+        schedule: a key of `utils.training.schedule.SCHEDULES`.
+        warmup: share of `t_total` that is warm-up.
+        t_total: updates of the whole run.
+        b1, b2, eps: Adam's constants.
+        weight_decay: decay of groups without their own.
+        max_grad_norm: norm to which each tensor's gradient is cut; 0 leaves gradients as they are.
+
+    Raises:
+        ValueError: an unknown schedule or a constant out of range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        schedule: str = "warmup_cosine",
+        warmup: float = 0.1,
+        t_total: int = 1,
+        b1: float = 0.9,
+        b2: float = 0.98,
+        eps: float = 1e-6,
+        weight_decay: float = 0.2,
+        max_grad_norm: float = 1.0,
+    ) -> None:
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        if lr < 0 or not 0 <= warmup <= 1 or t_total < 1 or not 0 <= b1 < 1 or not 0 <= b2 < 1 or eps < 0:
+            raise ValueError(f"BertAdam: out of range among {lr=} {warmup=} {t_total=} {b1=} {b2=} {eps=}")
+        defaults = {
+            "lr": lr,
+            "schedule": schedule,
+            "warmup": warmup,
+            "t_total": t_total,
+            "b1": b1,
+            "b2": b2,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "max_grad_norm": max_grad_norm,
+            "step": 0,
+            "label": "all",
+            "names": [],
+        }
+        super().__init__(params, defaults)
+
+    @staticmethod
+    def rate(group: dict[str, Any]) -> float:
+        """The rate that a group's next update applies."""
+        return group["lr"] * SCHEDULES[group["schedule"]](group["step"] / group["t_total"], group["warmup"])
+
+    def rates(self) -> dict[str, float]:
+        """The rate of the next update by label; groups of one label differ in decay only."""
+        return {group["label"]: self.rate(group) for group in self.param_groups}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update; gradients are cut in place."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._update([p for p in group["params"] if p.grad is not None], group)
+            group["step"] += 1
+        return loss
+
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        if not params:
+            return
+        grads = [p.grad for p in params if p.grad is not None]
+        for p in params:
+            if not self.state[p]:
+                self.state[p] = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        if group["max_grad_norm"] > 0:
+            factors = list(torch._foreach_norm(grads))
+            torch._foreach_add_(factors, 1e-6)
+            torch._foreach_reciprocal_(factors)
+            torch._foreach_mul_(factors, group["max_grad_norm"])
+            torch._foreach_clamp_max_(factors, 1.0)
+            torch._foreach_mul_(grads, factors)
+        if group["weight_decay"]:  # apart, since the kernel's factor 1 - rate · decay loses a digit in single precision
+            torch._foreach_add_(params, params, alpha=-self.rate(group) * group["weight_decay"])
+        # PyTorch's own kernel reads and writes each tensor once. It corrects the moments' bias by the number of steps
+        # so far, which BertAdam does not: after so many steps the correction is exactly 1.
+        steps = torch.full((), 1e6, device=params[0].device)
+        torch._fused_adamw_(
+            params,
+            grads,
+            [self.state[p]["exp_avg"] for p in params],
+            [self.state[p]["exp_avg_sq"] for p in params],
+            [],
+            [steps] * len(params),
+            lr=self.rate(group),
+            beta1=group["b1"],
+            beta2=group["b2"],
+            weight_decay=0.0,
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+def parameter_groups(
+    model: nn.Module,
+    lr: float,
+    coef_lr: float,
+    fusion_lr: float,
+    object_lr: float | None = None,
+    weight_decay: float = 0.2,
+    head_prefixes: tuple[str, ...] = HEAD_PREFIXES,
+) -> list[dict[str, Any]]:
+    """Groups for `BertAdam` by parameter name; biases (any name with "bias" in it) have no decay.
+
+    | label  | parameters                                              | rate                      |
+    |--------|---------------------------------------------------------|---------------------------|
+    | clip   | CLIP's own towers                                       | lr · coef_lr              |
+    | fusion | what the released names call fusion (`FUSION_PREFIXES`) | fusion_lr                 |
+    | object | new object and action parameters (`OBJECT_PREFIXES`)    | object_lr, None means lr  |
+    | head   | similarity header and heads of downstream tasks         | lr                        |
+
+    The released code gives `fusion` 1e-5 whatever --lr says and `object` lr · coef_lr.
+
+    Raises:
+        ValueError: a parameter that no rule names.
+    """
+    rules: tuple[tuple[str, tuple[str, ...], float], ...] = (
+        ("clip", ("clip.",), lr * coef_lr),
+        ("fusion", FUSION_PREFIXES, fusion_lr),
+        ("object", OBJECT_PREFIXES, lr if object_lr is None else object_lr),
+        ("head", head_prefixes, lr),
+    )
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        rule = next(((label, rate) for label, prefixes, rate in rules if name.startswith(prefixes)), None)
+        if rule is None:
+            raise ValueError(
+                f"parameter {name} belongs to no learning-rate group: name it in utils/training/optimizer.py or in "
+                "head_prefixes"
+            )
+        label, rate = rule
+        decays = "bias" not in name
+        empty = {"params": [], "names": [], "label": label, "lr": rate, "weight_decay": weight_decay if decays else 0.0}
+        group = groups.setdefault((label, decays), empty)
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def freeze_layers(model: nn.Module, freeze_layer_num: int) -> list[str]:
+    """Freeze CLIP's first `freeze_layer_num` blocks of both towers and everything below them; -1 freezes nothing.
+
+    What stays trainable inside `clip.`: blocks from `freeze_layer_num` on, `ln_final`, `text_projection`,
+    `logit_scale`, `visual.ln_post`, `visual.proj`, and a patch layer with a time axis (`--linear_patch 3d`: CLIP has
+    none to keep). With 0 that freezes the patch layer, class and position embeddings, `ln_pre` and the token embedding.
+    Parameters outside `clip.` are not touched.
+
+    Returns:
+        Names of the parameters frozen here.
+    """
+    if freeze_layer_num < 0:
+        return []
+    tops = ("clip.ln_final.", "clip.text_projection", "clip.logit_scale", "clip.visual.ln_post.", "clip.visual.proj")
+    frozen = []
+    for name, parameter in model.named_parameters():
+        if not name.startswith("clip.") or name.startswith(tops):
+            continue
+        if ".resblocks." in name and int(name.split(".resblocks.")[1].split(".")[0]) >= freeze_layer_num:
+            continue
+        if name.startswith("clip.visual.conv1.") and parameter.dim() == 5:
+            continue
+        parameter.requires_grad_(False)
+        frozen.append(name)
+    return frozen
