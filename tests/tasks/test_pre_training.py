@@ -16,7 +16,7 @@ import torch
 from modules.config import Behaviour, ModelConfig
 from modules.pretrain import PretrainModel
 from tasks.pre_training import main
-from tests.dataloaders.test_webvid import damage
+from tests.dataloaders.datasets.test_webvid import damage
 from tests.world import World
 from utils.models.weights import CLIP_URL
 from utils.runtime.checkpoint import load, model_content, save_atomically

@@ -23,7 +23,7 @@ from modules.pretrain import PretrainModel
 from modules.retrieval import RetrievalModel
 from modules.tokenizer import ClipTokenizer
 from tests import tiny
-from tests.utils.test_weights import released_state
+from tests.utils.models.test_weights import released_state
 from tests.videos import write_video
 from tests.world import FRAMES, World
 from utils import visualize

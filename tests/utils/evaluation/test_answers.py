@@ -19,7 +19,7 @@ from modules.answering import AnswerModel
 from modules.tokenizer import ClipTokenizer
 from tests import tiny
 from tests.processes import run_ranks
-from tests.utils.test_retrieval_eval import ONE, WORDS, Clips
+from tests.utils.evaluation.test_retrieval import ONE, WORDS, Clips
 from utils.evaluation.answers import evaluate_answers, summarise
 from utils.evaluation.bad_videos import BadVideos
 from utils.evaluation.result import Evaluation

@@ -19,7 +19,7 @@ from modules.captioning import CaptionModel
 from modules.tokenizer import ClipTokenizer
 from tests import tiny
 from tests.processes import run_ranks
-from tests.utils.test_retrieval_eval import ONE, Clips, captioned
+from tests.utils.evaluation.test_retrieval import ONE, Clips, captioned
 from utils.evaluation import captions as caption_eval
 from utils.evaluation.bad_videos import BadVideos
 from utils.evaluation.captions import generate_captions, score_captions

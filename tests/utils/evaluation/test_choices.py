@@ -19,7 +19,7 @@ from modules.multiple_choice import MultipleChoiceModel
 from modules.tokenizer import ClipTokenizer
 from tests import tiny
 from tests.processes import run_ranks
-from tests.utils.test_retrieval_eval import NO_OBJECTS, ONE, WORDS, Clips
+from tests.utils.evaluation.test_retrieval import NO_OBJECTS, ONE, WORDS, Clips
 from utils.evaluation.bad_videos import BadVideos
 from utils.evaluation.choices import evaluate_choices
 from utils.evaluation.result import Evaluation
