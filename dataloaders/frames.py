@@ -20,6 +20,8 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 import cv2  # after the two settings, which OpenCV reads when it starts
 
+from modules.config import check_settings, setting
+
 # Data-loader workers are forked: OpenCV's thread pool does not survive that, and one thread per worker is enough.
 cv2.setNumThreads(0)
 
@@ -30,6 +32,32 @@ MAX_STATED_FRAMES = 1_000_000
 
 class UnreadableVideo(Exception):
     """No frame can be had from a video; the message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """Which frames of a video are sampled."""
+
+    feature_framerate: float = setting(1, "candidate frames per second", above=0, seen=True)
+    slice_framepos: int = setting(
+        UNIFORM,
+        "frames taken of a longer clip: 0 head, 1 tail, 2 evenly spread",
+        choices=(HEAD, TAIL, UNIFORM),
+        seen=True,
+    )
+    end_seconds: float | None = setting(
+        None, "frames are taken before this second of a video; default: the whole video", above=0, seen=True
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if not all(math.isfinite(value) for value in (self.feature_framerate, self.end_seconds or 0)):
+            raise ValueError(
+                f"--feature_framerate {self.feature_framerate}, --end_seconds {self.end_seconds}: must be finite"
+            )
+
+
+WHOLE_VIDEO = FrameSettings()
 
 
 @dataclass
@@ -102,10 +130,8 @@ def pick_positions(num_candidates: int, max_frames: int, slice_framepos: int = U
 def read_clip(
     path: str | os.PathLike[str],
     max_frames: int | None,
-    feature_framerate: float = 1,
-    slice_framepos: int = UNIFORM,
+    settings: FrameSettings = WHOLE_VIDEO,
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
-    end_seconds: float | None = None,
 ) -> Clip:
     """Decode a video forward and keep the frames of the rule above.
 
@@ -115,23 +141,18 @@ def read_clip(
     Args:
         path: the video file.
         max_frames: T, or None for all candidates.
-        feature_framerate: candidates per second.
-        slice_framepos: see `pick_positions`.
+        settings: candidates per second, and which of them. At `end_seconds` the video ends for the rule, and decoding
+            does too: only frames with index / fps below it count.
         transform: applied to each kept frame as it is decoded, for instance to shrink a long video on the way.
-        end_seconds: the video ends here for the rule, and decoding does too: only frames with index / fps below this
-            count. None: the whole video.
 
     Raises:
-        ValueError: `end_seconds` is not above 0.
         UnreadableVideo: the file is absent or empty, states no frame rate, or no frame of it decodes.
     """
-    if end_seconds is not None and not 0 < end_seconds < math.inf:
-        raise ValueError(f"end_seconds must be above 0, not {end_seconds}")
-    video = _Video(Path(path), transform, end_seconds)
+    video = _Video(Path(path), transform, settings.end_seconds)
     try:
-        num_frames = video.walk(_picks(video.stated_frames, video.fps, max_frames, feature_framerate, slice_framepos))
+        num_frames = video.walk(_picks(video.stated_frames, video.fps, max_frames, settings))
         while num_frames:
-            picks = _picks(num_frames, video.fps, max_frames, feature_framerate, slice_framepos)
+            picks = _picks(num_frames, video.fps, max_frames, settings)
             missing = set(picks.tolist()) - video.kept.keys()
             if not missing:
                 frames = [video.kept[index] for index in picks.tolist()]
@@ -159,14 +180,12 @@ def all_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
         video.capture.release()
 
 
-def _picks(
-    num_frames: int, fps: float, max_frames: int | None, feature_framerate: float, slice_framepos: int
-) -> np.ndarray:
+def _picks(num_frames: int, fps: float, max_frames: int | None, settings: FrameSettings) -> np.ndarray:
     """Numbers of the frames to keep if `num_frames` decode: int64 (T,), empty when none do."""
-    candidates = candidate_indices(num_frames, fps, feature_framerate)
+    candidates = candidate_indices(num_frames, fps, settings.feature_framerate)
     if max_frames is None or not len(candidates):
         return candidates
-    return candidates[pick_positions(len(candidates), max_frames, slice_framepos)]
+    return candidates[pick_positions(len(candidates), max_frames, settings.slice_framepos)]
 
 
 class _Video:

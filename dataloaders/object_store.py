@@ -21,7 +21,8 @@ from dataloaders.files import atomic_write_text, build_once, fingerprint_folder,
 from dataloaders.label_map import label_map_hash
 from dataloaders.lmdb_files import forget_environment, read_environment
 from dataloaders.parallel import chunked, ordered_map
-from modules.boxes import other_rect_order
+from modules.boxes import RECT_ORDERS, other_rect_order
+from modules.config import check_settings, setting
 from modules.tracking import TRAJECTORY_RULES, attribute_vectors, summed_by_track, track_boxes
 from modules.utils_object_tractor import (
     OBJECT_RULES,
@@ -51,19 +52,48 @@ class RectOrderError(ValueError):
 
 
 @dataclass(frozen=True)
+class ObjectRules:
+    """Which boxes of the object files are read, and which of them are one trajectory."""
+
+    object_rule: str = setting(
+        "intended", "which boxes are kept of a frame's detections", choices=OBJECT_RULES, seen=True
+    )
+    trajectory: str = setting(
+        "class", "boxes of one trajectory: all of a class, or tracked over frames", choices=TRAJECTORY_RULES, seen=True
+    )
+    rect_order: str = setting("xyxy", "order of a box's numbers in the files", choices=RECT_ORDERS, seen=True)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
 class ObjectSettings:
     """What the content of a store depends on, beside the files.
 
-    object_count: boxes per frame, O. rule, rect_order: see `modules.utils_object_tractor.object_loader_confident`.
-    frames: number of frames that every file must have, T; None accepts any. trajectory: "class" joins all boxes of a
-    class, "track" those of one thing (see `modules.tracking.track_boxes`).
+    object_count: boxes per frame, O. frames: number of frames that every file must have, T; None accepts any.
     """
 
     object_count: int
-    rule: str = "intended"
-    rect_order: str = "xyxy"
     frames: int | None = None
-    trajectory: str = "class"
+    rules: ObjectRules = ObjectRules()
+
+    def stored(self) -> dict[str, Any]:
+        """As plain values, under the names of a store's files."""
+        rules = self.rules
+        return {
+            "object_count": self.object_count,
+            "rule": rules.object_rule,
+            "rect_order": rules.rect_order,
+            "frames": self.frames,
+            "trajectory": rules.trajectory,
+        }
+
+    @classmethod
+    def from_stored(cls, values: Mapping[str, Any]) -> ObjectSettings:
+        """From what `stored` gives."""
+        rules = ObjectRules(values["rule"], values["trajectory"], values["rect_order"])
+        return cls(values["object_count"], values["frames"], rules)
 
 
 class ObjectRecord(NamedTuple):
@@ -115,9 +145,10 @@ def default_store_path(
     """Return where a store lies by default: inside `object_path`, named after what it depends on."""
     frames = "any" if settings.frames is None else settings.frames
     subset = "" if video_ids is None else f"_ids{ids_digest(video_ids)[:8]}"
-    tracked = "" if settings.trajectory == "class" else f"_{settings.trajectory}"
-    count, rule, order = settings.object_count, settings.rule, settings.rect_order
-    return Path(object_path) / f"objects_{count}_{rule}_{order}_{frames}frames{tracked}{subset}.lmdb"
+    count, rules = settings.object_count, settings.rules
+    tracked = "" if rules.trajectory == "class" else f"_{rules.trajectory}"
+    name = f"objects_{count}_{rules.object_rule}_{rules.rect_order}_{frames}frames{tracked}{subset}.lmdb"
+    return Path(object_path) / name
 
 
 def ids_digest(video_ids: Iterable[str]) -> str:
@@ -172,16 +203,15 @@ def build_object_store(
     Raises:
         FileNotFoundError: if `object_path` has no object files.
         RectOrderError: if most files only make sense in the other rect order.
-        ValueError: for settings that do not exist.
+        ValueError: the object count is below 1.
     """
-    is_known = settings.rule in OBJECT_RULES and settings.trajectory in TRAJECTORY_RULES
-    if not is_known or settings.object_count < 1:
-        raise ValueError(f"object store settings are not usable: {settings}")
+    if settings.object_count < 1:
+        raise ValueError(f"--object_count {settings.object_count}: must be at least 1")
     ids = None if video_ids is None else sorted(set(video_ids))
     target = Path(store_path) if store_path else default_store_path(object_path, settings, ids)
     fixed = {
         "format": FORMAT,
-        "settings": vars(settings),
+        "settings": settings.stored(),
         "label_map": label_map_hash(label_map),
         "ids": None if ids is None else ids_digest(ids),
         "frame_sizes": None if not frame_sizes else ids_digest(f"{key} {frame_sizes[key]}" for key in frame_sizes),
@@ -231,12 +261,12 @@ def _build(folder: Path, job: _Job, ids: list[str] | None, workers: int) -> None
                 _write_values(environment, parsed.values)
                 problems.writelines(parsed.problem_lines)
                 report.merge(parsed.report)
-                _check_rect_order(report, job.settings.rect_order)
+                _check_rect_order(report, job.settings)
         environment.sync(True)
     finally:
         environment.close()
     (folder / "lock.mdb").unlink(missing_ok=True)  # readers open without a lock
-    meta = {"settings": vars(job.settings), "label_map": label_map_hash(job.label_map), "report": report.as_dict()}
+    meta = {"settings": job.settings.stored(), "label_map": label_map_hash(job.label_map), "report": report.as_dict()}
     atomic_write_text(folder / META_FILE, json.dumps(meta, indent=1))
     for line in report.summary():
         logger.info("objects: %s", line)
@@ -271,13 +301,14 @@ def _write_values(environment: lmdb.Environment, values: list[tuple[bytes, bytes
             environment.set_mapsize(2 * environment.info()["map_size"])
 
 
-def _check_rect_order(report: ObjectReport, rect_order: str) -> None:
+def _check_rect_order(report: ObjectReport, settings: ObjectSettings) -> None:
     """Stop a build early when the order is wrong as a rule; single such files are reported like other broken ones."""
     if 2 * report.rect_order_files > report.files:
-        other = other_rect_order(rect_order)
+        order = settings.rules.rect_order
+        other = other_rect_order(order)
         raise RectOrderError(
             f"{report.rect_order_files} of {report.files} object files hold boxes that make sense as {other}, not as "
-            f"{rect_order}; for example {report.examples['rect_order_files'][0]}. Use --rect_order {other}"
+            f"{order}; for example {report.examples['rect_order_files'][0]}. Use --rect_order {other}"
         )
 
 
@@ -323,25 +354,37 @@ def read_record(
     report: ObjectReport,
     frame_size: tuple[int, int] | None = None,
 ) -> ObjectRecord:
-    """Return the objects in a clip's file; arguments and errors as `load_object_file`."""
-    loaded = load_object_file(
+    """Return the objects in a clip's file; arguments and errors as `load_objects`."""
+    loaded = load_objects(path, label_map, settings, report, frame_size)
+    tracks, sums = _trajectories(loaded, settings)
+    listed = trajectory_ids(sums, settings.object_count, settings.rules.object_rule)
+    return ObjectRecord(loaded["objects"], loaded["obj_cls"], tracks, listed)
+
+
+def load_objects(
+    path: str | Path,
+    label_map: Mapping[str, Any],
+    settings: ObjectSettings,
+    report: ObjectReport,
+    frame_size: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Read a clip's file by a store's settings; what is returned and raised is `load_object_file`'s."""
+    rules = settings.rules
+    return load_object_file(
         path,
         settings.object_count,
         label_map,
         report,
-        settings.rule,
-        settings.rect_order,
+        rules.object_rule,
+        rules.rect_order,
         frame_size,
         settings.frames,
     )
-    tracks, sums = _trajectories(loaded, settings)
-    listed = trajectory_ids(sums, settings.object_count, settings.rule)
-    return ObjectRecord(loaded["objects"], loaded["obj_cls"], tracks, listed)
 
 
 def _trajectories(loaded: dict[str, Any], settings: ObjectSettings) -> tuple[np.ndarray, Mapping[int, float]]:
     """(T, O) trajectory of each box, and trajectory -> summed confidence in order of first appearance."""
-    if settings.trajectory == "class":
+    if settings.rules.trajectory == "class":
         return loaded["obj_cls"], loaded["conf_set"]
     looks = attribute_vectors(loaded["attributes"], settings.object_count)
     tracks = track_boxes(loaded["objects"], loaded["obj_cls"], looks)
@@ -368,7 +411,7 @@ class ObjectStore:
             meta = json.loads((self.path / META_FILE).read_bytes())
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{self.path} is not an object store: it has no {META_FILE}") from error
-        self.settings = ObjectSettings(**meta["settings"])
+        self.settings = ObjectSettings.from_stored(meta["settings"])
         self.report: dict[str, Any] = meta["report"]
 
     def get(self, video_id: str) -> ObjectRecord | None:

@@ -17,7 +17,8 @@ from dataloaders.caption_store import CaptionArrays, CaptionWriter, PackedCaptio
 from dataloaders.files import atomic_write_text, build_once, fingerprint_file
 from dataloaders.parallel import chunked, ordered_map
 from dataloaders.tagging import TAGGERS, TaggedCaption, make_tagger, tag_caption
-from modules.tokenizer import VOCAB_SIZE, ClipTokenizer
+from modules.config import VOCAB_SIZE
+from modules.tokenizer import ClipTokenizer
 
 logger = logging.getLogger(__name__)
 

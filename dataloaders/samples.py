@@ -9,16 +9,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from dataloaders.frames import UNIFORM
+from dataloaders.frames import FrameSettings
 from dataloaders.object_store import ObjectRecord
 from dataloaders.transforms import frames_to_tensor
 from modules.batch import Batch, finish_batch
 from modules.boxes import PADDING, map_boxes_to_crop
+from modules.config import VOCAB_SIZE, check_settings, setting
 from modules.random_streams import numpy_generator
-from modules.tokenizer import VOCAB_SIZE, ClipTokenizer
+from modules.tokenizer import ClipTokenizer
 
 Sample = dict[str, Any]
-IN_ORDER, REVERSED, SHUFFLED = 0, 1, 2
+ORDERS = IN_ORDER, REVERSED, SHUFFLED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class SampleChoices:
+    """How frames, boxes and captions become samples."""
+
+    train_frame_order: int = setting(
+        IN_ORDER, "order of frames in training: 0 as is, 1 reversed, 2 shuffled", choices=ORDERS
+    )
+    eval_frame_order: int = setting(
+        IN_ORDER, "order of frames in evaluation: 0 as is, 1 reversed, 2 shuffled", choices=ORDERS, seen=True
+    )
+    box_coordinates: str = setting(
+        "original", "pixels of the boxes in the files", choices=("original", "crop"), seen=True
+    )
+    mask_ratio: float = setting(0.15, "share of tokens masked for masked language modelling", minimum=0, maximum=1)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -26,10 +46,8 @@ class SampleSettings:
     """How clips and captions become tensors.
 
     resolution: R, side of the model's picture. max_frames: T. max_words: W. vocab_size: ids of the tokenizer.
-    object_count: O, or 0 for a model without objects. feature_framerate, slice_framepos: see dataloaders/frames.py.
-    frame_order: 0 as is, 1 reversed, 2 shuffled (boxes go with their frames). box_coordinates: "original" or "crop"
-    pixels in the object files. mask_ratio: share of tokens marked for the masked-token loss. seed: of every random
-    choice. end_seconds: frames of a video file from this time on are not used; None takes them all.
+    object_count: O, or 0 for a model without objects. frames: which frames. choices: what a user chooses, of which the
+    order of frames in training holds where `is_training` (boxes go with their frames). seed: of every random choice.
     """
 
     resolution: int
@@ -37,13 +55,21 @@ class SampleSettings:
     max_words: int = 32
     vocab_size: int = VOCAB_SIZE
     object_count: int = 0
-    feature_framerate: float = 1
-    slice_framepos: int = UNIFORM
-    frame_order: int = IN_ORDER
-    box_coordinates: str = "original"
-    mask_ratio: float = 0.15
+    frames: FrameSettings = FrameSettings()
+    choices: SampleChoices = SampleChoices()
+    is_training: bool = False
     seed: int = 42
-    end_seconds: float | None = None
+
+    @property
+    def frame_order(self) -> int:
+        """IN_ORDER, REVERSED or SHUFFLED."""
+        return self.choices.train_frame_order if self.is_training else self.choices.eval_frame_order
+
+    def seen(self) -> dict[str, Any]:
+        """What a sample depends on, as plain values by name: a part of the keys of what is kept."""
+        values = {**vars(self), **vars(self.frames), "frame_order": self.frame_order}
+        values |= {name: getattr(self.choices, name) for name in ("box_coordinates", "mask_ratio")}
+        return {name: value for name, value in values.items() if name not in ("frames", "choices", "is_training")}
 
 
 @dataclass(frozen=True)
@@ -82,7 +108,7 @@ def training_targets(length: int, settings: SampleSettings, key: int) -> Sample:
     draw = numpy_generator(key, "text")
     marked = np.zeros(settings.max_words, dtype=bool)
     inner = length - 2
-    marked[1 : 1 + inner] = draw.random(inner) < settings.mask_ratio
+    marked[1 : 1 + inner] = draw.random(inner) < settings.choices.mask_ratio
     if not marked.any():
         marked[int(draw.integers(1, 1 + inner)) if inner else 1] = True
     return {
@@ -137,7 +163,7 @@ def _object_part(
 
 
 def _crop_boxes(boxes: np.ndarray, clip: ClipFrames, settings: SampleSettings, name: str) -> np.ndarray:
-    if settings.box_coordinates == "crop":
+    if settings.choices.box_coordinates == "crop":
         side = (settings.resolution, settings.resolution)
         return map_boxes_to_crop(boxes, side, side, settings.resolution)
     if clip.original_size is None:

@@ -66,13 +66,7 @@ def list_videos(places: Iterable[str | Path]) -> list[Path]:
 
 def read_sampled(path: str | Path, settings: SampleSettings) -> Clip:
     """The frames of a video file that the settings pick (dataloaders/frames.py); UnreadableVideo if none decodes."""
-    return read_clip(
-        path,
-        settings.max_frames,
-        settings.feature_framerate,
-        settings.slice_framepos,
-        end_seconds=settings.end_seconds,
-    )
+    return read_clip(path, settings.max_frames, settings.frames)
 
 
 def read_frames(path: Path, settings: SampleSettings) -> ClipFrames:

@@ -1,16 +1,167 @@
-"""Sizes of the model and the choices between released and intended behaviour."""
+"""Sizes of the model, the choices between released and intended behaviour, and how a setting is declared.
+
+A setting is a dataclass field made by `setting`: its default, help, range and choices stand where it acts, and the
+command lines of the tasks are made of such fields (utils/settings/). No PyTorch here: every kind of process imports it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from modules.tokenizer import VOCAB_SIZE
-
+VOCAB_SIZE = 49408  # of CLIP's tokenizer
 OBJECT_FUSES = ("fusion", "attention")
 SIM_HEADERS = ("meanP", "seqLSTM", "seqTransf", "tightTransf")
 LINEAR_PATCHES = ("2d", "3d")
 HEAD_WIDTH = 64  # of every CLIP that OpenAI published
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[Any, ...] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    metavar: str | None = None,
+    flag: str | None = None,
+    seen: bool = False,
+    of_tensors: bool = False,
+) -> Any:
+    """A dataclass field that is a command-line flag.
+
+    Args:
+        default: a dict is copied for each instance.
+        help: what the flag does, for --help.
+        choices: the values allowed.
+        minimum, maximum: bounds that are allowed themselves.
+        above: a bound that is not.
+        metavar: how --help shows the value.
+        flag: the flag's name, where it is not that of the field.
+        seen: decides what a model sees of a clip: a trained model is used with the value that its run had.
+        of_tensors: decides the shape of stored tensors: a checkpoint's value stands.
+    """
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "metavar": metavar,
+        "flag": flag,
+        "seen": seen,
+        "of_tensors": of_tensors,
+    }
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_settings(group: Any) -> None:
+    """Check the ranges of all settings of a dataclass instance; None is always allowed.
+
+    Raises:
+        ValueError: a value is out of range; the message names the flag.
+    """
+    for field in dataclasses.fields(group):
+        value, rules = getattr(group, field.name), field.metadata
+        if "help" not in rules or value is None:
+            continue
+        name = f"--{rules['flag'] or field.name} {value}"
+        if rules["choices"] and value not in rules["choices"]:
+            raise ValueError(f"{name}: choose one of {', '.join(map(str, rules['choices']))}")
+        if rules["minimum"] is not None and not value >= rules["minimum"]:
+            raise ValueError(f"{name}: must be at least {rules['minimum']}")
+        if rules["maximum"] is not None and not value <= rules["maximum"]:
+            raise ValueError(f"{name}: must be at most {rules['maximum']}")
+        if rules["above"] is not None and not value > rules["above"]:
+            raise ValueError(f"{name}: must be above {rules['above']}")
+
+
+@dataclass(frozen=True)
+class ModelChoices:
+    """Sizes and parts of the model; what is not given comes from the checkpoint, else it is ModelConfig's default.
+
+    Fields are named as those of `ModelConfig` that they choose.
+    """
+
+    max_frames: int | None = setting(None, "frames per clip; default: the checkpoint's, else 12", minimum=1)
+    max_words: int | None = setting(
+        None, "tokens of a caption, start and end token included; default: the checkpoint's, else 32", minimum=3
+    )
+    fusion_layers: int | None = setting(None, "layers of the fusion encoder; default: 6", minimum=1, of_tensors=True)
+    dropout: float = setting(
+        0.5, "dropout before vocabulary heads and around the matching head", minimum=0, maximum=0.99
+    )
+    frame_dropout: float = setting(
+        0.0,
+        "share of training samples that show language losses and answers trajectories alone, without frames and "
+        "actions, so that these are learned to be read",
+        minimum=0,
+        maximum=1,
+    )
+    linear_patch: str | None = setting(
+        None,
+        "patch layer over one frame or three; default: the checkpoint's, else 2d",
+        choices=LINEAR_PATCHES,
+        of_tensors=True,
+    )
+    sim_header: str | None = setting(
+        None, "similarity header; default: the checkpoint's, else meanP", choices=SIM_HEADERS
+    )
+    header_layers: int | None = setting(
+        None,
+        "layers of the seqTransf and tightTransf headers; default: the checkpoint's, else 4",
+        minimum=1,
+        flag="cross_num_hidden_layers",
+    )
+    need_object: bool = setting(False, "use object files")
+    use_action: bool = setting(False, "add action tokens (needs --need_object)")
+    action_only: bool = setting(False, "action tokens without trajectories (needs --need_object)")
+    object_count: int | None = setting(
+        None, "boxes per frame; a clip has twice as many trajectories; default: the checkpoint's, else 10", minimum=1
+    )
+    object_layer: int | None = setting(
+        None,
+        "visual block that objects are read at, from 1; -k: the first k blocks; 0: none; default: the checkpoint's, "
+        "else the last",
+    )
+    object_fuse: str | None = setting(
+        None,
+        "object tokens leave the visual tower, or take part in it; default: the checkpoint's, else fusion",
+        choices=OBJECT_FUSES,
+    )
+    num_actions: int | None = setting(None, "action tokens per clip; default: the checkpoint's, else 4", minimum=1)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        for name in ("use_action", "action_only"):
+            if getattr(self, name) and not self.need_object:
+                raise ValueError(f"--{name} needs --need_object: actions are pooled from patches and objects")
+        if self.need_object and self.object_fuse in (None, "fusion") and self.object_layer == 0:
+            raise ValueError("--object_layer 0 with --object_fuse fusion leaves no object tokens: choose a block")
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> ModelChoices:
+        """What a model has, as if all of it had been chosen."""
+        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
+
+    def given(self) -> dict[str, Any]:
+        """The fields of `ModelConfig` that are chosen."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def over(self, saved: ModelConfig) -> ModelConfig:
+        """A checkpoint's configuration with what is chosen instead; sizes of its tensors stay as they are.
+
+        The position table has room for objects and actions in a model without them too.
+        """
+        fixed = {field.name for field in dataclasses.fields(self) if field.metadata["of_tensors"]}
+        fixed |= set() if self.need_object else {"object_count", "num_actions"}
+        chosen = {name: value for name, value in self.given().items() if name not in fixed}
+        return dataclasses.replace(saved, **chosen)
 
 
 @dataclass
@@ -120,31 +271,30 @@ class ModelConfig:
 
 @dataclass
 class Behaviour:
-    """Where the released code departs from what it intends, in the model or its losses. The defaults are the intended
+    """Where the released code departs from what it intends, in the model or its losses; the defaults are the intended
     side.
+
+    Attributes:
+        matching_norm_axis: "feature"; released "batch": the matching score divides the text row by its norm over the
+            batch.
+        next_token_frame_positions: released False: frames carry no position in the prefix-LM loss when objects are
+            used.
+        action_matching_needs_objects: released True: a clip without boxes takes no part in action set prediction.
+        shifted_frame_mask: released True: frame j is masked by the validity of frame j-1, and the mean by the last.
+        contrastive_video_gradient: released False: the contrastive loss of pre-training reaches the text tower alone.
+        choice_frames_normalised: released False: multiple choice is trained on pooled normalised frames, but scored on
+            plain ones.
+        answer_head: "classifier"; released "vocabulary": answers are known by their first token, chosen among the whole
+            vocabulary.
     """
 
-    matching_norm_axis: str = (
-        "feature"  # released "batch": the matching score divides the text row by its norm over the batch
-    )
-    next_token_frame_positions: bool = (
-        True  # released False: frames carry no position in the prefix-LM loss when objects are used
-    )
-    action_matching_needs_objects: bool = (
-        False  # released True: a clip without boxes takes no part in action set prediction
-    )
-    shifted_frame_mask: bool = (
-        False  # released True: frame j is masked by the validity of frame j-1, and the mean by the last
-    )
-    contrastive_video_gradient: bool = (
-        True  # released False: the contrastive loss of pre-training reaches the text tower alone
-    )
-    choice_frames_normalised: bool = (
-        True  # released False: multiple choice is trained on pooled normalised frames, but scored on plain ones
-    )
-    answer_head: str = (
-        "classifier"  # released "vocabulary": answers are known by their first token, chosen among the whole vocabulary
-    )
+    matching_norm_axis: str = "feature"
+    next_token_frame_positions: bool = True
+    action_matching_needs_objects: bool = False
+    shifted_frame_mask: bool = False
+    contrastive_video_gradient: bool = True
+    choice_frames_normalised: bool = True
+    answer_head: str = "classifier"
 
     @classmethod
     def preset(cls, name: str) -> Behaviour:
@@ -164,7 +314,7 @@ class Behaviour:
         raise ValueError(f"behaviour {name!r}: choose intended or released")
 
 
-def from_dict(cls: type, values: dict):
+def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
     """Rebuild a ModelConfig or Behaviour from a checkpoint's plain dict; names it does not know are an error."""
     known = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)

@@ -17,9 +17,10 @@ import ftfy
 import numpy as np
 import regex
 
+from modules.config import VOCAB_SIZE
+
 VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 START, END = "<|startoftext|>", "<|endoftext|>"
-VOCAB_SIZE = 49408
 NOT_MERGED = 256 + 256 + 2  # symbols beside the merges: bytes, final bytes, and the two above
 WORD_PATTERN = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
 CACHED_WORDS = 1 << 17

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
@@ -12,13 +13,14 @@ from torch.utils.data import Dataset
 from dataloaders.captions import CaptionTrainDataset
 from dataloaders.retrieval import VideoDataset
 from modules.captioning import CaptionModel
-from utils.data.captions import CaptionArguments, has_split, open_split
+from utils.data.captions import CaptionArguments, has_validation, open_split
 from utils.data.clips import evaluation_loader
 from utils.evaluation.captions import generate_captions, score_captions
-from utils.models.weights import setup_model
+from utils.evaluation.loop import with_missing
+from utils.evaluation.result import Evaluation
+from utils.models.setup import setup_model
 from utils.runtime.distributed import Runtime
 from utils.runtime.run_log import RunLog
-from utils.evaluation.result import Evaluation
 from utils.training.fine_tuning import FineTuning
 from utils.training.task_main import run_task
 
@@ -35,43 +37,36 @@ class Captioning(FineTuning):
         self.model: CaptionModel = model
         model.label_smoothing = args.label_smoothing
         self.search = args.search_settings(model.config)
-        splits = ["test"] + (["train"] if args.do_train else [])
-        splits += ["val"] if args.do_train and has_split(args, "val") and args.select_on == "val" else []
-        self.clips = {name: open_split(args, model.config, name, log.info) for name in splits}
+        open_one = partial(open_split, args, model.config, log=log.info)
+        self.open_splits(open_one, has_validation=has_validation(args))
         self._warn_of_shared_videos()
 
     def _warn_of_shared_videos(self) -> None:
-        trained = set(self.clips["train"].split.video_ids) if "train" in self.clips else set()
+        trained = set(self.splits["train"].split.video_ids) if "train" in self.splits else set()
         for name in ("val", "test"):
-            if name in self.clips and (shared := trained.intersection(self.clips[name].split.video_ids)):
+            if name in self.splits and (shared := trained.intersection(self.splits[name].split.video_ids)):
                 self.log.warning(f"{len(shared)} of the {name} videos are training videos too")
 
-    @property
-    def has_validation(self) -> bool:
-        return "val" in self.clips
-
     def loss_weights(self) -> dict[str, float]:
-        weights = dict(super().loss_weights())
+        weights = super().loss_weights()
         if self.args.data_set != "msrvtt" and "contrastive" not in self.args.loss_weights:
             weights["contrastive"] = 0.0
         return weights
 
     def train_dataset(self) -> Dataset:
-        clips = self.clips["train"]
+        clips = self.splits["train"]
         return CaptionTrainDataset(clips.split, clips.reader, expand=self.args.expand_msrvtt_sentences)
 
     def evaluate(self, split: str) -> Evaluation:
-        clips, args = self.clips[split], self.args
+        clips, args = self.splits[split], self.args
         batches = evaluation_loader(args, VideoDataset(clips.split.video_ids, clips.reader), self.runtime)
-        captions, bad = generate_captions(
-            self.model, batches, self.runtime, self.search, precision=args.precision, on_bad_video=args.on_bad_video
-        )
+        captions, bad = generate_captions(self.model, batches, self.runtime, self.search, args)
         return score_captions(
             captions,
             clips.split,
-            [f"{video_id}: no such video" for video_id in clips.missing] + bad,
+            with_missing(clips.missing, bad),
             self.runtime,
-            max_words=args.max_words,
+            max_words=self.model.config.max_words,
             both_protocols=split == "test",
             timeout=args.metric_timeout,
         )

@@ -12,13 +12,13 @@ from torch.utils.data import Dataset
 from dataloaders.choices import ChoiceDataset, collate_choices
 from dataloaders.retrieval import RetrievalTrainDataset
 from modules.multiple_choice import MultipleChoiceModel
-from utils.data.clips import evaluation_loader
-from utils.data.retrieval import ChoiceArguments, can_rerank, has_split, open_choices, open_split
+from utils.data.clips import SplitClips, evaluation_loader
+from utils.data.retrieval import ChoiceArguments, Choices, has_validation, open_choices, open_split, ranking_of
 from utils.evaluation.choices import evaluate_choices
-from utils.models.weights import setup_model
+from utils.evaluation.result import Evaluation
+from utils.models.setup import setup_model
 from utils.runtime.distributed import Runtime
 from utils.runtime.run_log import RunLog
-from utils.evaluation.result import Evaluation
 from utils.training.fine_tuning import FineTuning
 from utils.training.task_main import run_task
 
@@ -32,31 +32,26 @@ class MultipleChoice(FineTuning):
         model = setup_model(MultipleChoiceModel, args, log.info)
         super().__init__(args, runtime, log, model)
         self.model: MultipleChoiceModel = model
-        self.use_matching = bool(args.rerank_top) and can_rerank(args, model, log.warning)
-        splits = ["test"]
-        splits += ["val"] if args.do_train and has_split(args, "val") and args.select_on == "val" else []
-        self.choices = {name: open_choices(args, model.config, name, log.info) for name in splits}
-        self.train_clips = open_split(args, model.config, "train", log.info) if args.do_train else None
+        self.use_matching = bool(ranking_of(args, model, log.warning).rerank_top)
 
-    @property
-    def has_validation(self) -> bool:
-        return "val" in self.choices
+        def open_one(name: str) -> SplitClips | Choices:
+            return (open_split if name == "train" else open_choices)(args, model.config, name, log.info)
+
+        self.open_splits(open_one, has_validation=has_validation(args))
 
     def train_dataset(self) -> Dataset:
-        assert self.train_clips is not None
-        clips = self.train_clips
+        clips = self.splits["train"]
         return RetrievalTrainDataset(clips.split, clips.reader, expand=self.args.expand_msrvtt_sentences)
 
     def evaluate(self, split: str) -> Evaluation:
-        choices = self.choices[split]
+        choices = self.splits[split]
         dataset = ChoiceDataset(choices.items, choices.clips.reader)
         return evaluate_choices(
             self.model,
             choices.items,
             evaluation_loader(self.args, dataset, self.runtime, collate_choices),
             self.runtime,
-            precision=self.args.precision,
-            on_bad_video=self.args.on_bad_video,
+            self.args,
             use_matching=self.use_matching,
             missing=choices.clips.missing,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
@@ -13,12 +14,12 @@ from dataloaders.question_samples import AnswerCode, QuestionDataset, QuestionTr
 from modules.answering import AnswerModel
 from modules.tokenizer import ClipTokenizer
 from utils.data.clips import evaluation_loader
-from utils.data.questions import NEVER_READ, AnswerArguments, choose_answers, open_questions
+from utils.data.questions import NEVER_READ, AnswerArguments, choose_answers, has_validation, open_questions
 from utils.evaluation.answers import evaluate_answers
-from utils.models.weights import setup_model
+from utils.evaluation.result import Evaluation
+from utils.models.setup import setup_model
 from utils.runtime.distributed import Runtime
 from utils.runtime.run_log import RunLog
-from utils.evaluation.result import Evaluation
 from utils.training.fine_tuning import FineTuning
 from utils.training.task_main import run_task
 
@@ -37,21 +38,15 @@ class QuestionAnswering(FineTuning):
         self.model: AnswerModel = model
         tokenizer = ClipTokenizer(model.config.vocab_size)
         self.code = AnswerCode(model.config.answers if model.is_classifier else None, tokenizer)
-        splits = ["test"] + (["train"] if args.do_train else [])
-        has_validation = args.path("qa_val_json") is not None and args.select_on == "val"
-        splits += ["val"] if args.do_train and has_validation else []
-        self.questions = {name: open_questions(args, model.config, name, self.code, log.info) for name in splits}
-
-    @property
-    def has_validation(self) -> bool:
-        return "val" in self.questions
+        open_one = partial(open_questions, args, model.config, code=self.code, log=log.info)
+        self.open_splits(open_one, has_validation=has_validation(args))
 
     def train_dataset(self) -> Dataset:
-        own = self.questions["train"]
+        own = self.splits["train"]
         return QuestionTrainDataset(own.questions, own.clips.reader, self.code, self.args.questions_per_clip)
 
     def evaluate(self, split: str) -> Evaluation:
-        own = self.questions[split]
+        own = self.splits[split]
         dataset = QuestionDataset(own.questions, own.clips.reader, self.code)
         return evaluate_answers(
             self.model,
@@ -59,8 +54,7 @@ class QuestionAnswering(FineTuning):
             self.code,
             evaluation_loader(self.args, dataset, self.runtime, collate_questions),
             self.runtime,
-            precision=self.args.precision,
-            on_bad_video=self.args.on_bad_video,
+            self.args,
             missing=own.clips.missing,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
@@ -12,13 +13,13 @@ from torch.utils.data import Dataset
 from dataloaders.retrieval import RetrievalTrainDataset, VideoDataset
 from modules.retrieval import RetrievalModel
 from utils.data.clips import evaluation_loader
-from utils.data.retrieval import RetrievalArguments, can_rerank, has_split, open_split
+from utils.data.retrieval import RetrievalArguments, has_validation, open_split, ranking_of
+from utils.evaluation.result import Evaluation
 from utils.evaluation.retrieval import evaluate_retrieval
 from utils.evaluation.retrieval_report import describe
-from utils.models.weights import setup_model
+from utils.models.setup import setup_model
 from utils.runtime.distributed import Runtime
 from utils.runtime.run_log import RunLog
-from utils.evaluation.result import Evaluation
 from utils.training.fine_tuning import FineTuning
 from utils.training.task_main import run_task
 
@@ -31,23 +32,18 @@ class Retrieval(FineTuning):
     def __init__(self, args: RetrievalArguments, runtime: Runtime, log: RunLog) -> None:
         model = setup_model(RetrievalModel, args, log.info)
         super().__init__(args, runtime, log, model)
-        self.settings = args.evaluation_settings(can_rerank=can_rerank(args, model, log.warning))
-        splits = ["test"] + (["train"] if args.do_train else [])
-        splits += ["val"] if args.do_train and has_split(args, "val") and args.select_on == "val" else []
-        self.clips = {name: open_split(args, model.config, name, log.info) for name in splits}
-
-    @property
-    def has_validation(self) -> bool:
-        return "val" in self.clips
+        self.ranking = ranking_of(args, model, log.warning)
+        open_one = partial(open_split, args, model.config, log=log.info)
+        self.open_splits(open_one, has_validation=has_validation(args))
 
     def train_dataset(self) -> Dataset:
-        clips = self.clips["train"]
+        clips = self.splits["train"]
         return RetrievalTrainDataset(clips.split, clips.reader, expand=self.args.expand_msrvtt_sentences)
 
     def evaluate(self, split: str) -> Evaluation:
-        clips = self.clips[split]
+        clips = self.splits[split]
         batches = evaluation_loader(self.args, VideoDataset(clips.split.video_ids, clips.reader), self.runtime)
-        result = evaluate_retrieval(self.model, clips.split, batches, self.runtime, self.settings)
+        result = evaluate_retrieval(self.model, clips.split, batches, self.runtime, self.args, self.ranking)
         return describe(result, clips.missing)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,12 @@ from utils.data.pretraining import (
     validation_clips,
 )
 from utils.evaluation.pretraining import evaluate_losses
-from utils.evaluation.retrieval import EvaluationSettings, evaluate_retrieval
-from utils.models.weights import setup_model
+from utils.evaluation.retrieval import evaluate_retrieval
+from utils.models.setup import setup_model
 from utils.runtime.distributed import Runtime
 from utils.runtime.run_log import RunLog
-from utils.settings.arguments import Arguments, contrastive_schedule
+from utils.settings.arguments import Arguments
+from utils.training.loss_weights import chosen_weights, contrastive_schedule
 from utils.training.task_main import run_task
 from utils.training.trainer import Trainer
 
@@ -35,17 +35,8 @@ from utils.training.trainer import Trainer
 def loss_weights(args: Arguments, model: PretrainModel) -> Callable[[int], dict[str, float]]:
     """Weight of each loss by epoch: 1, or what --loss_weights says, with the contrastive schedule."""
     schedule = contrastive_schedule(args, "intended" if model.behaviour.contrastive_video_gradient else "released")
-    unknown = sorted(set(args.loss_weights) - set(model.available_losses))
-    if unknown:
-        raise ValueError(
-            f"--loss_weights: no loss {', '.join(unknown)} here; there are {', '.join(model.available_losses)}"
-        )
-
-    def weights(epoch: int) -> dict[str, float]:
-        all_on = {name: args.loss_weights.get(name, 1.0) for name in model.available_losses}
-        return {**all_on, "contrastive": all_on["contrastive"] * schedule(epoch)}
-
-    return weights
+    all_on = chosen_weights(args, model.available_losses)
+    return lambda epoch: {**all_on, "contrastive": all_on["contrastive"] * schedule(epoch)}
 
 
 class Pretraining:
@@ -58,9 +49,7 @@ class Pretraining:
         data = prepare_pretraining(args, self.model.config, log.info)
         self.dataset = pretraining_dataset(args, self.model.config, data, log.info)
         self.validation = validation_clips(args, self.model.config, data, log.info)
-        log.write_config(
-            arguments=args.resolved(), model=asdict(self.model.config), behaviour=asdict(self.model.behaviour)
-        )
+        log.write_run(args.resolved(), self.model)
 
     def run(self) -> None:
         """What the flags ask for."""
@@ -83,10 +72,9 @@ class Pretraining:
         assert self.validation is not None
         clips, args = self.validation, self.args
         batches = evaluation_loader(args, VideoDataset(clips.split.video_ids, clips.reader), self.runtime)
-        settings = EvaluationSettings(on_bad_video=args.on_bad_video, precision=args.precision)
-        scored = evaluate_retrieval(self.model, clips.split, batches, self.runtime, settings)
+        scored = evaluate_retrieval(self.model, clips.split, batches, self.runtime, args)
         result = {**scored.metrics(), "skipped": len(clips.missing) + len(scored.skipped)}
-        self._show(f"zero-shot retrieval after step {step}", result)
+        self.log.scores(f"zero-shot retrieval after step {step}", result)
         return result
 
     def evaluate(self) -> None:
@@ -94,17 +82,13 @@ class Pretraining:
         self.model.to(self.runtime.device)
         batches = losses_loader(self.args, self.dataset, self.args.eval_samples, self.runtime)
         result = evaluate_losses(self.model, batches, self.runtime)
-        self._show(f"losses in evaluation mode over {result['clips']} training clips", result)
+        self.log.scores(f"losses in evaluation mode over {result['clips']} training clips", result)
         metrics: dict[str, Any] = {"losses": result}
         if self.validation is not None:
             metrics["zero_shot"] = self.validate(0)
         if self.runtime.is_main:
             text = json.dumps(metrics, indent=2) + "\n"
             atomic_write_text(Path(self.args.output_dir) / "metrics.json", text)
-
-    def _show(self, title: str, result: dict[str, Any]) -> None:
-        shown = " ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, float))
-        self.log.info(f"{title}: {shown}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 from dataloaders.frames import UnreadableVideo
 from dataloaders.video_files import list_videos
 from modules.beam_search import SearchSettings
+from modules.captioning import CaptionModel
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.loading import add_released_flags
-from utils.inference.search_index import SearchIndex
 from utils.inference.predictor import NO_REPEAT, Predictor
+from utils.inference.search_index import SearchIndex
 from utils.runtime.checkpoint import CheckpointError
 
 USER_ERRORS = (CheckpointError, BadVideos, UnreadableVideo, FileNotFoundError, ValueError)
@@ -38,9 +39,14 @@ class Output:
         self.as_json, self.left_out = as_json, 0
 
     def remark(self, line: str) -> None:
-        """A line about what was loaded or left out."""
-        self.left_out += line.startswith("left out: ")
+        """A line about what was loaded."""
         print(line, file=sys.stderr)
+
+    def skipped(self, reasons: Sequence[str]) -> None:
+        """Name the videos that could not be read."""
+        self.left_out += len(reasons)
+        for reason in reasons:
+            self.remark(f"left out: {reason}")
 
     def result(self, lines: list[str], document: Any) -> None:
         """Show a result."""
@@ -49,8 +55,11 @@ class Output:
 
 def caption(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
     """A sentence for each video."""
-    search = SearchSettings(args.beam_size, predictor.args.max_words - 1, args.length_penalty, args.no_repeat_ngram)
+    search = SearchSettings(
+        args.beam_size, predictor.model(CaptionModel).config.max_words - 1, args.length_penalty, args.no_repeat_ngram
+    )
     captions = predictor.caption(list_videos(args.videos), search)
+    output.skipped(captions.skipped)
     document = [{"video": video, "caption": text} for video, text in captions.items()]
     output.result([f"{video}: {text}" for video, text in captions.items()], document)
 
@@ -68,6 +77,7 @@ def answer(args: argparse.Namespace, predictor: Predictor, output: Output) -> No
 def match(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
     """How well each text fits each video."""
     matches = predictor.match(list_videos(args.videos), args.text)
+    output.skipped(matches.skipped)
     lines = []
     for item in matches:
         head = f"{item.video}: " if len(args.videos) > 1 or Path(args.videos[0]).is_dir() else ""
@@ -81,6 +91,7 @@ def search(args: argparse.Namespace, predictor: Predictor, output: Output) -> No
     begin = time.monotonic()
     index = SearchIndex(predictor, args.folder, args.index)
     update = index.last_update
+    output.skipped(update.unreadable)
     output.remark(
         f"{index.path}: {len(index.names)} videos, {update.encoded} encoded, {update.kept} unchanged, {update.removed} "
         f"gone, {len(update.unreadable)} unreadable, {time.monotonic() - begin:.1f} s"

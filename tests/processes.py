@@ -44,6 +44,7 @@ class Ranks:
         for rank, log in enumerate(self.logs):
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
             environment = {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
+            environment["PATH"] = os.environ["PATH"]  # the server has that of the test which started it
             self.processes.append(context.Process(target=_run, args=(main, list(argv), environment, str(log))))
             self.processes[-1].start()
 

@@ -11,10 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.id_lists import read_frame_sizes, read_ids
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import PROBLEMS_FILE, ObjectSettings, ObjectStore, build_object_store
-from modules.boxes import RECT_ORDERS
-from modules.tracking import TRAJECTORY_RULES
-from modules.utils_object_tractor import OBJECT_RULES, ObjectReport
+from dataloaders.object_store import PROBLEMS_FILE, ObjectRules, ObjectSettings, ObjectStore, build_object_store
+from modules.utils_object_tractor import ObjectReport
+from utils.settings.fields import add_flags, flags_of, from_flat
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -25,9 +24,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--labelmap_path", type=Path, required=True, help="label map with 'label_to_idx'")
     add("--object_count", type=int, default=10, help="boxes per frame")
     add("--max_frames", type=int, default=12, help="frames that every file must have; 0 accepts any number")
-    add("--object_rule", choices=OBJECT_RULES, default="intended", help="which objects of a frame are kept")
-    add("--trajectory", choices=TRAJECTORY_RULES, default="class", help="which boxes are one trajectory")
-    add("--rect_order", choices=RECT_ORDERS, default="xyxy", help="order of the four numbers of a rect")
     add("--ids", type=Path, help="csv, json, jsonl or text file of video ids (default: every file there is)")
     add("--frame_sizes", type=Path, help="json or csv of video sizes, to find boxes beyond the frame")
     add(
@@ -36,6 +32,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="folder of the store (default: inside --object_path, as the training tasks look for it)",
     )
     add("--workers", type=int, default=1, help="processes that read the files")
+    add_flags(parser, ObjectRules)
     return parser.parse_args(argv)
 
 
@@ -43,9 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    settings = ObjectSettings(
-        args.object_count, args.object_rule, args.rect_order, args.max_frames or None, args.trajectory
-    )
+    rules = from_flat(ObjectRules, {flag.name: getattr(args, flag.name) for flag in flags_of(ObjectRules)})
+    settings = ObjectSettings(args.object_count, args.max_frames or None, rules)
     try:
         path = build_object_store(
             args.object_path,

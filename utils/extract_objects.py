@@ -22,8 +22,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
+from dataloaders.frames import FrameSettings
 from dataloaders.label_map import label_map_hash, load_label_map
 from dataloaders.video_files import list_videos
+from modules.config import ModelConfig
 from utils.preparation.detectors import (
     KEY_PATTERN,
     Detector,
@@ -33,7 +35,7 @@ from utils.preparation.detectors import (
     class_mapper,
 )
 from utils.preparation.extraction import Extraction, extract_all, renamer, write_label_map
-from utils.settings.groups import DataSettings
+from utils.settings.fields import add_flags, flags_of, from_flat
 
 
 def make_detector(args: argparse.Namespace) -> Detector:
@@ -54,7 +56,6 @@ def make_detector(args: argparse.Namespace) -> Detector:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    data = DataSettings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("videos", nargs="+", type=Path, metavar="VIDEO_OR_FOLDER")
@@ -74,11 +75,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--max_boxes", type=int, default=50, help="torchvision: boxes per frame (default: %(default)s)")
     add("--batch_size", type=int, default=4, help="torchvision: frames at once (default: %(default)s)")
     add("--device", default="cpu", help="torchvision: cpu or cuda (default: %(default)s)")
-    add("--feature_framerate", type=float, default=data.feature_framerate, help="as in the tasks")
-    add("--max_frames", type=int, default=data.max_frames, help="as in the tasks")
-    add("--slice_framepos", type=int, default=data.slice_framepos, choices=(0, 1, 2), help="as in the tasks")
-    add("--end_seconds", type=float, default=data.end_seconds, help="as in the tasks")
+    add("--max_frames", type=int, default=ModelConfig.max_frames, help="as in the tasks (default: %(default)s)")
     add("--overwrite", action="store_true", help="do again what is there")
+    add_flags(parser, FrameSettings, show_default=True)
     return parser.parse_args(argv)
 
 
@@ -89,10 +88,8 @@ def run(args: argparse.Namespace) -> int:
     label_map = load_label_map(args.labelmap_path) if args.labelmap_path else None
     find = class_mapper(list(label_map["label_to_idx"]), renamed) if label_map else renamer(renamed)
     naming = {"class_map": renamed, "label_map": label_map and label_map_hash(label_map)}
-    frames = {
-        name: getattr(args, name) for name in ("feature_framerate", "max_frames", "slice_framepos", "end_seconds")
-    }
-    extraction = Extraction(make_detector(args), args.output, frames, find, naming)
+    frames = from_flat(FrameSettings, {flag.name: getattr(args, flag.name) for flag in flags_of(FrameSettings)})
+    extraction = Extraction(make_detector(args), args.output, args.max_frames, frames, find, naming)
     done, boxes, failed = extract_all(extraction, videos, overwrite=args.overwrite)
     print(f"{args.output}: {len(videos) - done - len(failed)} videos, {boxes} boxes; {done} were there")
     for reason in failed:

@@ -21,8 +21,8 @@ from utils.report.sections import (
     read_json,
     retrieval_section,
 )
-from utils.report.tables import results_section
 from utils.report.summary import ANSWERS, CAPTIONS, CHOICES
+from utils.report.tables import results_section
 
 TITLE = "STOA-VLP quickstart"
 LEAD = (

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from dataloaders.tagging import TAGGERS
-from modules.tokenizer import VOCAB_SIZE
+from modules.config import VOCAB_SIZE
 
 
 def main(argv: list[str] | None = None) -> int:

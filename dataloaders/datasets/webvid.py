@@ -64,11 +64,9 @@ class WebVidPretrainDataset(Dataset[Sample]):
 
     def _sample(self, item: PretrainItem, key: int) -> Sample:
         clip = self.shards.read(item.shard_path, item.offset, item.video_id)
-        positions = pick_positions(
-            len(wanted := stored_candidates(clip, self.settings.feature_framerate, item.video_id)),
-            self.settings.max_frames,
-            self.settings.slice_framepos,
-        )
+        rule = self.settings.frames
+        wanted = stored_candidates(clip, rule.feature_framerate, item.video_id)
+        positions = pick_positions(len(wanted), self.settings.max_frames, rule.slice_framepos)
         frames = ClipFrames(
             clip.decode(wanted[positions]),
             self._original_size(clip, item.video_id),

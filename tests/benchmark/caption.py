@@ -31,7 +31,7 @@ from tests.benchmark.report import add_output_flag, machine_facts, print_table, 
 from tests.benchmark.steps import SIZES, backward, build, build_optimizer, describe, make_batches, update
 from tests.plain_forms import PlainScorer
 from utils.evaluation.captions import clips_together
-from utils.settings.groups import RunSettings
+from utils.settings.groups import ReadSettings
 
 GOALS = {"step": 0.45, "memory": 0.5, "decoding": 20.0}  # of the plain forms' time and memory; times as fast
 BEAMS = (1, 5)
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> Path:
     )
     parser.add_argument("--size", choices=SIZES, default="vit-b16")
     parser.add_argument("--batch", type=int, default=2, help="clips (default 2)")
-    usual = RunSettings().batch_size_val
+    usual = ReadSettings().batch_size_val
     parser.add_argument("--captions", type=int, default=usual, help=f"clips per evaluation batch (default {usual})")
     parser.add_argument("--few", type=int, nargs="*", default=[8], help="also captions of so few clips (default 8)")
     parser.add_argument("--frames", type=int, default=12, help="frames per clip (default 12)")

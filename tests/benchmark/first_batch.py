@@ -21,9 +21,8 @@ from modules.config import ModelConfig
 from tasks.pre_training import PretrainArguments
 from utils.data.clips import train_loader
 from utils.data.pretraining import PreparedData, prepare_pretraining, pretraining_dataset
-from utils.models.weights import model_choices
 from utils.runtime.distributed import find_runtime
-from utils.settings.arguments import parse_arguments
+from utils.settings.parser import parse_arguments
 
 
 def arguments(folder: Path, batch_size: int, workers: int) -> PretrainArguments:
@@ -38,7 +37,7 @@ def arguments(folder: Path, batch_size: int, workers: int) -> PretrainArguments:
 
 
 def prepare(args: PretrainArguments) -> tuple[ModelConfig, PreparedData]:
-    config = ModelConfig(**model_choices(args))
+    config = ModelConfig(**args.model.given())
     return config, prepare_pretraining(args, config, lambda text: None)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataloaders.container_end import cut_short
-from dataloaders.frames import UnreadableVideo, read_clip
+from dataloaders.frames import FrameSettings, UnreadableVideo, read_clip
 from tests.videos import write_noise
 
 
@@ -56,7 +56,7 @@ def test_a_clip_counts_its_frames(tmp_path: Path):
     content = write_noise(path, "MJPG")
     clip = read_clip(path, 3)
     assert (clip.decoded_frames, clip.stated_frames) == (30, 30)
-    clip = read_clip(path, 3, end_seconds=1.2)
+    clip = read_clip(path, 3, FrameSettings(end_seconds=1.2))
     assert (clip.decoded_frames, clip.stated_frames) == (12, 12)
     path.write_bytes(content[: len(content) // 2])
     clip = read_clip(path, 3)

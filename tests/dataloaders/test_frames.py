@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dataloaders import frames
-from dataloaders.frames import UnreadableVideo, candidate_indices, pick_positions, read_clip
+from dataloaders.frames import FrameSettings, UnreadableVideo, candidate_indices, pick_positions, read_clip
 from tests.videos import write_video
 
 
@@ -162,22 +162,22 @@ def test_transform_is_applied_and_size_stays_the_original(fake):
 @pytest.mark.parametrize("stated", [50, 80, 20, 0])
 @pytest.mark.parametrize("slice_framepos", [0, 1, 2])
 def test_with_an_end_the_video_is_as_if_it_stopped_there(fake, stated: float, slice_framepos: int):
-    limited = read_clip(fake(stated_frames=stated), 3, 2, slice_framepos, end_seconds=2.65)
+    limited = read_clip(fake(stated_frames=stated), 3, FrameSettings(2, slice_framepos, 2.65))
     assert all(capture.position < 27 for capture in FakeCapture.opened)  # nothing beyond is decoded
-    cut = read_clip(fake(decodes=27, stated_frames=27), 3, 2, slice_framepos)
+    cut = read_clip(fake(decodes=27, stated_frames=27), 3, FrameSettings(2, slice_framepos))
     assert limited.frame_indices.tolist() == cut.frame_indices.tolist()
     assert [frame[0, 0, 0] for frame in limited.frames] == limited.frame_indices.tolist()
 
 
 def test_the_frame_at_the_end_itself_does_not_count(fake):
     for end, expected in ((2, [0, 10]), (2.01, [0, 10, 20]), (0.01, [0]), (100, [0, 10, 20, 30, 40])):
-        assert read_clip(fake(), None, end_seconds=end).frame_indices.tolist() == expected
+        assert read_clip(fake(), None, FrameSettings(end_seconds=end)).frame_indices.tolist() == expected
 
 
 @pytest.mark.parametrize("end", [0, -1, float("nan"), float("inf")])
-def test_an_end_that_is_no_time_is_an_error(fake, end: float):
-    with pytest.raises(ValueError, match="end_seconds must be above 0"):
-        read_clip(fake(), 3, end_seconds=end)
+def test_an_end_that_is_no_time_is_an_error(end: float):
+    with pytest.raises(ValueError, match="--end_seconds .*: must be"):
+        FrameSettings(end_seconds=end)
 
 
 def test_real_file_forward_decoding_gives_the_right_frames_in_rgb(tmp_path: Path):

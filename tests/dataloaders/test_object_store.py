@@ -17,6 +17,7 @@ from dataloaders import object_store
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import (
     ObjectRecord,
+    ObjectRules,
     ObjectSettings,
     ObjectStore,
     RectOrderError,
@@ -118,7 +119,7 @@ def test_built_once_and_again_when_a_file_or_a_setting_changes(tmp_path: Path, m
     rebuilt = ObjectStore(path).get("a")
     assert rebuilt is not None
     assert rebuilt.boxes[0, 0, 0] == 60
-    assert build_object_store(tmp_path, LABELS, ObjectSettings(2, "released", frames=2)) != path
+    assert build_object_store(tmp_path, LABELS, ObjectSettings(2, 2, ObjectRules("released"))) != path
     build_object_store(tmp_path, {"label_to_idx": {"man": 2, "dog": 1}}, SETTINGS)
     assert len(builds) == 4
 
@@ -147,7 +148,7 @@ def test_files_in_the_other_rect_order_stop_the_build(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps([{"objects": objects}] * 2))
     with pytest.raises(RectOrderError, match="--rect_order xxyy"):
         build_object_store(tmp_path, LABELS, SETTINGS)
-    path = build_object_store(tmp_path, LABELS, ObjectSettings(2, rect_order="xxyy", frames=2))
+    path = build_object_store(tmp_path, LABELS, ObjectSettings(2, 2, ObjectRules(rect_order="xxyy")))
     record = ObjectStore(path).get("a")
     assert record is not None
     assert record.boxes[0, 0].tolist() == [100, 20, 140, 90]
@@ -182,10 +183,12 @@ def test_tracks_tell_two_of_a_class_apart_and_list_each(tmp_path: Path) -> None:
     write_two_men(tmp_path)
     settings = ObjectSettings(object_count=3, frames=4)
     by_class = ObjectStore(build_object_store(tmp_path, LABELS, settings)).get("a")
-    tracked_store = ObjectStore(build_object_store(tmp_path, LABELS, replace(settings, trajectory="track")))
+    tracked_store = ObjectStore(
+        build_object_store(tmp_path, LABELS, replace(settings, rules=ObjectRules(trajectory="track")))
+    )
     tracked = tracked_store.get("a")
     assert by_class is not None and tracked is not None
-    assert tracked_store.path.name.endswith("_track.lmdb") and tracked_store.settings.trajectory == "track"
+    assert tracked_store.path.name.endswith("_track.lmdb") and tracked_store.settings.rules.trajectory == "track"
     np.testing.assert_array_equal(tracked.boxes, by_class.boxes)
     np.testing.assert_array_equal(tracked.classes, by_class.classes)
     np.testing.assert_array_equal(by_class.tracks, by_class.classes)
@@ -203,7 +206,7 @@ def test_boxes_of_trajectories_beyond_the_list_keep_another_number(tmp_path: Pat
         {"objects": [{"class": "man", "rect": [0, 0, side, side], "conf": 0.1 + side / 1000}]} for side in (5, 60, 700)
     ]
     (tmp_path / "a.json").write_text(json.dumps(frames))
-    settings = ObjectSettings(object_count=1, frames=3, trajectory="track")
+    settings = ObjectSettings(1, 3, ObjectRules(trajectory="track"))
     record = ObjectStore(build_object_store(tmp_path, LABELS, settings)).get("a")
     assert record is not None
     assert record.tracks.tolist() == [[1], [2], [3]] and record.trajectory_ids.tolist() == [3, 2]
@@ -230,7 +233,7 @@ def test_a_store_of_an_earlier_format_is_built_again_and_never_misread(
 def test_an_unknown_trajectory_rule_is_an_error(tmp_path: Path) -> None:
     write_clip(tmp_path, "a")
     with pytest.raises(ValueError, match="colour"):
-        build_object_store(tmp_path, LABELS, replace(SETTINGS, trajectory="colour"))
+        build_object_store(tmp_path, LABELS, replace(SETTINGS, rules=ObjectRules(trajectory="colour")))
 
 
 def _read(store: ObjectStore, results: Any) -> None:

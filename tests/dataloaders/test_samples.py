@@ -14,6 +14,7 @@ from dataloaders.samples import (
     REVERSED,
     SHUFFLED,
     ClipFrames,
+    SampleChoices,
     SampleSettings,
     clip_part,
     collate,
@@ -84,7 +85,7 @@ def test_targets_are_a_function_of_the_key_alone():
 
 @pytest.mark.parametrize("length", [3, 5, 12])
 def test_marks_lie_inside_the_text_and_about_their_share_is_drawn(length: int):
-    settings = dataclasses.replace(SETTINGS, mask_ratio=0.4)
+    settings = dataclasses.replace(SETTINGS, choices=SampleChoices(mask_ratio=0.4))
     drawn = [training_targets(length, settings, sample_key(0, 0, index)) for index in range(2000)]
     marks = torch.stack([targets["mlm_mask"] for targets in drawn])
     assert marks.any(1).all()
@@ -103,7 +104,7 @@ def test_an_empty_text_is_marked_at_its_end_token():
 
 
 def test_without_a_mask_ratio_one_token_is_marked_at_any_place():
-    settings = dataclasses.replace(SETTINGS, mask_ratio=0.0)
+    settings = dataclasses.replace(SETTINGS, choices=SampleChoices(mask_ratio=0.0))
     marks = torch.stack([training_targets(6, settings, sample_key(0, 0, i))["mlm_mask"] for i in range(200)])
     assert (marks.sum(1) == 1).all() and marks.any(0).nonzero()[:, 0].tolist() == [1, 2, 3, 4]
 
@@ -129,7 +130,7 @@ def test_original_and_stored_sizes_may_differ():
 
 
 def test_crop_coordinates_are_taken_as_they_are():
-    settings = dataclasses.replace(SETTINGS, box_coordinates="crop")
+    settings = dataclasses.replace(SETTINGS, choices=SampleChoices(box_coordinates="crop"))
     boxes = record({(0, 0): (20, 4, 30, 30), (0, 1): (20, 4, 40, 30)})
     found = clip_part(clip(original_size=None), boxes, settings, 1, "v")
     assert found["boxes"][0, :2].tolist() == [[20, 4, 30, 30], [20, 4, 32, 30]]
@@ -138,7 +139,7 @@ def test_crop_coordinates_are_taken_as_they_are():
 def test_a_changed_frame_order_takes_the_boxes_along():
     boxes = record({(i, 0): (16, 0, 20 + i, 10) for i in range(FRAMES)})
     for kind in (REVERSED, SHUFFLED):
-        settings = dataclasses.replace(SETTINGS, frame_order=kind)
+        settings = dataclasses.replace(SETTINGS, choices=SampleChoices(eval_frame_order=kind))
         found = clip_part(clip(), boxes, settings, sample_key(0, 0, 3), "v")
         order = (found["video"][:, 0, 0, 0] // 50).tolist()
         assert sorted(order) == list(range(FRAMES)) != order

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataloaders.frames import UnreadableVideo
+from dataloaders.frames import FrameSettings, UnreadableVideo
 from dataloaders.samples import SampleSettings
 from dataloaders.video_files import VideoFolder, find_videos, open_videos, read_frames
 from tests.videos import write_video
@@ -62,7 +62,7 @@ def test_frames_of_a_file_carry_the_sizes_that_boxes_need(tmp_path: Path):
 
 def test_frames_from_the_end_given_on_are_not_used(tmp_path: Path):
     path = write_video(tmp_path / "v.mp4", 40, fps=10)
-    clip = read_frames(path, SampleSettings(resolution=32, max_frames=3, end_seconds=2.5))
+    clip = read_frames(path, SampleSettings(resolution=32, max_frames=3, frames=FrameSettings(end_seconds=2.5)))
     expected = read_frames(path, SampleSettings(resolution=32, max_frames=4)).frames[:3]
     np.testing.assert_array_equal(clip.frames, expected)
 

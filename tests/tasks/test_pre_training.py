@@ -18,7 +18,7 @@ from modules.pretrain import PretrainModel
 from tasks.pre_training import main
 from tests.dataloaders.datasets.test_webvid import damage
 from tests.world import World
-from utils.models.weights import CLIP_URL
+from utils.models.clip_weights import CLIP_URL
 from utils.runtime.checkpoint import load, model_content, save_atomically
 from utils.runtime.run_log import read_metrics
 

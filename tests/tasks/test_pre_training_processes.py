@@ -18,9 +18,9 @@ from modules.pretrain import PretrainModel
 from tasks.pre_training import main
 from tests.processes import Ranks, free_port, run_ranks
 from tests.world import ROOT, World
-from utils.models.weights import setup_model
+from utils.models.setup import setup_model
 from utils.runtime.run_log import read_metrics
-from utils.settings.arguments import parse_arguments
+from utils.settings.parser import parse_arguments
 
 PYTHON = [sys.executable]
 LAUNCHERS = {

@@ -23,6 +23,7 @@ from utils.evaluation.bad_videos import BadVideos
 from utils.inference.search_index import INDEX_NAME, SearchIndex
 from utils.predictor import Predictor
 from utils.runtime.checkpoint import CheckpointError
+from utils.settings.fields import flat_values
 
 TRAIN = ["--do_train", "--max_steps", "3", "--lr", "1e-3", *WITH_OBJECTS]
 
@@ -135,9 +136,8 @@ def test_only_what_changed_is_encoded_again(downstream: Downstream, predictor, t
     assert (update.encoded, update.kept, update.removed, len(update.unreadable)) == (2, 2, 1, 1)
     assert "broken.mp4" in update.unreadable[0] and len(changed.names) == 4
     found = changed.search(["a red circle"], top=9)[0]
-    lines: list[str] = []
-    again = make(log=lines.append).last_update  # the broken one is tried again, alone
-    assert (again.encoded, again.kept, len(again.unreadable)) == (0, 4, 1) and "broken.mp4" in lines[-1]
+    again = make().last_update  # the broken one is tried again, alone
+    assert (again.encoded, again.kept, len(again.unreadable)) == (0, 4, 1) and "broken.mp4" in again.unreadable[0]
     (tmp_path / INDEX_NAME).unlink()
     fresh = make().search(["a red circle"], top=9)[0]
     assert {f.video: f.similarity for f in found} == pytest.approx({f.video: f.similarity for f in fresh}, abs=1e-5)
@@ -169,12 +169,12 @@ def test_object_files_of_other_frames_are_an_error_that_says_what_to_do(downstre
 
 
 def test_settings_follow_the_checkpoint_and_its_run(trained: Path):
-    args = Predictor(trained / "caption" / "best.bin").args
+    settings = flat_values(Predictor(trained / "caption" / "best.bin").settings)
     own = json.loads((trained / "caption" / "config.json").read_bytes())["arguments"]
     for name in ("max_frames", "max_words", "object_count", "need_object", "use_action", "feature_framerate"):
-        assert getattr(args, name) == own[name]
+        assert settings[name] == own[name]
     newest = max((trained / "caption" / "ckpt").iterdir())
-    assert Predictor(newest).args.feature_framerate == own["feature_framerate"]
+    assert Predictor(newest).settings.frames.feature_framerate == own["feature_framerate"]
 
 
 def _first_test_id(world: Downstream) -> str:
@@ -251,5 +251,5 @@ def test_a_released_checkpoint_is_used_with_its_sizes(downstream: Downstream, tm
     captured = capsys.readouterr()
     [entry] = json.loads(captured.out)
     assert 0 <= entry["probability"] <= 1 and "no object files" in captured.err
-    args = Predictor(tmp_path / "stoa.bin", need_object=True, use_action=True).args
-    assert args.need_object and args.behaviour is None  # a released file implies the released behaviour
+    settings = Predictor(tmp_path / "stoa.bin", need_object=True, use_action=True).settings
+    assert settings.model.need_object and settings.behaviour is None  # a released file implies the released behaviour

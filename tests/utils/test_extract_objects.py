@@ -36,12 +36,12 @@ def clips(downstream: Downstream, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def sampled(folder: Path, video_id: str) -> Clip:
-    return read_clip(folder / f"{video_id}.mp4", 4, 1)
+    return read_clip(folder / f"{video_id}.mp4", 4)
 
 
 def true_boxes(world: Downstream, video_id: str, clip: Clip) -> list[np.ndarray]:
     """Boxes of the things that the demo's own detections are sure of, in the sampled frames."""
-    every = read_clip(world.folder / "msrvtt" / "videos" / f"{video_id}.mp4", 12, 1).frame_indices.tolist()
+    every = read_clip(world.folder / "msrvtt" / "videos" / f"{video_id}.mp4", 12).frame_indices.tolist()
     frames = json.loads((world.folder / "msrvtt" / "objects" / f"{video_id}.json").read_bytes())
     chosen = [frames[every.index(index)]["objects"] for index in clip.frame_indices.tolist()]
     return [np.array([e["rect"] for e in own if e["conf"] > 0.5]).reshape(-1, 4) for own in chosen]
@@ -202,7 +202,7 @@ def test_files_without_frame_numbers_are_never_guessed_at(clips: Path, tmp_path:
 
 def test_sampled_frames_are_picked_from_files_of_more_frames(downstream: Downstream, clips: Path, tmp_path: Path):
     source = downstream.folder / "msrvtt" / "objects"
-    every = read_clip(clips / "video0.mp4", 12, 1).frame_indices.tolist()
+    every = read_clip(clips / "video0.mp4", 12).frame_indices.tolist()
     frames = json.loads((source / "video0.json").read_bytes())
     by_number = dict(zip(every, frames, strict=True))
     numbered = [{"frame": index, **frame} for index, frame in by_number.items()]

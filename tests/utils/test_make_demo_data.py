@@ -10,7 +10,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from dataloaders.frames import read_clip
+from dataloaders.frames import FrameSettings, read_clip
 from utils import make_demo_data
 from utils.demo.formats import didemo_id, didemo_name, lsmdc_id, pack_didemo
 from utils.demo.wording import captions, options, questions
@@ -197,7 +197,7 @@ def test_msvd_files_agree_with_each_other(world):
         asked = {mapping[str(entry["video_id"])] for entry in _read(world / f"msvd/qa/{split}_qa.json")}
         assert asked == set(names)
         for name in names:
-            assert len(read_clip(world / "msvd/YouTubeClips" / f"{name}.avi", 12, 2).frames) == 12
+            assert len(read_clip(world / "msvd/YouTubeClips" / f"{name}.avi", 12, FrameSettings(2)).frames) == 12
 
 
 def test_lsmdc_has_one_sentence_for_each_clip(world):
@@ -253,7 +253,7 @@ def test_didemo_videos_are_in_the_lmdb_byte_for_byte(world):
         stored = dict(transaction.cursor())
     assert stored == {key: path.read_bytes() for key, path in files.items()} and len(stored) == 20
     for path in files.values():
-        assert len(read_clip(path, 12, 2).frames) == 12
+        assert len(read_clip(path, 12, FrameSettings(2)).frames) == 12
 
 
 def test_didemo_and_lsmdc_names_look_like_the_real_ones(shared):
@@ -293,7 +293,7 @@ def test_sampled_frames_are_those_of_the_boxes_and_show_the_things(world):
     truths = _read(world / "msrvtt/truth.json")["videos"]
     right, total = 0, 0
     for name, truth in truths.items():
-        clip = read_clip(world / "msrvtt/videos" / f"{name}.mp4", 12, 2)
+        clip = read_clip(world / "msrvtt/videos" / f"{name}.mp4", 12, FrameSettings(2))
         assert clip.frame_indices.tolist() == truth["frame_indices"]
         assert [clip.width, clip.height] == truth["size"]
         for frame, boxes in zip(clip.frames, truth["boxes"], strict=True):

@@ -15,9 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from dataloaders.container_end import cut_short
-from dataloaders.frames import Clip, UnreadableVideo, candidate_indices, read_clip
+from dataloaders.frames import Clip, FrameSettings, UnreadableVideo, candidate_indices, read_clip
 from dataloaders.lmdb_files import value_as_file
-from modules.utils_object_tractor import ObjectFileError, ObjectReport, load_object_file
+from dataloaders.object_store import ObjectSettings, load_objects
+from modules.utils_object_tractor import ObjectFileError, ObjectReport
 from utils.checks.findings import Finding
 from utils.preparation.video_workers import WorkerDied, WorkerPool
 
@@ -43,20 +44,15 @@ OBJECT_KINDS = {
 class ClipSettings:
     """How training reads videos and objects.
 
-    max_frames, feature_framerate, slice_framepos, end_seconds: the frame rule, see dataloaders/frames.py.
-    min_candidates: a video with fewer candidate frames is noted as short.
-    object_count, object_rule, rect_order: see modules/utils_object_tractor.py; label_map: None without objects.
+    max_frames, frames: see `dataloaders.frames.read_clip`. min_candidates: a video with fewer candidate frames is noted
+    as short. objects: see `dataloaders.object_store.load_objects`; label_map: None without objects.
     has_original_boxes: boxes are in pixels of the video, so that those outside its frame can be told.
     """
 
     max_frames: int
-    feature_framerate: float
-    slice_framepos: int
-    end_seconds: float | None
+    frames: FrameSettings
     min_candidates: int
-    object_count: int
-    object_rule: str
-    rect_order: str
+    objects: ObjectSettings
     has_original_boxes: bool
     label_map: dict[str, Any] | None
 
@@ -137,14 +133,7 @@ def _check_video(video_id: str, path: Path, name: str, settings: ClipSettings, f
         return None
     reason = cut_short(path)
     try:
-        clip = read_clip(
-            path,
-            settings.max_frames,
-            settings.feature_framerate,
-            settings.slice_framepos,
-            transform=_nothing,
-            end_seconds=settings.end_seconds,
-        )
+        clip = read_clip(path, settings.max_frames, settings.frames, _nothing)
     except UnreadableVideo as error:
         message = str(error).removeprefix(f"{path}: ")
         find("truncated_video" if reason else "unreadable_video", f"{message}; {reason}" if reason else message)
@@ -156,7 +145,7 @@ def _check_video(video_id: str, path: Path, name: str, settings: ClipSettings, f
         find("truncated_video", f"{frames}; {reason}")
     elif lacking > max(FEW_FRAMES, CLEAR_SHARE * stated):
         find("fewer_frames", f"{frames}: a damaged file, or one cut or joined without encoding it again")
-    candidates = len(candidate_indices(decoded, clip.fps, settings.feature_framerate))
+    candidates = len(candidate_indices(decoded, clip.fps, settings.frames.feature_framerate))
     if candidates < settings.min_candidates:
         find("short_video", f"{candidates} candidate frames in {decoded / clip.fps:.1f} s, fewer than "
              f"{settings.min_candidates}")  # fmt: skip
@@ -182,16 +171,7 @@ def check_objects(video_id: str, path: str, frame_size: tuple[int, int] | None, 
     report = ObjectReport(max_examples=1)
     is_usable = True
     try:
-        load_object_file(
-            path,
-            settings.object_count,
-            settings.label_map,
-            report,
-            settings.object_rule,
-            settings.rect_order,
-            frame_size,
-            settings.max_frames,
-        )
+        load_objects(path, settings.label_map, settings.objects, report, frame_size)
     except ObjectFileError as error:
         report.note(error.problem, path, str(error))
         is_usable = False

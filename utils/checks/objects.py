@@ -8,7 +8,6 @@ from typing import Any
 
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import (
-    ObjectSettings,
     default_store_path,
     find_object_file,
     object_file_ids,
@@ -70,8 +69,7 @@ def orphans(args: CheckArguments, folder: Path, there: Iterable[str], listed: Co
 
 def no_object_files(args: CheckArguments, folder: Path) -> list[Finding]:
     """What a folder without object files means: nothing if the task has a store that it uses as it is."""
-    settings = ObjectSettings(args.object_count, args.object_rule, args.rect_order, args.max_frames, args.trajectory)
-    if default_store_path(folder, settings).is_dir():
+    if default_store_path(folder, args.object_settings).is_dir():
         return []
     return [stop(f"{folder} and its folder tsv_files hold no object files (--object_path)")]
 
@@ -81,4 +79,4 @@ def wrong_order(args: CheckArguments, findings: Iterable[Finding], object_files:
     count = sum(finding.kind == "wrong_rect_order" for finding in findings)
     if 2 * count <= object_files:
         return []
-    return [stop(f"--rect_order {args.rect_order} does not fit {count} of {object_files} object files")]
+    return [stop(f"--rect_order {args.objects.rect_order} does not fit {count} of {object_files} object files")]

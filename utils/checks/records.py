@@ -77,11 +77,11 @@ def check_record(task: RecordTask, settings: RecordSettings, reader: ShardReader
 def _check_frames(clip: StoredClip, task: RecordTask, settings: ClipSettings, findings: list[Finding]) -> None:
     """Decode the frames that training picks; raises DamagedRecord if one of them does not decode."""
     try:
-        candidates = stored_candidates(clip, settings.feature_framerate, task.video_id)
+        candidates = stored_candidates(clip, settings.frames.feature_framerate, task.video_id)
     except ValueError as error:
         findings.append(Finding("missing_rate", task.video_id, task.shard, _detail(error, task)))
         return
-    clip.decode(candidates[pick_positions(len(candidates), settings.max_frames, settings.slice_framepos)])
+    clip.decode(candidates[pick_positions(len(candidates), settings.max_frames, settings.frames.slice_framepos)])
     if len(candidates) < settings.min_candidates:
         detail = f"{len(candidates)} candidate frames, fewer than {settings.min_candidates}"
         findings.append(Finding("short_video", task.video_id, task.shard, detail))

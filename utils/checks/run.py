@@ -25,7 +25,7 @@ from utils.checks.setup import (
 from utils.checks.shards import check_shards
 from utils.data.questions import NEVER_READ
 from utils.preparation.webvid_rows import BadCsv
-from utils.settings.arguments import parse_arguments
+from utils.settings.parser import parse_arguments
 
 DEFAULTS = {"datatype": "msrvtt_retrieval", "output_dir": "output/check_data"}
 VERDICTS = (

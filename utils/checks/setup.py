@@ -13,17 +13,17 @@ from dataloaders.caption_split import CaptionSplit
 from dataloaders.datasets import didemo, msrvtt, msvd
 from dataloaders.id_lists import listed_ids
 from dataloaders.multiple_choice import read_choices
+from dataloaders.object_store import ObjectSettings
 from dataloaders.video_files import LMDB_FILE, VIDEO_SUFFIXES, VideoLmdb, find_videos, lmdb_keys
+from modules.config import ModelConfig, setting
 from utils.checks.clips import ClipSettings
 from utils.checks.findings import Finding, first_ids
-from utils.data import captions as caption_setup
-from utils.data import retrieval as retrieval_setup
+from utils.data import captions, questions, retrieval
 from utils.data.captions import CaptionArguments
 from utils.data.pretraining import PretrainArguments
 from utils.data.questions import AnswerArguments, choose_answers, read_questions
 from utils.data.retrieval import ChoiceArguments, RetrievalArguments
 from utils.preparation.webvid_rows import EMPTY_CAPTION, REPEATED_ID, read_rows, survey_csv, video_places
-from utils.settings.groups import flag
 
 SPLITS = ("train", "val", "test")
 PRETRAIN = "pretrain"
@@ -43,13 +43,13 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments, Pret
         *AnswerArguments.DATA_TYPES,
     )
 
-    splits: str | None = flag(None, "splits to check, e.g. train,test; default: all that the task would read")
-    min_candidates: int | None = flag(
+    splits: str | None = setting(None, "splits to check, e.g. train,test; default: all that the task would read")
+    min_candidates: int | None = setting(
         None, "videos with fewer candidate frames are noted as short; default: --max_frames", minimum=0
     )
-    workers: int = flag(2, "processes that decode", minimum=1)
-    output: str | None = flag(None, "file of all findings, tab-separated; default: {output_dir}/data_check.tsv")
-    json: str | None = flag(None, "write counts and findings to this JSON file too")
+    workers: int = setting(2, "processes that decode", minimum=1)
+    output: str | None = setting(None, "file of all findings, tab-separated; default: {output_dir}/data_check.tsv")
+    json: str | None = setting(None, "write counts and findings to this JSON file too")
 
     def __post_init__(self) -> None:
         self.do_train = self.do_train or not self.do_eval
@@ -66,7 +66,7 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments, Pret
     @property
     def checks_objects(self) -> bool:
         """Whether the task reads objects, or a folder of them is on the command line."""
-        return self.need_object or self.object_path != RetrievalArguments.object_path
+        return self.model.need_object or self.object_path != RetrievalArguments.object_path
 
     def path(self, name: str) -> str | None:
         """As `AnswerArguments.path`; None for data sets without questions."""
@@ -82,24 +82,31 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments, Pret
         return [name for name in names if self._has_split(name)]
 
     def _has_split(self, name: str) -> bool:
+        if name != "val":
+            return True
         if self.task == "qa":
-            return name != "val" or self.path("qa_val_json") is not None
-        setup = caption_setup if self.task == "caption" else retrieval_setup
-        return setup.has_split(self, name)
+            return questions.has_validation(self)
+        return captions.has_validation(self) if self.task == "caption" else retrieval.has_validation(self)
+
+    @property
+    def max_frames(self) -> int:
+        """Frames of a clip, with the default of a new model: no weight file is opened here."""
+        return self.model.max_frames or ModelConfig.max_frames
+
+    @property
+    def object_settings(self) -> ObjectSettings:
+        """How training reads object files."""
+        return ObjectSettings(self.model.object_count or ModelConfig.object_count, self.max_frames, self.objects)
 
 
 def clip_settings(args: CheckArguments, label_map: dict[str, Any] | None) -> ClipSettings:
     """How training reads videos and objects under these flags."""
     return ClipSettings(
         max_frames=args.max_frames,
-        feature_framerate=args.feature_framerate,
-        slice_framepos=args.slice_framepos,
-        end_seconds=args.end_seconds,
+        frames=args.frames,
         min_candidates=args.max_frames if args.min_candidates is None else args.min_candidates,
-        object_count=args.object_count,
-        object_rule=args.object_rule,
-        rect_order=args.rect_order,
-        has_original_boxes=args.box_coordinates == "original",
+        objects=args.object_settings,
+        has_original_boxes=args.samples.box_coordinates == "original",
         label_map=label_map,
     )
 
@@ -129,10 +136,10 @@ def read_list(args: CheckArguments, name: str) -> ListedSplit:
     if args.task == "qa":
         return _read_questions(args, name)
     if args.task == "mc" and name != "train":
-        return _read_choices(retrieval_setup.list_path(args, name), name)
+        return _read_choices(retrieval.list_path(args, name), name)
     if args.task == "caption":
-        return _read_captions(args, name, caption_setup.read_listed(args, name))
-    return _read_captions(args, name, retrieval_setup.read_split(args, name))
+        return _read_captions(args, name, captions.read_listed(args, name))
+    return _read_captions(args, name, retrieval.read_split(args, name))
 
 
 def _read_webvid(path: Path) -> ListedSplit:
@@ -215,7 +222,7 @@ def _list_path(args: CheckArguments, name: str) -> Path | None:
     if args.data_set in ("msvd", "didemo"):
         return Path(args.data_path, f"{name}_list.txt")
     if args.task == "caption":
-        own = caption_setup.list_flag(args, name)
+        own = captions.list_flag(args, name)
         return Path(getattr(args, own)) if own else None
     if _is_table(args, name):
         return None

@@ -83,7 +83,7 @@ def check_shards(args: CheckArguments) -> Report:
         return Report(in_order(findings), {}, 0, 0)
     rows = clip_set.clips.rows
     folder = _object_folder(args, rows, findings) if label_map else None
-    needs_size = args.need_object and args.box_coordinates == "original" and sizes is not None
+    needs_size = args.model.need_object and args.samples.box_coordinates == "original" and sizes is not None
     settings = RecordSettings(clip_settings(args, label_map), folder, needs_size)
     check = partial(check_record, settings=settings, reader=ShardReader(clip_set.index_dir))
     fate = _Fate(np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool))
@@ -236,7 +236,7 @@ def _stops(args: CheckArguments, clip_set: _ClipSet, fate: _Fate) -> Iterator[Fi
     if missing:
         yield stop(f"{missing} of {len(samples)} captions belong to clips of shards that are not there")
     for kind, count in fate.stops.items():
-        yield stop(STOPS[kind].format(count=count, rate=args.feature_framerate))
+        yield stop(STOPS[kind].format(count=count, rate=args.frames.feature_framerate))
     run, limit = _longest_run(fate.is_lost[samples]), min(MAX_BAD_CLIPS, len(samples))
     if run >= limit:
         yield stop(f"{run} samples in a row, of {len(samples)}, cannot be read: training gives up after {limit}")

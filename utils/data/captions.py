@@ -8,29 +8,28 @@ from typing import ClassVar
 from dataloaders.caption_split import CaptionSplit
 from dataloaders.datasets import msrvtt, msvd
 from modules.beam_search import SearchSettings
-from modules.config import ModelConfig
+from modules.config import ModelConfig, setting
 from utils.data.clips import Log, SplitClips, open_captioned
-from utils.settings.arguments import TaskArguments
-from utils.settings.groups import DataSettings, flag
+from utils.settings.arguments import ListArguments
+from utils.settings.groups import DataSettings
 
 
 @dataclass
-class CaptionArguments(TaskArguments):
+class CaptionArguments(ListArguments):
     """Flags of captioning."""
 
     DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_caption", "msvd_caption")
 
-    test_csv: str | None = flag(
-        None, "MSR-VTT: test videos; --val_csv are then the validation videos. Without it --val_csv are the test videos"
-    )
-    beam_size: int = flag(1, "captions that are followed at once; 1 is greedy, as released", minimum=1)
-    length_penalty: float = flag(1.0, "a caption of n tokens scores log P / n ** this", minimum=0)
-    no_repeat_ngram: int = flag(0, "no sequence of so many tokens comes twice in a caption; 0: no rule", minimum=0)
-    max_caption_words: int | None = flag(
+    beam_size: int = setting(1, "captions that are followed at once; 1 is greedy, as released", minimum=1)
+    length_penalty: float = setting(1.0, "a caption of n tokens scores log P / n ** this", minimum=0)
+    no_repeat_ngram: int = setting(0, "no sequence of so many tokens comes twice in a caption; 0: no rule", minimum=0)
+    max_caption_words: int | None = setting(
         None, "longest caption, in tokens with start and end; default: --max_words", minimum=3
     )
-    label_smoothing: float = flag(0.0, "share of a token's weight spread over the vocabulary", minimum=0, maximum=0.99)
-    metric_timeout: float = flag(600.0, "seconds after which a Java program of the metrics is given up", minimum=1)
+    label_smoothing: float = setting(
+        0.0, "share of a token's weight spread over the vocabulary", minimum=0, maximum=0.99
+    )
+    metric_timeout: float = setting(600.0, "seconds after which a Java program of the metrics is given up", minimum=1)
 
     def search_settings(self, config: ModelConfig) -> SearchSettings:
         """How captions are searched for.
@@ -38,7 +37,7 @@ class CaptionArguments(TaskArguments):
         Raises:
             ValueError: captions would be longer than the text tower's positions.
         """
-        words = self.max_caption_words or self.max_words
+        words = self.max_caption_words or config.max_words
         if words > config.context_length:
             raise ValueError(
                 f"--max_caption_words {words}: the text tower has positions for {config.context_length} tokens"
@@ -51,9 +50,9 @@ def is_given(args: CaptionArguments, name: str) -> bool:
     return getattr(args, name) != getattr(DataSettings, name)
 
 
-def has_split(args: CaptionArguments, name: str) -> bool:
-    """Whether there is a validation split (`val`); train and test always are."""
-    return name != "val" or args.data_set != "msrvtt" or not is_given(args, "val_csv") or args.test_csv is not None
+def has_validation(args: CaptionArguments) -> bool:
+    """Whether there is a validation split; of MSR-VTT's lists only beside a test list."""
+    return args.data_set != "msrvtt" or not is_given(args, "val_csv") or args.test_csv is not None
 
 
 def list_flag(args: CaptionArguments, name: str) -> str | None:

@@ -21,43 +21,46 @@ from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.distributed import Runtime
 from utils.runtime.sampler import EvaluationSampler, GlobalBatchSampler
 from utils.settings.arguments import Arguments
+from utils.settings.groups import ReadSettings, UseSettings
 
 Log = Callable[[str], None]
 SHOWN_IDS = 10
 
 
-def sample_settings(args: Arguments, config: ModelConfig, *, training: bool) -> SampleSettings:
-    """How samples are made for this model under these flags."""
+def sample_settings(settings: UseSettings, config: ModelConfig, *, training: bool) -> SampleSettings:
+    """How samples are made for this model."""
     return SampleSettings(
         resolution=config.image_resolution,
         max_frames=config.max_frames,
         max_words=config.max_words,
         vocab_size=config.vocab_size,
         object_count=config.object_count if config.need_object else 0,
-        feature_framerate=args.feature_framerate,
-        slice_framepos=args.slice_framepos,
-        frame_order=args.train_frame_order if training else args.eval_frame_order,
-        box_coordinates=args.box_coordinates,
-        mask_ratio=args.mask_ratio,
-        seed=args.seed,
-        end_seconds=args.end_seconds,
+        frames=settings.frames,
+        choices=settings.samples,
+        is_training=training,
+        seed=settings.seed,
     )
 
 
+def object_settings(settings: UseSettings, config: ModelConfig) -> ObjectSettings:
+    """How the object files of this model's clips are read."""
+    return ObjectSettings(config.object_count, config.max_frames, settings.objects)
+
+
 def prepare_objects(
-    args: Arguments,
+    settings: UseSettings,
     config: ModelConfig,
     object_path: str,
     log: Log,
     frame_sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> Path:
     """The object store of a folder of object files, built if need be; its report goes to the log."""
-    settings = ObjectSettings(
-        config.object_count, args.object_rule, args.rect_order, config.max_frames, args.trajectory
-    )
-    label_map = load_label_map(args.labelmap_path)
     path = build_object_store(
-        object_path, label_map, settings, frame_sizes=frame_sizes, workers=max(1, args.num_thread_reader)
+        object_path,
+        load_label_map(settings.labelmap_path),
+        object_settings(settings, config),
+        frame_sizes=frame_sizes,
+        workers=max(1, settings.num_thread_reader),
     )
     log(f"objects: {path}: {counts(ObjectStore(path).report)}")
     return path
@@ -172,14 +175,14 @@ def train_loader(
 
 
 def evaluation_loader(
-    args: Arguments, dataset: Dataset, runtime: Runtime, collate_fn: Callable[..., Any] = collate
+    settings: ReadSettings, dataset: Dataset, runtime: Runtime, collate_fn: Callable[..., Any] = collate
 ) -> DataLoader:
     """This rank's part of the data, in order, no sample twice."""
     return DataLoader(
         dataset,
         sampler=EvaluationSampler(len(dataset), runtime.rank, runtime.world_size),  # type: ignore[arg-type]
-        batch_size=args.batch_size_val,
-        num_workers=args.num_thread_reader,
+        batch_size=settings.batch_size_val,
+        num_workers=settings.num_thread_reader,
         collate_fn=collate_fn,
         pin_memory=runtime.device.type == "cuda",
     )

@@ -13,20 +13,19 @@ from dataloaders.datasets.webvid import WebVidPretrainDataset
 from dataloaders.id_lists import read_frame_sizes
 from dataloaders.object_store import ObjectStore
 from dataloaders.pretrain_index import INDEX_FILE, PretrainIndex, prepare_pretrain_index
-from modules.config import ModelConfig
+from modules.config import ModelConfig, setting
 from utils.data.clips import Log, SplitClips, counts, open_clips, prepare_objects, sample_settings
 from utils.evaluation.pretraining import collate_whole_captions
 from utils.runtime.distributed import Runtime
 from utils.runtime.sampler import GlobalBatchSampler
 from utils.settings.arguments import Arguments
-from utils.settings.groups import flag
 
 
 @dataclass
 class PretrainArguments(Arguments):
     """Flags of pre-training alone."""
 
-    eval_samples: int = flag(1000, "with --do_eval: training samples whose losses are computed", minimum=1)
+    eval_samples: int = setting(1000, "with --do_eval: training samples whose losses are computed", minimum=1)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,9 @@ from dataloaders.questions import (
     read_msvd,
     read_msvd_names,
 )
-from modules.config import ModelConfig
+from modules.config import ModelConfig, setting
 from utils.data.clips import Log, SplitClips, open_clips, prepare_split_objects
 from utils.settings.arguments import TaskArguments
-from utils.settings.groups import flag
 
 # Released flags that were never read.
 NEVER_READ = {"msrvtt_train_csv": True, "msrvtt_val_csv": True, "msrvtt_train_json": True, "resume": True}
@@ -33,23 +32,23 @@ class AnswerArguments(TaskArguments):
 
     DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_qa", "msvd_qa")
 
-    msrvtt_qa_train_json: str | None = flag(None, "MSRVTT-QA: training questions (jsonl)")
-    msrvtt_qa_val_json: str | None = flag(None, "MSRVTT-QA: validation questions")
-    msrvtt_qa_test_json: str | None = flag(None, "MSRVTT-QA: test questions")
-    msrvtt_qa_anslabel_json: str | None = flag(
+    msrvtt_qa_train_json: str | None = setting(None, "MSRVTT-QA: training questions (jsonl)")
+    msrvtt_qa_val_json: str | None = setting(None, "MSRVTT-QA: validation questions")
+    msrvtt_qa_test_json: str | None = setting(None, "MSRVTT-QA: test questions")
+    msrvtt_qa_anslabel_json: str | None = setting(
         None, "MSRVTT-QA: {answer: label} of the answers to choose from; default: the most frequent training answers"
     )
-    msrvtt_features_path: str | None = flag(None, "MSRVTT-QA: folder of the videos; or --features_path")
-    msvd_qa_train_json: str | None = flag(None, "MSVD-QA: training questions (a JSON list)")
-    msvd_qa_val_json: str | None = flag(None, "MSVD-QA: validation questions")
-    msvd_qa_test_json: str | None = flag(None, "MSVD-QA: test questions")
-    msvd_qa_anslabel_json: str | None = flag(None, "MSVD-QA: as --msrvtt_qa_anslabel_json")
-    msvd_features_path: str | None = flag(None, "MSVD-QA: folder of the videos; or --features_path")
-    msvd_qa_names: str | None = flag(
+    msrvtt_features_path: str | None = setting(None, "MSRVTT-QA: folder of the videos; or --features_path")
+    msvd_qa_train_json: str | None = setting(None, "MSVD-QA: training questions (a JSON list)")
+    msvd_qa_val_json: str | None = setting(None, "MSVD-QA: validation questions")
+    msvd_qa_test_json: str | None = setting(None, "MSVD-QA: test questions")
+    msvd_qa_anslabel_json: str | None = setting(None, "MSVD-QA: as --msrvtt_qa_anslabel_json")
+    msvd_features_path: str | None = setting(None, "MSVD-QA: folder of the videos; or --features_path")
+    msvd_qa_names: str | None = setting(
         None, "MSVD-QA: folder of id_mapping.json or youtube_mapping.txt; default: that of the questions"
     )
-    max_answers: int = flag(MAX_ANSWERS, "answers to choose from when no file lists them", minimum=1)
-    questions_per_clip: int = flag(8, "training questions that share the work for a clip, at most", minimum=1)
+    max_answers: int = setting(MAX_ANSWERS, "answers to choose from when no file lists them", minimum=1)
+    questions_per_clip: int = setting(8, "training questions that share the work for a clip, at most", minimum=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +64,11 @@ class AnswerArguments(TaskArguments):
         if value is None:
             raise ValueError(f"--{self.data_set}_{name} is required")
         return value
+
+
+def has_validation(args: AnswerArguments) -> bool:
+    """Whether there is a validation split: where its questions are given."""
+    return args.path("qa_val_json") is not None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from dataloaders.caption_split import CaptionSplit
@@ -11,16 +11,16 @@ from dataloaders.multiple_choice import ChoiceItem, read_choices
 from modules.config import ModelConfig
 from modules.retrieval import RetrievalModel
 from utils.data.clips import Log, SplitClips, open_captioned, open_clips, prepare_split_objects
-from utils.evaluation.retrieval import EvaluationSettings
-from utils.settings.arguments import TaskArguments
-from utils.settings.groups import flag
+from utils.evaluation.retrieval import RankingSettings
+from utils.settings.arguments import ListArguments
+from utils.settings.fields import group
 
 READERS = {"msvd": msvd.read_split, "lsmdc": lsmdc.read_split, "didemo": didemo.read_split}
 DIDEMO_SECONDS = 31.0  # its annotations are about the first 30 s; the released loader reads seconds 0 to 31
 
 
 @dataclass
-class RetrievalArguments(TaskArguments):
+class RetrievalArguments(ListArguments):
     """Flags of retrieval and multiple choice."""
 
     DATA_TYPES: ClassVar[tuple[str, ...]] = (
@@ -30,25 +30,12 @@ class RetrievalArguments(TaskArguments):
         "didemo_retrieval",
     )
 
-    test_csv: str | None = flag(
-        None, "MSR-VTT: test list; --val_csv is then the validation list. Without it --val_csv is the test list"
-    )
-    rerank_top: int = flag(32, "candidates that the matching head re-ranks; 0: none", minimum=0)
-    dsl: bool = flag(False, "report dual-softmax normalised results too; they use all test queries at once")
+    ranking: RankingSettings = group(RankingSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.data_set == "didemo" and self.end_seconds is None:
-            self.end_seconds = DIDEMO_SECONDS
-
-    def evaluation_settings(self, *, can_rerank: bool = True) -> EvaluationSettings:
-        """How a split is scored."""
-        return EvaluationSettings(
-            rerank_top=self.rerank_top if can_rerank else 0,
-            on_bad_video=self.on_bad_video,
-            precision=self.precision,
-            dsl=self.dsl,
-        )
+        if self.data_set == "didemo" and self.frames.end_seconds is None:
+            self.frames = replace(self.frames, end_seconds=DIDEMO_SECONDS)
 
 
 @dataclass
@@ -58,9 +45,9 @@ class ChoiceArguments(RetrievalArguments):
     DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_mc",)
 
 
-def has_split(args: RetrievalArguments, name: str) -> bool:
-    """Whether there is a validation split (`val`); train and test always are."""
-    return name != "val" or args.data_set != "msrvtt" or args.test_csv is not None
+def has_validation(args: RetrievalArguments) -> bool:
+    """Whether there is a validation split; of MSR-VTT only beside a test list."""
+    return args.data_set != "msrvtt" or args.test_csv is not None
 
 
 def list_path(args: RetrievalArguments, name: str) -> str:
@@ -104,11 +91,14 @@ def open_choices(args: RetrievalArguments, config: ModelConfig, name: str, log: 
     return Choices(kept, clips)
 
 
-def can_rerank(args: RetrievalArguments, model: RetrievalModel, warn: Log) -> bool:
-    """Whether the second stage means anything: the model has a matching head, and it is trained or will be."""
+def ranking_of(args: RetrievalArguments, model: RetrievalModel, warn: Log) -> RankingSettings:
+    """How a split is ranked: without the second stage where that means nothing, since the model has no matching head,
+    or one that is not trained and will not be.
+    """
     if not model.needs_fusion(model.config):
-        return False
-    if args.do_train or not args.rerank_top or not any(name.startswith("matching_head.") for name in model.new_names):
-        return True
+        return replace(args.ranking, rerank_top=0)
+    is_new = any(name.startswith("matching_head.") for name in model.new_names)
+    if args.do_train or not args.ranking.rerank_top or not is_new:
+        return args.ranking
     warn("the matching head has not been trained: results are those of the first stage, without re-ranking")
-    return False
+    return replace(args.ranking, rerank_top=0)

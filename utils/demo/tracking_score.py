@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from dataloaders.frames import candidate_indices, pick_positions
-from dataloaders.object_store import ObjectRecord, ObjectSettings, ObjectStore, build_object_store
+from dataloaders.object_store import ObjectRecord, ObjectRules, ObjectSettings, ObjectStore, build_object_store
 from modules.boxes import iou_matrix
 from utils.demo.detections import detect, label_map
 from utils.demo.render import Rendering, render
@@ -105,7 +105,7 @@ def score(clips: Sequence[DemoClip], rule: str, *, with_attributes: bool = True)
         for number, clip in enumerate(clips):
             frames = clip.detections if with_attributes else _without_attributes(clip.detections)
             Path(folder, f"{number}.json").write_text(json.dumps(frames), encoding="utf-8")
-        settings = ObjectSettings(OBJECT_COUNT, frames=len(clips[0].frame_indices), trajectory=rule)
+        settings = ObjectSettings(OBJECT_COUNT, len(clips[0].frame_indices), ObjectRules(trajectory=rule))
         store = ObjectStore(build_object_store(folder, label_map({}, {}), settings))
         for number, clip in enumerate(clips):
             record = store.get(str(number))

@@ -7,36 +7,31 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
-
 from dataloaders.question_samples import UNKNOWN, AnswerCode
 from dataloaders.questions import Question, normalised
 from modules.answering import AnswerModel
-from modules.batch import Batch, to_device
-from utils.evaluation.bad_videos import BadVideos, check_bad_videos
+from modules.batch import Batch
+from utils.evaluation.loop import over_clips, with_missing
 from utils.evaluation.result import Evaluation
 from utils.runtime.distributed import Runtime
-from utils.runtime.precision import autocast
+from utils.settings.groups import ReadSettings
 
 WORDS = ("what", "who", "how", "when", "where")  # MSRVTT-QA's kinds of questions
 
 
-@torch.no_grad()
 def evaluate_answers(
     model: AnswerModel,
     questions: Sequence[Question],
     code: AnswerCode,
     batches: Iterable[Batch],
     runtime: Runtime,
+    settings: ReadSettings,
     *,
-    precision: str = "fp32",
-    on_bad_video: str = "error",
     missing: Sequence[str] = (),
 ) -> Evaluation:
     """Answer every question and compare.
 
     Args:
-        model: left in evaluation mode.
         questions: all questions.
         code: what the model's targets stand for.
         batches: this rank's part of their clips, in order (dataloaders/question_samples.py, QuestionDataset).
@@ -46,29 +41,18 @@ def evaluate_answers(
         As `summarise`.
 
     Raises:
-        BadVideos: a clip cannot be read and `on_bad_video` is "error", or none can be read.
+        BadVideos: as `over_clips`.
     """
-    model.eval()
-    mine: list[tuple[int, int]] = []  # place of a question, predicted target
-    bad: list[str] = []
-    for batch in batches:
-        with autocast(precision, runtime.device):
-            predicted = model.predict(to_device(batch, runtime.device)).tolist()
-        places = iter(predicted)
-        for own, reason in zip(batch["places"], batch["bad_video"], strict=True):
-            answered = [(place, next(places)) for place in own]
-            if reason:
-                bad.append(reason)
-            else:
-                mine += answered
-    skipped = [reason for part in runtime.gather_json(bad) for reason in part]
-    check_bad_videos(skipped, on_bad_video)
-    answered = sorted(tuple(entry) for part in runtime.gather_json(mine) for entry in part)
-    if not answered:
-        raise BadVideos("none of the clips can be read")
-    skipped = [f"{video_id}: no such video" for video_id in missing] + skipped
+
+    def answers(batch: Batch) -> Sequence[Any]:
+        """(place of a question, predicted target) of each clip's questions."""
+        predicted = iter(model.predict(batch).tolist())
+        return [[(place, next(predicted)) for place in places] for places in batch["places"]]
+
+    found, skipped = over_clips(model, batches, answers, runtime, settings)
+    answered = sorted(tuple(entry) for clip in found for entry in clip)
     chosen = [questions[place] for place, _ in answered]
-    return summarise(chosen, [target for _, target in answered], code, skipped)
+    return summarise(chosen, [target for _, target in answered], code, with_missing(missing, skipped))
 
 
 def summarise(

@@ -6,64 +6,50 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
-
 from dataloaders.caption_split import CaptionSplit
 from modules.batch import Batch, to_device
 from modules.beam_search import SearchSettings
 from modules.captioning import CaptionModel
 from modules.fusion_encoder import VideoTokens, join
 from modules.tokenizer import ClipTokenizer
-from utils.evaluation.bad_videos import BadVideos, check_bad_videos
 from utils.evaluation.caption_metrics import CaptionScores, caption_scores
+from utils.evaluation.loop import over_clips
 from utils.evaluation.result import Evaluation
 from utils.runtime.distributed import Runtime
 from utils.runtime.precision import autocast
+from utils.settings.groups import ReadSettings
 
 # A step of decoding reads all weights, for one beam as for many; the image side sets how many clips a batch may have.
 BEAMS_TOGETHER = 256
 
 
-@torch.no_grad()
 def generate_captions(
     model: CaptionModel,
     batches: Iterable[Batch],
     runtime: Runtime,
     search: SearchSettings,
-    *,
-    precision: str = "fp32",
-    on_bad_video: str = "error",
+    settings: ReadSettings,
 ) -> tuple[dict[str, str], list[str]]:
     """Caption this rank's clips and gather those of all ranks.
 
     Args:
-        model: left in evaluation mode.
         batches: this rank's part of the clips, in order (dataloaders/retrieval.py, VideoDataset).
 
     Returns:
         Captions by video id, and the reasons of clips left out.
 
     Raises:
-        BadVideos: a clip cannot be read and `on_bad_video` is "error", or none can be read.
+        BadVideos: as `over_clips`.
     """
-    model.eval()
     tokenizer = ClipTokenizer(model.config.vocab_size)
-    mine: list[tuple[str, str]] = []
-    bad: list[str] = []
-    for clips, video in _encoded(model, batches, runtime, precision, clips_together(search.beam_size)):
-        with autocast(precision, runtime.device):
-            found = model.decode(video, search)
-        for (video_id, reason), tokens in zip(clips, found.tokens.tolist(), strict=True):
-            if reason:
-                bad.append(reason)
-            else:
-                mine.append((video_id, tokenizer.decode(tokens)))
-    skipped = [reason for part in runtime.gather_json(bad) for reason in part]
-    check_bad_videos(skipped, on_bad_video)
-    captions = dict(entry for part in runtime.gather_json(mine) for entry in part)
-    if not captions:
-        raise BadVideos("none of the clips can be read")
-    return captions, skipped
+
+    def captions(encoded: Batch) -> Sequence[Any]:
+        tokens = model.decode(encoded["tokens"], search).tokens.tolist()
+        return [(name, tokenizer.decode(row)) for name, row in zip(encoded["video_id"], tokens, strict=True)]
+
+    encoded = _encoded(model, batches, runtime, settings.precision, clips_together(search.beam_size))
+    found, skipped = over_clips(model, encoded, captions, runtime, settings)
+    return dict(found), skipped
 
 
 def clips_together(beams: int) -> int:
@@ -73,21 +59,23 @@ def clips_together(beams: int) -> int:
 
 def _encoded(
     model: CaptionModel, batches: Iterable[Batch], runtime: Runtime, precision: str, clips: int
-) -> Iterator[tuple[list[tuple[str, str]], VideoTokens]]:
-    """Batches encoded one by one and joined to at least `clips` clips, but for the last: (video id, why the clip cannot
-    be read or "") of each, and their tokens.
+) -> Iterator[Batch]:
+    """Batches encoded one by one and joined to at least `clips` clips, but for the last: their `tokens`, `video_id` and
+    `bad_video`.
     """
-    names: list[tuple[str, str]] = []
+    names: list[str] = []
+    reasons: list[str] = []
     parts: list[VideoTokens] = []
     for batch in batches:
         with autocast(precision, runtime.device):
             parts.append(model.encode_video(to_device(batch, runtime.device), features_need_grad=False))
-        names += zip(batch["video_id"], batch["bad_video"], strict=True)
+        names += batch["video_id"]
+        reasons += batch["bad_video"]
         if len(names) >= clips:
-            yield names, join(parts)
-            names, parts = [], []
+            yield {"tokens": join(parts), "video_id": names, "bad_video": reasons}
+            names, reasons, parts = [], [], []
     if names:
-        yield names, join(parts)
+        yield {"tokens": join(parts), "video_id": names, "bad_video": reasons}
 
 
 def score_captions(

@@ -6,33 +6,28 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
-
 from dataloaders.multiple_choice import ChoiceItem
-from modules.batch import Batch, to_device
+from modules.batch import Batch
 from modules.multiple_choice import MultipleChoiceModel
-from utils.evaluation.bad_videos import BadVideos, check_bad_videos
+from utils.evaluation.loop import over_clips, with_missing
 from utils.evaluation.result import Evaluation
 from utils.runtime.distributed import Runtime
-from utils.runtime.precision import autocast
+from utils.settings.groups import ReadSettings
 
 
-@torch.no_grad()
 def evaluate_choices(
     model: MultipleChoiceModel,
     items: Sequence[ChoiceItem],
     batches: Iterable[Batch],
     runtime: Runtime,
+    settings: ReadSettings,
     *,
-    precision: str = "fp32",
-    on_bad_video: str = "error",
     use_matching: bool = True,
     missing: Sequence[str] = (),
 ) -> Evaluation:
     """Answer every question and compare.
 
     Args:
-        model: left in evaluation mode.
         items: all questions.
         batches: this rank's part of them, in order (dataloaders/choices.py).
         missing: ids of videos that were not there; their questions are not among `items`.
@@ -42,26 +37,15 @@ def evaluate_choices(
         predictions.json.
 
     Raises:
-        BadVideos: a clip cannot be read and `on_bad_video` is "error", or none can be read.
+        BadVideos: as `over_clips`.
     """
-    model.eval()
-    mine: list[list[Any]] = []  # [index, scores], plain values that travel between ranks
-    bad: list[str] = []
-    for batch in batches:
-        with autocast(precision, runtime.device):
-            scores = model.score_options(to_device(batch, runtime.device), use_matching=use_matching)
-        for index, row, reason in zip(batch["index"], scores.float().tolist(), batch["bad_video"], strict=True):
-            if reason:
-                bad.append(reason)
-            else:
-                mine.append([index, row])
-    skipped = [reason for part in runtime.gather_json(bad) for reason in part]
-    check_bad_videos(skipped, on_bad_video)
-    scored = [entry for part in runtime.gather_json(mine) for entry in part]
-    if not scored:
-        raise BadVideos("none of the clips can be read")
-    skipped = [f"{video_id}: no such video" for video_id in missing] + skipped
-    return _summary([(items[index], row) for index, row in scored], skipped)
+
+    def scores(batch: Batch) -> Sequence[Any]:
+        found = model.score_options(batch, use_matching=use_matching)
+        return list(zip(batch["index"], found.float().tolist(), strict=True))
+
+    scored, skipped = over_clips(model, batches, scores, runtime, settings)
+    return _summary([(items[index], row) for index, row in scored], with_missing(missing, skipped))
 
 
 def _summary(scored: list[tuple[ChoiceItem, list[float]]], skipped: list[str]) -> Evaluation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,31 +11,32 @@ import torch
 from torch import Tensor
 
 from dataloaders.caption_split import CaptionSplit
-from modules.batch import Batch, to_device
-from modules.config import ModelConfig
+from modules.batch import Batch
+from modules.config import ModelConfig, check_settings, setting
 from modules.fusion_encoder import VideoTokens, pad_columns
 from modules.reranking import PairScorer, Probabilities, Reranked, TextTokens, rerank_both
 from modules.tokenizer import ClipTokenizer
-from utils.evaluation.bad_videos import BadVideos, check_bad_videos
+from utils.evaluation.loop import over_clips
 from utils.evaluation.metrics import dual_softmax, retrieval_metrics, text_to_video_ranks, video_to_text_ranks
 from utils.runtime.distributed import Runtime
 from utils.runtime.precision import autocast
+from utils.settings.groups import ReadSettings
+
+TEXTS_TOGETHER = 256  # encoded at once
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
-    """How a test set is scored.
+class RankingSettings:
+    """How a test set is ranked."""
 
-    rerank_top: candidates of the second stage, 0: first stage alone. on_bad_video: "error" stops with the list of
-    unreadable clips, "skip" leaves them and their texts out. precision: of the encoders. text_batch: texts encoded at
-    once. dsl: report dual-softmax normalised results beside the others.
-    """
+    rerank_top: int = setting(32, "candidates that the matching head re-ranks; 0: none", minimum=0)
+    dsl: bool = setting(False, "report dual-softmax normalised results too; they use all test queries at once")
 
-    rerank_top: int = 0
-    on_bad_video: str = "error"
-    precision: str = "fp32"
-    text_batch: int = 256
-    dsl: bool = False
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+FIRST_STAGE = RankingSettings(rerank_top=0)
 
 
 class VideoBank(NamedTuple):
@@ -62,7 +63,7 @@ class RetrievalResult:
     skipped: list[str]
     first_stage: Tensor
     final: Reranked
-    settings: EvaluationSettings
+    ranking: RankingSettings
 
     def ranks(self) -> dict[str, np.ndarray]:
         """Ranks from 0 of each text's video (`t2v`) and of each video's texts (`v2t`), by the final scores."""
@@ -78,9 +79,9 @@ class RetrievalResult:
     def metrics(self) -> dict[str, Any]:
         """`t2v_*` and `v2t_*` of the final scores; with re-ranking `first_stage_*`, with `dsl` `dsl_*` too."""
         scores = {"": self.final}
-        if self.settings.rerank_top:
+        if self.ranking.rerank_top:
             scores["first_stage_"] = Reranked(self.first_stage, self.first_stage)
-        if self.settings.dsl:
+        if self.ranking.dsl:
             similarity = self.first_stage.numpy()
             columns = torch.from_numpy(dual_softmax(similarity.T).T)
             scores["dsl_"] = Reranked(torch.from_numpy(dual_softmax(similarity)), columns)
@@ -96,7 +97,12 @@ class RetrievalResult:
 
 @torch.no_grad()
 def evaluate_retrieval(
-    model: Any, split: CaptionSplit, videos: Iterable[Batch], runtime: Runtime, settings: EvaluationSettings
+    model: Any,
+    split: CaptionSplit,
+    videos: Iterable[Batch],
+    runtime: Runtime,
+    settings: ReadSettings,
+    ranking: RankingSettings = FIRST_STAGE,
 ) -> RetrievalResult:
     """Rank clips by their score with each text, and texts by their score with each clip.
 
@@ -106,47 +112,49 @@ def evaluate_retrieval(
         videos: this rank's part of the clips of `split`, in order (dataloaders/retrieval.py, VideoDataset).
 
     Raises:
-        BadVideos: a clip cannot be read and `on_bad_video` is "error", or none can be read.
+        BadVideos: as `over_clips`.
     """
-    model.eval()
-    bank = encode_videos(model, videos, runtime, settings)
+    bank = encode_videos(model, videos, runtime, settings, with_objects=bool(ranking.rerank_top))
     split = split.only(split.video_ids[index] for index in bank.kept)
     texts = encode_texts(model, split.captions, runtime, settings)
     similarity = first_stage(model, texts, bank.tokens, runtime)
     final = Reranked(similarity.double(), similarity.double())
-    if settings.rerank_top:
+    if ranking.rerank_top:
         scores = pair_scores(model, texts, bank.tokens, runtime, settings)
-        final = rerank_both(similarity, settings.rerank_top, scores, model.matching_head.is_pairwise)
-    return RetrievalResult(split, bank.skipped, similarity, final, settings)
+        final = rerank_both(similarity, ranking.rerank_top, scores, model.matching_head.is_pairwise)
+    return RetrievalResult(split, bank.skipped, similarity, final, ranking)
 
 
-def encode_videos(model: Any, videos: Iterable[Batch], runtime: Runtime, settings: EvaluationSettings) -> VideoBank:
-    """Encode this rank's clips and gather those of all ranks. Raises BadVideos as `evaluate_retrieval` does."""
+def encode_videos(
+    model: Any, videos: Iterable[Batch], runtime: Runtime, settings: ReadSettings, *, with_objects: bool
+) -> VideoBank:
+    """Encode this rank's clips and gather those of all ranks.
+
+    Args:
+        with_objects: keep what the second stage reads: trajectories and actions.
+
+    Raises:
+        BadVideos: as `over_clips`.
+    """
     config: ModelConfig = model.config
     parts: list[VideoTokens] = []
-    kept: list[int] = []
-    bad: list[str] = []
-    for batch in videos:
-        with autocast(settings.precision, runtime.device):
-            tokens = model.encode_video(to_device(batch, runtime.device), features_need_grad=False)
-        is_readable = torch.tensor([not reason for reason in batch["bad_video"]])
-        kept += [index for index, reason in zip(batch["index"], batch["bad_video"], strict=True) if not reason]
-        bad += [reason for reason in batch["bad_video"] if reason]
+
+    def encode(batch: Batch) -> Sequence[int]:
+        tokens = model.encode_video(batch, features_need_grad=False)
         if tokens.trajectories is not None:
             columns = config.num_trajectories
             tokens = tokens._replace(
                 trajectories=pad_columns(tokens.trajectories, columns),
                 trajectory_mask=pad_columns(tokens.trajectory_mask, columns),
             )
-        if not settings.rerank_top:
+        if not with_objects:
             tokens = VideoTokens(tokens.frames, tokens.frame_mask, None, None, None)
-        parts.append(tokens.apply(lambda part, keep=is_readable: part.cpu()[keep]))
-    skipped = [reason for part in runtime.gather_json(bad) for reason in part]
-    check_bad_videos(skipped, settings.on_bad_video)
-    everyone = [index for part in runtime.gather_json(kept) for index in part]
-    if not everyone:
-        raise BadVideos("none of the test clips can be read")
-    return VideoBank(_gather_videos(parts, config, runtime, with_objects=bool(settings.rerank_top)), everyone, skipped)
+        is_readable = torch.tensor([not reason for reason in batch["bad_video"]])
+        parts.append(tokens.apply(lambda part: part.cpu()[is_readable]))
+        return batch["index"]
+
+    kept, skipped = over_clips(model, videos, encode, runtime, settings)
+    return VideoBank(_gather_videos(parts, config, runtime, with_objects=with_objects), kept, skipped)
 
 
 def _gather_videos(
@@ -169,7 +177,7 @@ def _gather_videos(
     )
 
 
-def encode_texts(model: Any, captions: list[str], runtime: Runtime, settings: EvaluationSettings) -> TextBank:
+def encode_texts(model: Any, captions: list[str], runtime: Runtime, settings: ReadSettings) -> TextBank:
     """End-token features of all captions, encoded in parts by the ranks, and the ids to encode them again from."""
     tokenizer = ClipTokenizer(model.config.vocab_size)
     padded = [tokenizer.to_tensor_ids(caption, model.config.max_words) for caption in captions]
@@ -177,8 +185,8 @@ def encode_texts(model: Any, captions: list[str], runtime: Runtime, settings: Ev
     lengths = torch.from_numpy(np.stack([mask.sum() for _, mask in padded]))
     mine = own_part(len(captions), runtime)
     features = [torch.empty(0, model.config.embed_dim)]
-    for start in range(mine.start, mine.stop, settings.text_batch):
-        part = torch.arange(start, min(start + settings.text_batch, mine.stop))
+    for start in range(mine.start, mine.stop, TEXTS_TOGETHER):
+        part = torch.arange(start, min(start + TEXTS_TOGETHER, mine.stop))
         with autocast(settings.precision, runtime.device):
             tokens = _encode(model, ids, lengths, part, runtime)
         features.append(model.text_feature(tokens, lengths[part].to(runtime.device)).float().cpu())
@@ -200,7 +208,7 @@ def first_stage(model: Any, texts: TextBank, videos: VideoTokens, runtime: Runti
 
 
 def pair_scores(
-    model: Any, texts: TextBank, videos: VideoTokens, runtime: Runtime, settings: EvaluationSettings
+    model: Any, texts: TextBank, videos: VideoTokens, runtime: Runtime, settings: ReadSettings
 ) -> Probabilities:
     """P(match) of groups of pairs by their indices, the groups shared out among the ranks."""
 

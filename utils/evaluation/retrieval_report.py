@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.evaluation.loop import with_missing
 from utils.evaluation.metrics import text_to_video_ranks
 from utils.evaluation.result import Evaluation
 from utils.evaluation.retrieval import RetrievalResult
@@ -29,7 +30,7 @@ def describe(result: RetrievalResult, missing: Sequence[str]) -> Evaluation:
     names = [split.video_ids[video] for video in split.caption_video.tolist()]
     first = split.captions_per_video.cumsum() - split.captions_per_video
     numbers = (np.arange(len(names)) - first[split.caption_video]).tolist()
-    skipped = [f"{video_id}: no such video" for video_id in missing] + result.skipped
+    skipped = with_missing(missing, result.skipped)
     details = {
         "ranks": {direction: ranks.tolist() for direction, ranks in result.ranks().items()},
         "queries": {

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from dataloaders.label_map import load_label_map
 from dataloaders.object_files import ObjectFiles
-from dataloaders.object_store import ObjectSettings
 from dataloaders.question_samples import AnswerCode, QuestionDataset, collate_questions
 from dataloaders.questions import Question
 from dataloaders.retrieval import ClipReader, VideoDataset
@@ -37,11 +36,10 @@ from modules.pretrain import PretrainModel
 from modules.retrieval import RetrievalModel
 from modules.similarity import LooseSimilarity
 from modules.tokenizer import ClipTokenizer
-from utils.data.clips import evaluation_loader, sample_settings
+from utils.data.clips import evaluation_loader, object_settings, sample_settings
 from utils.evaluation.bad_videos import check_bad_videos
 from utils.evaluation.captions import generate_captions
 from utils.evaluation.retrieval import (
-    EvaluationSettings,
     TextBank,
     VideoBank,
     encode_texts,
@@ -49,8 +47,8 @@ from utils.evaluation.retrieval import (
     first_stage,
     pair_scores,
 )
-from utils.inference.loading import inference_arguments, is_trained, load_for_inference
-from utils.models.weights import ModelClass
+from utils.inference.loading import is_trained, load_for_inference, use_settings
+from utils.models.setup import ModelClass
 from utils.runtime.distributed import find_runtime
 from utils.runtime.precision import autocast
 
@@ -88,6 +86,18 @@ class Match(NamedTuple):
     probability: float | None
 
 
+class Captions(dict[str, str]):
+    """A caption by path; `skipped` says which videos could not be read, and why."""
+
+    skipped: list[str]
+
+
+class Matches(list[Match]):
+    """Matches of videos and texts; `skipped` as in `Captions`."""
+
+    skipped: list[str]
+
+
 class PathVideos:
     """Videos that are named by their path."""
 
@@ -103,7 +113,7 @@ class Predictor:
 
     Args:
         checkpoint: own, released, or a CLIP archive.
-        log: receives lines on what was left out.
+        log: receives remarks, such as that no objects are seen.
         load_log: receives lines on which parameters came from where.
         progress: show a bar.
         flags: flags of the tasks by name, which win over what the checkpoint and its run say. Useful: `object_path`,
@@ -123,16 +133,16 @@ class Predictor:
         **flags: Any,
     ) -> None:
         given = {**DEFAULTS, **{name: value for name, value in flags.items() if value is not None}}
-        self.args = inference_arguments(checkpoint, given)
-        self.runtime = find_runtime(None, self.args.device)
+        self.settings = use_settings(checkpoint, given)
+        self.runtime = find_runtime(None, self.settings.device)
         self.log, self.load_log, self.progress = log, load_log, progress
         self.has_object_files = "object_path" in given
         self._models: dict[ModelClass, Any] = {}
         self._objects: ObjectFiles | None = None
         self._has_looked = False
 
-    def caption(self, videos: Sequence[str | Path], search: SearchSettings | None = None) -> dict[str, str]:
-        """A caption by path.
+    def caption(self, videos: Sequence[str | Path], search: SearchSettings | None = None) -> Captions:
+        """A caption by path, of the videos that can be read.
 
         Args:
             search: how it is looked for; default: 5 beams, no three tokens twice.
@@ -142,15 +152,9 @@ class Predictor:
         """
         model = self.model(CaptionModel)
         search = search or SearchSettings(5, model.config.max_words - 1, 1.0, NO_REPEAT)
-        captions, skipped = generate_captions(
-            model,
-            self._clips(model, videos),
-            self.runtime,
-            search,
-            precision=self.args.precision,
-            on_bad_video=self.args.on_bad_video,
-        )
-        self._log_skipped(skipped)
+        found, skipped = generate_captions(model, self._clips(model, videos), self.runtime, search, self.settings)
+        captions = Captions(found)
+        captions.skipped = skipped
         return captions
 
     @torch.no_grad()
@@ -169,7 +173,7 @@ class Predictor:
         dataset = QuestionDataset(asked, self.reader(model.config, [str(video)]), code)
         [batch] = self.batches(dataset, collate_questions)
         check_bad_videos([reason for reason in batch["bad_video"] if reason], "error")
-        with autocast(self.args.precision, self.runtime.device):
+        with autocast(self.settings.precision, self.runtime.device):
             probabilities = model.probabilities(to_device(batch, self.runtime.device)).float()
         best = probabilities.topk(min(top, probabilities.shape[-1]))
         results = []
@@ -178,8 +182,8 @@ class Predictor:
             results.append(Answer(str(video), question, *ranked[0], ranked[1:]))
         return results
 
-    def match(self, videos: Sequence[str | Path], texts: Sequence[str]) -> list[Match]:
-        """Every text with every video: video by video, the best text first.
+    def match(self, videos: Sequence[str | Path], texts: Sequence[str]) -> Matches:
+        """Every text with every video that can be read: video by video, the best text first.
 
         Raises:
             BadVideos: as `caption`.
@@ -190,7 +194,8 @@ class Predictor:
         pairs = torch.cartesian_prod(torch.arange(len(texts)), torch.arange(len(bank.kept)))
         scores = self.match_scores(texts_bank, bank.tokens, pairs[:, :1], pairs[:, 1:])
         probability = None if scores is None else scores.view(similarity.shape)
-        results = []
+        results = Matches()
+        results.skipped = bank.skipped
         for column, index in enumerate(bank.kept):
             own = [
                 Match(str(videos[index]), text, float(similarity[row, column]), _cell(probability, row, column))
@@ -202,20 +207,20 @@ class Predictor:
         return results
 
     def encode(self, videos: Sequence[str | Path]) -> VideoBank:
-        """Tokens of the videos that can be read, on the host; `kept` are their places in `videos`.
+        """Tokens of the videos that can be read, on the host; `kept` are their places in `videos`, `skipped` says why
+        the others are left out.
 
         Raises:
             BadVideos: as `caption`.
         """
         model = self.model(RetrievalModel)
-        bank = encode_videos(model, self._clips(model, videos), self.runtime, self._evaluation(model))
-        self._log_skipped(bank.skipped)
-        return bank
+        with_objects = is_trained(model, "matching_head")
+        return encode_videos(model, self._clips(model, videos), self.runtime, self.settings, with_objects=with_objects)
 
     def encode_texts(self, texts: Sequence[str]) -> TextBank:
         """Features of texts, on the host."""
         model = self.model(RetrievalModel)
-        return encode_texts(model, list(texts), self.runtime, self._evaluation(model))
+        return encode_texts(model, list(texts), self.runtime, self.settings)
 
     def similarity(self, texts: TextBank, videos: VideoTokens, pooled: Tensor | None = None) -> Tensor:
         """(M, V) of the dual encoder; cosines for the loose headers, logits for tightTransf.
@@ -247,7 +252,7 @@ class Predictor:
         model = self.model(RetrievalModel)
         if not self.can_rerank:
             return None
-        scores = pair_scores(model, texts, videos, self.runtime, self._evaluation(model))
+        scores = pair_scores(model, texts, videos, self.runtime, self.settings)
         return scores(text_index, video_index)
 
     @property
@@ -263,13 +268,13 @@ class Predictor:
         """
         if model_class not in self._models:
             self._models[model_class] = load_for_inference(
-                model_class, self.args, self.runtime.device, self.load_log, NEEDS[model_class]
+                model_class, self.settings, self.runtime.device, self.load_log, NEEDS[model_class]
             )
         return self._models[model_class]
 
     def sample_settings(self, config: ModelConfig) -> SampleSettings:
         """How clips become tensors."""
-        return sample_settings(self.args, config, training=False)
+        return sample_settings(self.settings, config, training=False)
 
     def object_files(self, config: ModelConfig) -> ObjectFiles | None:
         """Where the objects of clips are; None for a model without objects, or without `object_path`."""
@@ -282,10 +287,8 @@ class Predictor:
         if not self.has_object_files:
             self.log("no object files (--object_path): a model with objects sees none of them")
             return None
-        settings = ObjectSettings(
-            config.object_count, self.args.object_rule, self.args.rect_order, config.max_frames, self.args.trajectory
-        )
-        return ObjectFiles(self.args.object_path, load_label_map(self.args.labelmap_path), settings)
+        label_map = load_label_map(self.settings.labelmap_path)
+        return ObjectFiles(self.settings.object_path, label_map, object_settings(self.settings, config))
 
     def reader(self, config: ModelConfig, videos: Sequence[str]) -> ClipReader:
         """Reads these clips by path; the object file of a clip has its stem."""
@@ -294,23 +297,12 @@ class Predictor:
 
     def batches(self, dataset: Dataset, collate_fn: Callable[..., Batch] = collate) -> Iterable[Batch]:
         """Batches of clips in order, with a progress bar if wanted."""
-        loader = evaluation_loader(self.args, dataset, self.runtime, collate_fn)
+        loader = evaluation_loader(self.settings, dataset, self.runtime, collate_fn)
         return tqdm(loader, unit="batch", desc="videos", disable=not self.progress)
 
     def _clips(self, model: Any, videos: Sequence[str | Path]) -> Iterable[Batch]:
         names = [str(path) for path in videos]
         return self.batches(VideoDataset(names, self.reader(model.config, names)))
-
-    def _evaluation(self, model: Any) -> EvaluationSettings:
-        return EvaluationSettings(
-            rerank_top=int(is_trained(model, "matching_head")),
-            on_bad_video=self.args.on_bad_video,
-            precision=self.args.precision,
-        )
-
-    def _log_skipped(self, reasons: Sequence[str]) -> None:
-        for reason in reasons:
-            self.log(f"left out: {reason}")
 
 
 def _cell(values: Tensor | None, row: int, column: int) -> float | None:

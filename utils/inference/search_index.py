@@ -133,10 +133,8 @@ class SearchIndex:
         try:
             return self.predictor.encode([self.folder / name for name in names])
         except BadVideos:
-            if must_succeed or self.predictor.args.on_bad_video == "error":
+            if must_succeed or self.predictor.settings.on_bad_video == "error":
                 raise
-            for name in names:
-                self.predictor.log(f"left out: {self.folder / name}: cannot be read")
             return None
 
     def _stamps(self) -> dict[str, str]:
@@ -156,14 +154,14 @@ class SearchIndex:
 
     def _key(self) -> str:
         """Digest of everything but the files: checkpoint, frames, boxes."""
-        args = self.predictor.args
+        settings = self.predictor.settings
         config = self.predictor.model(RetrievalModel).config
         objects = self.predictor.object_files(config)
         what = {
             "format": FORMAT,
-            "checkpoint": file_stamp(Path(args.init_model or "")),
-            "samples": asdict(self.predictor.sample_settings(config)),
-            "objects": objects and [asdict(objects.settings), label_map_hash(dict(objects.label_map))],
+            "checkpoint": file_stamp(Path(settings.init_model or "")),
+            "samples": self.predictor.sample_settings(config).seen(),
+            "objects": objects and [objects.settings.stored(), label_map_hash(dict(objects.label_map))],
             "model": asdict(config),
             "rerank": self.predictor.can_rerank,
         }

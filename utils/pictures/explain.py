@@ -119,7 +119,7 @@ def explain(predictor: Predictor, video: str | Path, text: str | None = None) ->
     config = model.config
     if not config.need_object:
         raise CheckpointError(
-            f"{predictor.args.init_model}: a model without objects has no boxes and no actions to show; name a "
+            f"{predictor.settings.init_model}: a model without objects has no boxes and no actions to show; name a "
             "checkpoint that was trained with --need_object"
         )
     settings = predictor.sample_settings(config)
@@ -130,7 +130,7 @@ def explain(predictor: Predictor, video: str | Path, text: str | None = None) ->
     record = objects.get(Path(video).stem) if objects else None
     if objects and record is None:
         predictor.log(f"{objects.object_path}: no {Path(video).stem}.json; the model sees no object in {video}")
-    batch, words = _batch(clip, record, text, settings, _tagger(predictor.args.tagger), key, str(video))
+    batch, words = _batch(clip, record, text, settings, _tagger(predictor.settings.tagger), key, str(video))
     weights, matches = _run(predictor, model, batch, words)
     order = frame_order(len(clip.frames), settings.frame_order, key)
     return Explanation(
@@ -155,7 +155,7 @@ def _run(
     """
     on_device = to_device(batch, predictor.runtime.device)
     weights = None
-    with autocast(predictor.args.precision, predictor.runtime.device):
+    with autocast(predictor.settings.precision, predictor.runtime.device):
         visual = model.visual_tokens(on_device, features_need_grad=False)
         tokens = model.video_tokens(on_device, visual)
         scores = model.start_set_matching(on_device, tokens, model.encode_text(on_device["text_ids"]))

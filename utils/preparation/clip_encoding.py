@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dataloaders.frames import UnreadableVideo, read_clip
+from dataloaders.frames import FrameSettings, UnreadableVideo, read_clip
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def encode_clip(path: Path, size: int, jpeg_quality: int | None, feature_framera
         UnreadableVideo: nothing decodes, or a frame cannot be encoded.
     """
     shrink = _Shrink(size, keep_aspect=jpeg_quality is not None)
-    clip = read_clip(path, None, feature_framerate, transform=shrink)
+    clip = read_clip(path, None, FrameSettings(feature_framerate), shrink)
     frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in clip.frames]
     if jpeg_quality is None:
         images = [np.stack(frames).tobytes()]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from dataloaders.files import atomic_write_text, file_stamp
-from dataloaders.frames import Clip, UnreadableVideo, read_clip
+from dataloaders.frames import Clip, FrameSettings, UnreadableVideo, read_clip
 from utils.preparation.detectors import (
     Detector,
     Frame,
@@ -28,7 +28,8 @@ class Extraction:
     Args:
         detector: where boxes come from.
         output: folder of the files.
-        frames: feature_framerate, max_frames, slice_framepos, end_seconds of `dataloaders.frames.read_clip`.
+        max_frames: frames of each video.
+        frames: which frames those are.
         find_class: detector's class -> label map's, None for those it does not have.
         naming: what `find_class` depends on, for the reports.
 
@@ -40,12 +41,13 @@ class Extraction:
         self,
         detector: Detector,
         output: Path,
-        frames: dict[str, Any],
+        max_frames: int,
+        frames: FrameSettings,
         find_class: Callable[[str], str | None],
         naming: dict[str, Any],
     ) -> None:
-        self.detector, self.output, self.frames, self.find_class = detector, output, frames, find_class
-        self.naming = naming
+        self.detector, self.output, self.find_class, self.naming = detector, output, find_class, naming
+        self.max_frames, self.frames = max_frames, frames
         self.unknown: Counter[str] = Counter()
 
     def is_done(self, video: Path) -> bool:
@@ -61,7 +63,7 @@ class Extraction:
         Raises:
             UnreadableVideo, ValueError: no frame decodes, or the detector has nothing for it.
         """
-        clip = read_clip(video, **self.frames)
+        clip = read_clip(video, self.max_frames, self.frames)
         found = self.detector.detect(video.stem, clip)
         frames = [{"objects": self._mapped(frame)} for frame in found]
         # Killed between the two, a run must not leave a report that vouches for another run's file.
@@ -85,7 +87,8 @@ class Extraction:
 
     def _made_from(self, video: Path) -> dict[str, Any]:
         detector = {"detector": self.detector.name, **self.detector.settings}
-        return {**detector, **self.frames, **self.naming, "video": file_stamp(video)}
+        frames = {"max_frames": self.max_frames, **vars(self.frames)}
+        return {**detector, **frames, **self.naming, "video": file_stamp(video)}
 
     def _described(self, video: Path, clip: Clip) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dataloaders.frames import UnreadableVideo, read_clip
+from dataloaders.frames import FrameSettings, UnreadableVideo, read_clip
 from dataloaders.video_files import find_videos
 from utils.demo.scoring import ATTRIBUTES, agreement, mentions
 from utils.pictures.curves import METRICS_FILE, Run, draw_runs, read_run
@@ -76,7 +76,7 @@ class Strips:
         if video_id not in self._files:
             return paragraph(f"There is no video file of {video_id}.", "soft")
         try:
-            clip = read_clip(self._files[video_id], self.frames, self.feature_framerate)
+            clip = read_clip(self._files[video_id], self.frames, FrameSettings(self.feature_framerate))
         except UnreadableVideo:
             return paragraph(f"The video of {video_id} cannot be read.", "soft")
         scale = min(1.0, STRIP_HEIGHT / clip.height)

@@ -9,6 +9,7 @@ import math
 import platform
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,21 @@ class RunLog:
         if self._tensorboard:
             self._open_tensorboard(purge_step=step + 1)
 
-    def write_config(self, **sections: Any) -> None:
-        """Write config.json: the given sections (plain values), versions and world size."""
+    def scores(self, title: str, metrics: Mapping[str, Any]) -> None:
+        """One line for the log with the fractions among some metrics."""
+        shown = " ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float))
+        self.info(f"{title}: {shown}")
+
+    def write_run(self, arguments: Mapping[str, Any], model: Any) -> None:
+        """Write config.json: settings by flag, the model's `config` and `behaviour`, versions and world size."""
         if self.runtime.is_main:
-            versions = {"python": platform.python_version(), **_package_versions()}
-            content = {**sections, "versions": versions, "world_size": self.runtime.world_size}
+            content = {
+                "arguments": arguments,
+                "model": asdict(model.config),
+                "behaviour": asdict(model.behaviour),
+                "versions": {"python": platform.python_version(), **_package_versions()},
+                "world_size": self.runtime.world_size,
+            }
             atomic_write_text(self.folder / "config.json", json.dumps(content, indent=2) + "\n")
 
     def close(self) -> None:

@@ -11,7 +11,8 @@ from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.checkpoint import CheckpointError
 from utils.runtime.distributed import Runtime, find_runtime
 from utils.runtime.run_log import RunLog
-from utils.settings.arguments import Arguments, parse_arguments
+from utils.settings.arguments import Arguments
+from utils.settings.parser import parse_arguments
 from utils.training.trainer import NonFiniteLoss
 
 USER_ERRORS = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from utils.runtime.distributed import Runtime
 from utils.runtime.precision import autocast, resolve_precision
 from utils.runtime.run_log import RunLog
 from utils.runtime.stop_signals import StopSignals
+from utils.settings.fields import flat_values
 from utils.settings.groups import TrainSettings
 from utils.training.optimizer import HEAD_PREFIXES, BertAdam, freeze_layers, parameter_groups
 from utils.training.resume import (
@@ -77,11 +77,10 @@ class Trainer:
         run_log: where lines and numbers go.
         evaluate: step -> plain values for metrics.jsonl, called by all ranks together in evaluation mode. If a run is
             killed after a save and before the evaluation due there has ended, the resumed run evaluates first.
-        arguments: plain values kept in checkpoints and compared on resume; `settings` themselves by default.
+        extra: plain values of the task (best score so far, ...) that travel in restore.bin: written as they are then,
+            and filled again on resume.
+        arguments: plain values kept in checkpoints and compared on resume; `settings` by flag by default.
         head_prefixes: parameter names that learn at `lr` beside the model's common parts.
-
-    Attributes:
-        extra: plain values of the task (best score so far, ...) that travel in restore.bin.
     """
 
     def __init__(
@@ -94,6 +93,7 @@ class Trainer:
         loss_weights: Callable[[int], Mapping[str, float]],
         run_log: RunLog,
         evaluate: Callable[[int], Mapping[str, Any] | None] | None = None,
+        extra: dict[str, Any] | None = None,
         arguments: Mapping[str, Any] | None = None,
         head_prefixes: tuple[str, ...] = HEAD_PREFIXES,
     ) -> None:
@@ -103,9 +103,9 @@ class Trainer:
         self.make_loader, self.loss_weights, self.evaluate = make_loader, loss_weights, evaluate
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = min(settings.epochs * steps_per_epoch, settings.max_steps or math.inf)
-        self.arguments = dict(dataclasses.asdict(settings) if arguments is None else arguments)
+        self.arguments = dict(flat_values(settings) if arguments is None else arguments)
         self.step = 0
-        self.extra: dict[str, Any] = {}
+        self.extra: dict[str, Any] = {} if extra is None else extra
 
         freeze_layers(model, settings.freeze_layer_num)
         model.remember_trainable()
@@ -157,9 +157,8 @@ class Trainer:
         end = int(min((epoch + 1) * self.steps_per_epoch, self.total_steps))
         self._select_losses(self.loss_weights(epoch))
         self.model.train()
-        with untouched_random_state(
-            self.runtime.device
-        ):  # a loader draws a seed when it starts, also in the middle of a resumed epoch
+        # A loader draws a seed when it starts, also in the middle of a resumed epoch.
+        with untouched_random_state(self.runtime.device):
             batches = iter(self.make_loader(epoch, done * self.settings.gradient_accumulation_steps))
         while self.step < end and not self.flags.stop:
             self._train_step(batches)
@@ -378,7 +377,8 @@ class Trainer:
             self.log.warning("other processes or devices than in restore.bin: torch's own random states start anew")
         self.meter.restore(state["meter"])
         self.skips.restore(state["skipped"]["total"], state["skipped"]["names"])
-        self.extra = dict(state["extra"])
+        self.extra.clear()
+        self.extra.update(state["extra"])
         self.step = state["global_step"]
         for name in sorted(set(self.arguments) & set(state["arguments"])):
             old, new = state["arguments"][name], self.arguments[name]

@@ -25,6 +25,7 @@ from utils.evaluation.bad_videos import BadVideos
 from utils.evaluation.result import Evaluation
 from utils.runtime.distributed import Runtime, find_runtime
 from utils.runtime.sampler import EvaluationSampler
+from utils.settings.groups import ReadSettings
 
 ANSWERS = ("dog", "bridge", "two men", "soup")
 CODE = AnswerCode(ANSWERS)
@@ -48,13 +49,18 @@ def questions(clips: int) -> list[Question]:
 
 
 def evaluate(
-    model: AnswerModel, asked: list[Question], runtime: Runtime = ONE, bad: Collection[int] = (), **choices: Any
+    model: AnswerModel,
+    asked: list[Question],
+    runtime: Runtime = ONE,
+    bad: Collection[int] = (),
+    on_bad_video: str = "error",
+    **choices: Any,
 ) -> Evaluation:
     code = AnswerCode(ANSWERS if model.is_classifier else None)
     data = QuestionDataset(asked, Clips(model.config, bad), code)
     sampler = EvaluationSampler(len(data), runtime.rank, runtime.world_size)
     loader = DataLoader(data, sampler=sampler, batch_size=2, collate_fn=collate_questions)
-    return evaluate_answers(model, asked, code, loader, runtime, **choices)
+    return evaluate_answers(model, asked, code, loader, runtime, ReadSettings(on_bad_video=on_bad_video), **choices)
 
 
 def asked_of(text: str, answer: str) -> Question:

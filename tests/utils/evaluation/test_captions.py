@@ -25,6 +25,7 @@ from utils.evaluation.bad_videos import BadVideos
 from utils.evaluation.captions import generate_captions, score_captions
 from utils.runtime.distributed import Runtime, find_runtime
 from utils.runtime.sampler import EvaluationSampler
+from utils.settings.groups import ReadSettings
 
 SEARCH = SearchSettings(2, 6)
 
@@ -39,7 +40,7 @@ def generate(
     data = VideoDataset(captioned(numbers).video_ids, Clips(model.config, bad))
     sampler = EvaluationSampler(len(data), runtime.rank, runtime.world_size)
     loader = DataLoader(data, sampler=sampler, batch_size=3, collate_fn=collate)
-    return generate_captions(model, loader, runtime, SEARCH, **choices)
+    return generate_captions(model, loader, runtime, SEARCH, ReadSettings(**choices))
 
 
 @torch.no_grad()

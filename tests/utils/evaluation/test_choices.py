@@ -25,6 +25,7 @@ from utils.evaluation.choices import evaluate_choices
 from utils.evaluation.result import Evaluation
 from utils.runtime.distributed import Runtime, find_runtime
 from utils.runtime.sampler import EvaluationSampler
+from utils.settings.groups import ReadSettings
 
 
 def questions(answers: Collection[int]) -> list[ChoiceItem]:
@@ -44,12 +45,13 @@ def evaluate(
     runtime: Runtime = ONE,
     bad: Collection[int] = (),
     batch_size: int = 3,
+    on_bad_video: str = "error",
     **choices: Any,
 ) -> Evaluation:
     data = ChoiceDataset(items, Clips(model.config, bad))
     sampler = EvaluationSampler(len(data), runtime.rank, runtime.world_size)
     loader = DataLoader(data, sampler=sampler, batch_size=batch_size, collate_fn=collate_choices)
-    return evaluate_choices(model, items, loader, runtime, **choices)
+    return evaluate_choices(model, items, loader, runtime, ReadSettings(on_bad_video=on_bad_video), **choices)
 
 
 def predictions(result: Evaluation) -> list[dict[str, Any]]:

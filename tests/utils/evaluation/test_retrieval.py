@@ -26,13 +26,23 @@ from modules.tokenizer import ClipTokenizer
 from tests import tiny
 from tests.plain_forms import match_probabilities
 from tests.processes import run_ranks
+from utils.evaluation import retrieval
 from utils.evaluation.bad_videos import BadVideos
 from utils.evaluation.metrics import retrieval_metrics
-from utils.evaluation.retrieval import EvaluationSettings, RetrievalResult, evaluate_retrieval, gather_rows, own_part
+from utils.evaluation.retrieval import (
+    FIRST_STAGE,
+    RankingSettings,
+    RetrievalResult,
+    evaluate_retrieval,
+    gather_rows,
+    own_part,
+)
 from utils.evaluation.retrieval_report import describe
 from utils.runtime.distributed import Runtime, find_runtime
 from utils.runtime.sampler import EvaluationSampler
+from utils.settings.groups import ReadSettings
 
+retrieval.TEXTS_TOGETHER = 4  # so that there are several batches
 ONE = Runtime(0, 1, 0, torch.device("cpu"))
 NO_OBJECTS = {"need_object": False, "use_action": False}
 CLIP_PARTS = ("video", "video_mask", "boxes", "box_trajectory", "trajectory_ids")
@@ -84,12 +94,15 @@ def evaluate(
     split: CaptionSplit,
     runtime: Runtime = ONE,
     bad: Collection[int] = (),
+    rerank_top: int = 0,
+    dsl: bool = False,
     **choices: Any,
 ) -> RetrievalResult:
     data = VideoDataset(split.video_ids, Clips(model.config, bad))
     sampler = EvaluationSampler(len(data), runtime.rank, runtime.world_size)
     loader = DataLoader(data, sampler=sampler, batch_size=3, collate_fn=collate)
-    return evaluate_retrieval(model, split, loader, runtime, EvaluationSettings(text_batch=4, **choices))
+    ranking = RankingSettings(rerank_top, dsl)
+    return evaluate_retrieval(model, split, loader, runtime, ReadSettings(**choices), ranking)
 
 
 def content(result: RetrievalResult) -> dict[str, Any]:
@@ -190,7 +203,7 @@ def test_final_scores_equal_a_plain_loop_over_queries(top: int):
 def test_the_median_is_the_lower_one_from_several_captions_per_video_to_videos_alone(owner: list[int], median: float):
     scores = torch.tensor([[3.0, 1.0]] * owner.count(0) + [[2.0, 1.0]] * owner.count(1))
     split = CaptionSplit(["a", "b"], ["caption"] * len(owner), np.array(owner))
-    metrics = RetrievalResult(split, [], scores, Reranked(scores, scores), EvaluationSettings()).metrics()
+    metrics = RetrievalResult(split, [], scores, Reranked(scores, scores), FIRST_STAGE).metrics()
     assert (metrics["t2v_MedianR"], metrics["v2t_MedianR"]) == (median, 1.5)
 
 
@@ -223,7 +236,7 @@ def test_skipped_clips_are_left_out_with_their_captions_and_counted():
 
 
 def test_no_readable_clip_is_an_error():
-    with pytest.raises(BadVideos, match="none of the test clips can be read"):
+    with pytest.raises(BadVideos, match="none of the clips can be read"):
         evaluate(make_model(), captioned(range(2)), bad=(0, 1), on_bad_video="skip")
 
 

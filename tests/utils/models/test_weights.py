@@ -17,11 +17,12 @@ from modules.pretrain import PretrainModel
 from tests import tiny
 from tests.golden import DATA, Golden
 from tests.golden_data import recipe
-from utils.models import weights
+from utils.models import clip_weights
+from utils.models.clip_weights import CLIP_URL, find_clip_archive, read_clip_archive
 from utils.models.random_clip import ClipSizes, random_state_dict, save_archive
-from utils.models.weights import CLIP_URL, find_clip_archive, read_clip_archive, setup_model
+from utils.models.setup import setup_model
 from utils.runtime.checkpoint import CheckpointError, model_content, save_atomically
-from utils.settings.arguments import parse_arguments
+from utils.settings.parser import parse_arguments
 
 SIZES = ClipSizes(32, 8, 64, 4, 64, 64, 3, context_length=20, vocab_size=100)
 STATE = random_state_dict(SIZES)
@@ -30,7 +31,7 @@ OBJECTS = ("--need_object", "--use_action", "--object_count", "4", "--num_action
 
 @pytest.fixture(autouse=True)
 def nothing_in_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "REPOSITORY", tmp_path / "repository")
+    monkeypatch.setattr(clip_weights, "REPOSITORY", tmp_path / "repository")
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from modules.config import Behaviour, ModelConfig
 from utils.runtime.distributed import Runtime
 from utils.runtime.run_log import RunLog, read_metrics
 
@@ -37,7 +39,7 @@ def test_other_ranks_write_nothing(tmp_path, capsys):
     log.info("hello")
     log.metrics("train", 1, {"loss": 1.0})
     log.cut_metrics(0)
-    log.write_config(arguments={})
+    log.write_run({}, SimpleNamespace(config=ModelConfig(), behaviour=Behaviour()))
     log.error("broken")
     log.close()
     assert not (tmp_path / "out").exists()
@@ -64,9 +66,9 @@ def test_resume_cuts_later_and_torn_lines(log, repeats, kept):
 
 
 def test_config_names_versions_and_world_size(log):
-    log.write_config(arguments={"lr": 1e-4}, model={"width": 3})
+    log.write_run({"lr": 1e-4}, SimpleNamespace(config=ModelConfig(max_frames=3), behaviour=Behaviour()))
     config = json.loads((log.folder / "config.json").read_text())
-    assert config["arguments"] == {"lr": 1e-4} and config["world_size"] == 1
+    assert config["arguments"] == {"lr": 1e-4} and config["model"]["max_frames"] == 3 and config["world_size"] == 1
     assert config["versions"]["torch"] != "absent"
 
 

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from utils.settings.arguments import Arguments, contrastive_schedule, parse_arguments
-from utils.settings.groups import UNSUPPORTED, WITHOUT_EFFECT, flag
+from modules.config import setting
+from utils.settings.arguments import Arguments
+from utils.settings.groups import UNSUPPORTED, WITHOUT_EFFECT
+from utils.settings.parser import parse_arguments
+from utils.training.loss_weights import contrastive_schedule
 
 README = """
 ./tasks/pre_training.py --do_train --num_thread_reader=4 \
@@ -51,10 +54,11 @@ def test_readme_command():
         8,
     )
     assert (args.lr, args.coef_lr, args.n_display, args.batch_size_val) == (1e-5, 1e-3, 50, 32)
-    assert (args.max_words, args.max_frames, args.feature_framerate, args.slice_framepos) == (32, 12, 1, 2)
-    assert (args.loose_type, args.linear_patch, args.sim_header, args.freeze_layer_num) == (True, "2d", "meanP", 0)
-    assert (args.need_object, args.object_count, args.object_layer, args.object_fuse) == (True, 10, 12, "fusion")
-    assert args.use_action and not args.action_only and args.expand_msrvtt_sentences
+    model, frames = args.model, args.frames
+    assert (model.max_words, model.max_frames, frames.feature_framerate, frames.slice_framepos) == (32, 12, 1, 2)
+    assert (args.loose_type, model.linear_patch, model.sim_header, args.freeze_layer_num) == (True, "2d", "meanP", 0)
+    assert (model.need_object, model.object_count, model.object_layer, model.object_fuse) == (True, 10, 12, "fusion")
+    assert model.use_action and not model.action_only and args.expand_msrvtt_sentences
     assert args.train_csv == "${DATA_PATH}/frozen_train_labels.json" and args.init_model == "${MODEL_PATH}"
     assert args.object_path == "data/object_feature/webvid"
     assert args.labelmap_path == "data/object_feature/label_map.json"
@@ -129,7 +133,7 @@ def test_values_that_follow_from_others():
 
 def test_optional_values_can_be_left_empty():
     args = parse_arguments([*LEAST, "--init_model", "", "--object_layer", "None", "--loss_weights", "vtm=1, mlm=.5"])
-    assert args.init_model is None and args.object_layer is None and args.loss_weights == {"vtm": 1.0, "mlm": 0.5}
+    assert args.init_model is None and args.model.object_layer is None and args.loss_weights == {"vtm": 1.0, "mlm": 0.5}
 
 
 def test_a_task_has_defaults_and_flags_of_its_own():
@@ -137,7 +141,7 @@ def test_a_task_has_defaults_and_flags_of_its_own():
     class Answering(Arguments):
         """Question answering."""
 
-        answers: int = flag(1500, "answers to choose from", minimum=1)
+        answers: int = setting(1500, "answers to choose from", minimum=1)
 
     args = parse_arguments([*LEAST, "--answers", "7"], Answering, defaults={"lr": 5e-5, "schedule": "warmup_linear"})
     assert (args.answers, args.lr, args.schedule) == (7, 5e-5, "warmup_linear")

@@ -47,11 +47,11 @@ class Toy(FineTuning):
     """Validation scores are given, in the order in which they are asked for; `calls` has the splits and parameters."""
 
     selection_metric = "R1"
-    has_validation = True
     signal_in: int | None = None  # evaluation in which SIGTERM comes
 
-    def __init__(self, args: Arguments, scores: Sequence[float] = ()) -> None:
+    def __init__(self, args: Arguments, scores: Sequence[float] = (), has_validation: bool = True) -> None:
         super().__init__(args, ONE, RunLog(args.output_dir, ONE), Model(dropout=0.5))
+        self.open_splits(str, has_validation=has_validation)
         self.scores, self.calls = list(scores), list[tuple[str, dict[str, Tensor]]]()
         self.data = ToyData()
 
@@ -66,7 +66,7 @@ class Toy(FineTuning):
         return Evaluation({"R1": score, "texts": 4}, {"ranks": [0, 2]}, {"notes.txt": f"{split}\n"})
 
     @property
-    def splits(self) -> list[str]:
+    def scored(self) -> list[str]:
         return [split for split, _ in self.calls]
 
 
@@ -89,7 +89,7 @@ def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 def test_the_best_model_is_kept_and_tested_once_at_the_end(tmp_path: Path, scores: list[float], best: int):
     task = Toy(arguments(tmp_path), scores)
     task.run()
-    assert task.splits == ["val"] * 4 + ["test"]
+    assert task.scored == ["val"] * 4 + ["test"]
     kept = torch.load(tmp_path / "best.bin", weights_only=True)
     chosen = EVALUATED.index(best)
     assert kept["global_step"] == best and kept["score"] == {"R1": scores[chosen]}
@@ -118,10 +118,9 @@ def test_results_and_further_files_are_written(tmp_path: Path):
 
 
 def test_without_a_validation_split_the_last_model_is_tested_with_a_warning(tmp_path: Path):
-    task = Toy(arguments(tmp_path))
-    task.has_validation = False
+    task = Toy(arguments(tmp_path), has_validation=False)
     task.run()
-    assert task.splits == ["test"]
+    assert task.scored == ["test"]
     for name in ("restore.bin", "best.bin"):
         assert_equal(task.calls[0][1], load(tmp_path / name)["model"])
     assert results(tmp_path)["model"] == "the last model, step 12"
@@ -130,10 +129,9 @@ def test_without_a_validation_split_the_last_model_is_tested_with_a_warning(tmp_
 
 @pytest.mark.parametrize("has_validation", [True, False])
 def test_the_model_can_be_chosen_on_the_test_split_with_a_warning(tmp_path: Path, has_validation: bool):
-    task = Toy(arguments(tmp_path, select_on="test"), [1, 3, 2, 2])
-    task.has_validation = has_validation
+    task = Toy(arguments(tmp_path, select_on="test"), [1, 3, 2, 2], has_validation)
     task.run()
-    assert task.splits == ["test"] * 5
+    assert task.scored == ["test"] * 5
     assert results(tmp_path)["model"] == "the best model on the test split, step 6"
     assert "WARNING --select_on test" in (tmp_path / "log.txt").read_text()
 
@@ -141,7 +139,7 @@ def test_the_model_can_be_chosen_on_the_test_split_with_a_warning(tmp_path: Path
 def test_evaluation_alone_scores_the_model_as_given(tmp_path: Path):
     task = Toy(arguments(tmp_path, do_train=False, do_eval=True))
     task.run()
-    assert task.splits == ["test"] and results(tmp_path)["model"] == "the model as given"
+    assert task.scored == ["test"] and results(tmp_path)["model"] == "the model as given"
     assert_equal(task.calls[0][1], ToyModel().state_dict())
 
 
@@ -169,10 +167,10 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
     else:
         task.run()
     if interruption:
-        assert task.splits == ["val"] * before and not (cut / "metrics.json").exists()
+        assert task.scored == ["val"] * before and not (cut / "metrics.json").exists()
     resumed = Toy(arguments(cut), scores[again:])
     resumed.run()
-    assert resumed.splits == ["val"] * len(scores[again:]) + ["test"]
+    assert resumed.scored == ["val"] * len(scores[again:]) + ["test"]
     assert results(cut) == results(whole)
     one, two = load(whole / "best.bin"), load(cut / "best.bin")
     assert (one["global_step"], one["score"]) == (two["global_step"], two["score"])
@@ -206,4 +204,4 @@ def test_a_full_disk_stops_the_run_and_keeps_the_best_model(tmp_path: Path, monk
     assert load(tmp_path / "best.bin")["global_step"] == 5 and not (tmp_path / "metrics.json").exists()
     task = Toy(arguments(tmp_path), [3, 2, 2])
     task.run()
-    assert task.splits == ["val"] * 3 + ["test"] and load(tmp_path / "best.bin")["global_step"] == 6
+    assert task.scored == ["val"] * 3 + ["test"] and load(tmp_path / "best.bin")["global_step"] == 6
