@@ -35,7 +35,7 @@ import sys
 
 LIBRARIES = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0", "libglib-2.0.so.0": "libglib2.0-0",
              "libSM.so.6": "libsm6", "libXext.so.6": "libxext6", "libgomp.so.1": "libgomp1"}
-for name in ("cv2", "torch", "torchvision", "scipy", "pandas", "lmdb", "ftfy", "regex", "tqdm", "HanTa", "crc32c",
+for name in ("cv2", "torch", "torchvision", "scipy", "pandas", "jinja2", "lmdb", "ftfy", "regex", "tqdm", "HanTa", "crc32c",
              "safetensors", "tensorboardX", "matplotlib"):
     try:
         importlib.import_module(name)

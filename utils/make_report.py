@@ -9,66 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.files import atomic_write_bytes
-from utils.report.page import Section, page, paragraph
-from utils.report.sections import (
-    RETRIEVAL,
-    Strips,
-    answer_section,
-    caption_section,
-    choice_section,
-    curve_section,
-    picture_section,
-    read_json,
-    retrieval_section,
-)
-from utils.report.summary import ANSWERS, CAPTIONS, CHOICES
-from utils.report.tables import results_section
-
-TITLE = "STOA-VLP quickstart"
-LEAD = (
-    "What the models of one quickstart run have learned from rendered clips of moving shapes: scores, curves and "
-    "examples on clips that none of them was trained on."
-)
-
-
-def make_report(folder: Path, demo: Path, frames: int, feature_framerate: float) -> str:
-    """The report page of a quickstart folder as HTML.
-
-    Args:
-        folder: has summary.json and the folders of the tasks; what is not there is left out with a sentence.
-        demo: has the videos of the test clips in videos/, and truth.json.
-        frames, feature_framerate: see `Strips`.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: a file in it is damaged.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder: give the output folder of scripts/quickstart.sh")
-    retrieved = read_json(folder / RETRIEVAL / "retrieved.json")
-    captions, choices, answers = (
-        read_json(folder / task / "predictions.json") for task in (CAPTIONS, CHOICES, ANSWERS)
-    )
-    video_ids = [entry["video_id"] for entries in (retrieved, captions, choices, answers) for entry in entries or []]
-    video_ids += [video_id for entry in retrieved or [] for video_id in entry["retrieved"]]
-    strips = Strips(demo / "videos", video_ids, frames, feature_framerate)
-    truth = (read_json(demo / "truth.json") or {"videos": {}})["videos"]
-    summary = read_json(folder / "summary.json")
-    sections = [
-        results_section(summary) if summary else _no_summary(),
-        curve_section(folder),
-        retrieval_section(retrieved, strips),
-        caption_section(captions, truth, strips),
-        answer_section(answers, strips),
-        choice_section(choices, strips),
-        picture_section(folder / "pictures"),
-    ]
-    return page(TITLE, LEAD, sections)
-
-
-def _no_summary() -> Section:
-    text = "There is no summary.json (utils/summarise_quickstart.py writes it): this part is left out."
-    return Section("Results", "results", paragraph(text, "soft"))
+from utils.report.page import quickstart_page
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     output = args.folder / "report.html"
     try:
         demo = args.demo or args.folder / "demo" / "msrvtt"
-        content = make_report(args.folder, demo, args.frames, args.feature_framerate).encode()
+        content = quickstart_page(args.folder, demo, args.frames, args.feature_framerate).encode()
         atomic_write_bytes(output, content)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from utils.evaluation.bootstrap import Interval, paired_bootstrap
 
@@ -136,12 +137,13 @@ def compare(a: Path, b: Path, samples: int, seed: int) -> list[Comparison]:
 
 def table(comparisons: Sequence[Comparison]) -> list[str]:
     """Lines for people: a row for each metric."""
-    lines = [f"{'metric':10} {'queries':>7} {'A':>9} {'B':>9} {'A - B':>9}   {'95 % interval':^20}  {'above 0':>8}"]
-    for metric, queries, a, b, (difference, low, high, above_zero) in comparisons:
-        lines.append(
-            f"{metric:10} {queries:7} {a:9.2f} {b:9.2f} {difference:+9.2f}   [{low:+8.2f}, {high:+8.2f}]  "
-            f"{100 * above_zero:6.1f} %"
-        )
+    rows = [
+        [queries, f"{a:.2f}", f"{b:.2f}", f"{change:+.2f}", f"[{low:+8.2f}, {high:+8.2f}]", f"{100 * above_zero:.1f} %"]
+        for _, queries, a, b, (change, low, high, above_zero) in comparisons
+    ]
+    columns = pd.Index(["queries", "A", "B", "A - B", "95 % interval", "above 0"], name="metric")
+    frame = pd.DataFrame(rows, index=[comparison.metric for comparison in comparisons], columns=columns)
+    lines = frame.to_string(col_space=9).splitlines()
     if any(comparison.metric.endswith("MeanR") for comparison in comparisons):
         lines += ["", "R1, R5, R10: percentage points. MeanR: ranks from 1, lower is better."]
     elif any(comparison.metric == "accuracy" for comparison in comparisons):

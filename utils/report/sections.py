@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
-
-from dataloaders.frames import FrameSettings, UnreadableVideo, read_clip
-from dataloaders.video_files import find_videos
 from utils.demo.scoring import ATTRIBUTES, agreement, mentions
 from utils.pictures.curves import METRICS_FILE, Run, draw_runs, read_run
-from utils.report.page import (
-    Found,
-    Section,
-    answer_card,
-    caption_card,
-    cards,
-    choice_card,
-    data_uri,
-    paragraph,
-    picture,
-    query,
-    responsive_picture,
-    sheet,
-)
+from utils.report.strips import Picture, Strips, data_uri, embedded
 from utils.report.summary import ANSWERS, CAPTIONS, CHOICES, WITHOUT
 
 RETRIEVAL = "retrieval"
@@ -45,53 +27,26 @@ CURVE_NOTE = (
     "trajectories and actions), caption and answer (of those tasks). Scores are of clips held out of training."
 )
 QUERIES, CAPTIONED, ASKED, CHOSEN = 10, 12, 12, 6  # examples of each task
-STRIP_HEIGHT = 96  # pixels
-GAP = 3  # white pixels between two frames
-LARGEST_PNG = 300_000  # bytes; a larger picture is put in as JPEG
 SPREAD = "The examples are spread evenly over the test list, whatever their result."
 
 
-class Strips:
-    """Pictures of clips: some frames of each side by side.
+class Section(NamedTuple):
+    """A part of the page.
 
-    Args:
-        folder: has the videos, anywhere below it.
-        video_ids: of the clips that will be asked for.
-        frames: of each clip, chosen by the frame rule (dataloaders/frames.py).
-        feature_framerate: candidates per second of that rule.
+    title: its heading. anchor: the name that links to it. lead: a sentence below the heading. kind: the macro of the
+    template that shows `data`.
     """
 
-    def __init__(self, folder: Path, video_ids: Iterable[str], frames: int, feature_framerate: float) -> None:
-        self._files = find_videos(folder, video_ids)[0]
-        self.frames, self.feature_framerate = frames, feature_framerate
-        self._made: dict[str, str] = {}
-
-    def html(self, video_id: str) -> str:
-        """The clip's picture; a sentence where the clip is not there or cannot be read."""
-        if video_id not in self._made:
-            self._made[video_id] = self._make(video_id)
-        return self._made[video_id]
-
-    def _make(self, video_id: str) -> str:
-        if video_id not in self._files:
-            return paragraph(f"There is no video file of {video_id}.", "soft")
-        try:
-            clip = read_clip(self._files[video_id], self.frames, FrameSettings(self.feature_framerate))
-        except UnreadableVideo:
-            return paragraph(f"The video of {video_id} cannot be read.", "soft")
-        scale = min(1.0, STRIP_HEIGHT / clip.height)
-        size = (max(1, round(clip.width * scale)), max(1, round(clip.height * scale)))
-        gap = np.full((size[1], GAP, 3), 255, np.uint8)
-        parts = [part for frame in clip.frames for part in (gap, cv2.resize(frame, size, interpolation=cv2.INTER_AREA))]
-        strip = np.hstack(parts[1:])
-        alt = f"{len(clip.frames)} frames of {video_id}"
-        return picture(data_uri(_jpeg(strip[..., ::-1]), "jpeg"), alt, (strip.shape[1], strip.shape[0]))
+    title: str
+    anchor: str
+    lead: str = ""
+    kind: str = ""
+    data: Any = None
 
 
-def _jpeg(image: np.ndarray) -> bytes:
-    """A BGR picture (H, W, 3) as a JPEG file."""
-    _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return encoded.tobytes()
+def left_out(title: str, anchor: str, what: str) -> Section:
+    """A part of which there is nothing to show."""
+    return Section(title, anchor, f"There is no {what}: this part is left out.")
 
 
 def read_json(path: Path) -> Any:
@@ -111,22 +66,19 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def retrieval_section(entries: Sequence[Mapping[str, Any]] | None, strips: Strips) -> Section:
-    """Queries with the clips they find.
-
-    Args:
-        entries: of retrieved.json (utils/evaluation/retrieval_report.py).
-    """
+    """Queries with the clips they find; `entries` of retrieved.json (utils/evaluation/retrieval_report.py)."""
     title, anchor = "Queries and the clips they find", "retrieval"
     if not entries:
-        return Section(title, anchor, _left_out("retrieval/retrieved.json"))
-    parts = [paragraph(f"Below each query are the clips that the fine-tuned model puts first. {SPREAD}", "soft")]
-    for number, entry in enumerate(spread(entries, QUERIES), start=1):
+        return left_out(title, anchor, "retrieval/retrieved.json")
+    queries = []
+    for entry in spread(entries, QUERIES):
         clips = list(enumerate(entry["retrieved"], start=1))
         if entry["rank"] > len(clips):
             clips.append((entry["rank"], entry["video_id"]))
-        found = [Found(rank, video_id, strips.html(video_id)) for rank, video_id in clips]
-        parts.append(query(number, entry["caption"], entry["video_id"], found))
-    return Section(title, anchor, "\n".join(parts))
+        found = [{"rank": rank, "video_id": video_id, "strip": strips.of(video_id)} for rank, video_id in clips]
+        queries.append({"caption": entry["caption"], "video_id": entry["video_id"], "found": found})
+    lead = f"Below each query are the clips that the fine-tuned model puts first. {SPREAD}"
+    return Section(title, anchor, lead, "queries", queries)
 
 
 def caption_section(
@@ -140,14 +92,15 @@ def caption_section(
     """
     title, anchor = "Captions beside the truth", "captions"
     if not entries:
-        return Section(title, anchor, _left_out("captioning/predictions.json"))
-    made = []
+        return left_out(title, anchor, "captioning/predictions.json")
+    cards = []
     for entry in spread(entries, CAPTIONED):
         video_id, prediction = entry["video_id"], entry["prediction"].replace(" ,", ",")
         named, missed = checked(prediction, truth[video_id]["objects"]) if video_id in truth else ([], 0)
-        made.append(caption_card(strips.html(video_id), prediction, entry["references"][0], named, missed))
-    note = f"The model's caption, what of it is true of the clip, and a caption that is true. {SPREAD}"
-    return Section(title, anchor, paragraph(note, "soft") + cards(made))
+        card = {"strip": strips.of(video_id), "prediction": prediction, "truth": entry["references"][0]}
+        cards.append({**card, "named": named, "missed": missed})
+    lead = f"The model's caption, what of it is true of the clip, and a caption that is true. {SPREAD}"
+    return Section(title, anchor, lead, "captions", cards)
 
 
 def checked(caption: str, true: Sequence[dict[str, str]]) -> tuple[list[list[tuple[str, bool]]], int]:
@@ -168,43 +121,43 @@ def answer_section(entries: Sequence[Mapping[str, Any]] | None, strips: Strips) 
     """Questions with answers; `entries` of question answering's predictions.json."""
     title, anchor = "Questions and answers", "answers"
     if not entries:
-        return Section(title, anchor, _left_out("question_answering/predictions.json"))
-    made = [
-        answer_card(strips.html(one["video_id"]), one["question"], one["prediction"], one["answer"], one["correct"])
-        for one in spread(entries, ASKED)
+        return left_out(title, anchor, "question_answering/predictions.json")
+    cards = [
+        {**entry, "is_right": entry["correct"], "strip": strips.of(entry["video_id"])}
+        for entry in spread(entries, ASKED)
     ]
-    note = f"The model chooses one of the answers that it was trained on. {SPREAD}"
-    return Section(title, anchor, paragraph(note, "soft") + cards(made))
+    lead = f"The model chooses one of the answers that it was trained on. {SPREAD}"
+    return Section(title, anchor, lead, "answers", cards)
 
 
 def choice_section(entries: Sequence[Mapping[str, Any]] | None, strips: Strips) -> Section:
     """Options and the model's choice; `entries` of multiple choice's predictions.json."""
     title, anchor = "Multiple choice", "choices"
     if not entries:
-        return Section(title, anchor, _left_out("multiple_choice/predictions.json"))
-    made = [
-        choice_card(strips.html(one["video_id"]), one["options"], one["answer"], one["prediction"])
-        for one in spread(entries, CHOSEN)
-    ]
-    note = f"One of the captions is true of the clip; one of the others differs from it in one attribute. {SPREAD}"
-    return Section(title, anchor, paragraph(note, "soft") + cards(made))
+        return left_out(title, anchor, "multiple_choice/predictions.json")
+    cards = [{**entry, "strip": strips.of(entry["video_id"])} for entry in spread(entries, CHOSEN)]
+    lead = f"One of the captions is true of the clip; one of the others differs from it in one attribute. {SPREAD}"
+    return Section(title, anchor, lead, "choices", cards)
 
 
 def curve_section(folder: Path) -> Section:
     """Curves of every stage below `folder`; those with and without objects are in the same panels."""
-    parts = []
-    for stage, title in STAGES.items():
+    title, anchor = "Curves", "curves"
+    plots = []
+    for stage, name_of_stage in STAGES.items():
         runs = {
             name.replace("_", " "): read_run(folder / name)
             for name in (stage, stage + WITHOUT)
             if (folder / name / METRICS_FILE).is_file()
         }
         if runs:
-            alt = f"Curves of {title.lower()} over training steps: losses, learning rate, gradient norm and scores"
-            wide, narrow = (_plot(runs, columns) for columns in (3, 1))
-            parts.append(f"<h3>{title}</h3>\n{responsive_picture(wide, narrow, alt)}")
-    lead = paragraph(CURVE_NOTE, "soft") if parts else _left_out(f"{METRICS_FILE} in {', '.join(STAGES)}")
-    return Section("Curves", "curves", "\n".join([lead, *parts]))
+            words = (
+                f"Curves of {name_of_stage.lower()} over training steps: losses, learning rate, gradient norm, scores"
+            )
+            plots.append({"title": name_of_stage, "wide": Picture(_plot(runs, 3), words), "narrow": _plot(runs, 1)})
+    if not plots:
+        return left_out(title, anchor, f"{METRICS_FILE} in {', '.join(STAGES)}")
+    return Section(title, anchor, CURVE_NOTE, "curves", plots)
 
 
 def _plot(runs: Mapping[str, Run], columns: int) -> str:
@@ -220,28 +173,11 @@ def picture_section(folder: Path) -> Section:
         ValueError: a file is no picture.
     """
     title, anchor = "Trajectories and attention", "pictures"
-    files = sorted(folder.glob("*.png"))
-    if not files:
-        return Section(title, anchor, _left_out(f"picture in {folder.name}/"))
-    parts = []
-    for file in files:
+    sheets = []
+    for file in sorted(folder.glob("*.png")):
         note = file.with_suffix(".txt")
         caption = note.read_text(encoding="utf-8").strip() if note.is_file() else None
-        parts.append(sheet(_embedded(file), f"Trajectories and attention of {file.stem}", caption))
-    return Section(title, anchor, "\n".join(parts))
-
-
-def _embedded(file: Path) -> str:
-    content = file.read_bytes()
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-    if image is None:
-        raise ValueError(f"{file} is no picture: delete it, or make it again")
-    if len(content) > LARGEST_PNG:
-        smaller = _jpeg(image)
-        if len(smaller) < len(content):
-            return data_uri(smaller, "jpeg")
-    return data_uri(content, "png")
-
-
-def _left_out(what: str) -> str:
-    return paragraph(f"There is no {what}: this part is left out.", "soft")
+        sheets.append({"picture": embedded(file, f"Trajectories and attention of {file.stem}"), "caption": caption})
+    if not sheets:
+        return left_out(title, anchor, f"picture in {folder.name}/")
+    return Section(title, anchor, "", "sheets", sheets)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from utils.pictures.curves import read_run
 
 RUNS = ("pretrain", "pretrain_without_objects")
@@ -91,9 +93,9 @@ def table(summary: dict[str, Any]) -> list[str]:
     scores |= {f"{name} (fine-tuned)": summary[name] for name in FINE_TUNED if name in summary}
     pairs = summary[runs[0]]["zero_shot"]["videos"]
     lines = [f"Retrieval on {pairs} held-out clips (chance R1 {100 / pairs:.1f} %)", ""]
-    lines.append(f"{'':38}" + "".join(f"{name.replace('_', ' '):>13}" for name in METRICS))
-    for name, values in scores.items():
-        lines.append(f"{name.replace('_', ' '):38}" + "".join(f"{values[metric]:13.1f}" for metric in METRICS))
+    frame = pd.DataFrame({name.replace("_", " "): values for name, values in scores.items()}).T[list(METRICS)]
+    frame = frame.astype(float).rename(columns=lambda metric: metric.replace("_", " "))
+    lines += frame.to_string(float_format="{:.1f}".format, col_space=12).splitlines()
     choices = [summary[name] for name in (CHOICES, MORE_CHOICES) if name in summary]
     if choices:
         lines.append("")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from utils.demo.wording import OPTIONS
-from utils.report.page import Section, paragraph, table
+from utils.report.sections import Section, left_out
 from utils.report.summary import ANSWERS, CAPTIONS, CHOICES, FINE_TUNED, MORE_CHOICES, OTHERS, RUNS
 
 RECALLS = (1, 5, 10)
@@ -25,46 +27,52 @@ TRUE_SHARES = {
 NONE = "\u2013"
 
 
-def results_section(summary: dict[str, Any]) -> Section:
-    """Tables of a summary.json (utils/summarise_quickstart.py)."""
-    parts = [*_retrieval(summary), *_others(summary)]
-    if not parts:
-        parts = [paragraph("summary.json has no result: this part is left out.")]
+class Table(NamedTuple):
+    """A table of texts: its title, a row each, how many columns at the left are words, and a sentence below it."""
+
+    title: str
+    frame: pd.DataFrame
+    text_columns: int = 1
+    note: str = ""
+
+
+def results_section(summary: dict[str, Any] | None) -> Section:
+    """Tables of a summary.json (summary.py)."""
+    title, anchor = "Results", "results"
+    if summary is None:
+        return left_out(title, anchor, "summary.json (utils/summarise_quickstart.py writes it)")
+    tables = [*_retrieval(summary), *_others(summary)]
     seconds = summary.get("seconds", {})
-    if seconds:
-        spent = ", ".join(f"{_words(name)} {value}" for name, value in seconds.items())
-        parts.append(
-            paragraph(f"Seconds of this run by stage (a stage that was done before takes few): {spent}.", "soft")
-        )
-    return Section("Results", "results", "\n".join(parts))
+    spent = ", ".join(f"{_words(name)} {value}" for name, value in seconds.items())
+    note = f"Seconds of this run by stage (a stage that was done before takes few): {spent}." if seconds else ""
+    lead = "" if tables else "summary.json has no result: this part is left out."
+    return Section(title, anchor, lead, "results", {"tables": tables, "note": note})
 
 
-def _retrieval(summary: dict[str, Any]) -> list[str]:
+def _retrieval(summary: dict[str, Any]) -> list[Table]:
     scores = {f"{_words(name)}, zero-shot": summary[name]["zero_shot"] for name in RUNS if name in summary}
     scores |= {f"{_words(name)}, fine-tuned": summary[name] for name in FINE_TUNED if name in summary}
     scores = {name: values for name, values in scores.items() if "t2v_R1" in values}
     if not scores:
         return []
     rows = [
-        [
-            name,
-            title,
-            *(f"{values[f'{direction}_R{k}']:.1f} %" for k in RECALLS),
-            f"{values[f'{direction}_MedianR']:.1f}",
-        ]
+        {
+            "model": name,
+            "direction": title,
+            **{f"R@{k}": f"{values[f'{direction}_R{k}']:.1f} %" for k in RECALLS},
+            "median rank": f"{values[f'{direction}_MedianR']:.1f}",
+        }
         for direction, title in DIRECTIONS.items()
         for name, values in scores.items()
     ]
     clips = next(iter(scores.values()))["videos"]
-    chance = [f"{min(100.0, 100 * k / clips):.1f} %" for k in RECALLS]
-    rows.append(["chance", "either way", *chance, f"{(clips + 1) / 2:.1f}"])
-    head = ["model", "direction", *(f"R@{k}" for k in RECALLS), "median rank"]
+    chance = {f"R@{k}": f"{min(100.0, 100 * k / clips):.1f} %" for k in RECALLS}
+    rows.append({"model": "chance", "direction": "either way", **chance, "median rank": f"{(clips + 1) / 2:.1f}"})
     note = "R@k is the share of queries whose own clip (or caption) is among the first k found; the best rank is 1."
-    made = table(f"Retrieval among {clips} held-out clips", head, rows, text_columns=2)
-    return [made, paragraph(note, "soft", "small")]
+    return [Table(f"Retrieval among {clips} held-out clips", pd.DataFrame(rows), 2, note)]
 
 
-def _others(summary: dict[str, Any]) -> list[str]:
+def _others(summary: dict[str, Any]) -> list[Table]:
     rows = []
     for name in (CHOICES, MORE_CHOICES, *OTHERS):
         found = summary.get(name)
@@ -78,7 +86,8 @@ def _others(summary: dict[str, Any]) -> list[str]:
                 baseline = f"{found['majority']:.1f} % (the most frequent answer)"
             asked = f"{found['questions']} questions"
             rows.append([f"{_words(name)}: right answers", f"{found['accuracy']:.1f} %", baseline, asked])
-    return [table("Other tasks", ["measure", "result", "baseline", "asked on"], rows)] if rows else []
+    frame = pd.DataFrame(rows, columns=["measure", "result", "baseline", "asked on"])
+    return [Table("Other tasks", frame)] if rows else []
 
 
 def _caption_rows(name: str, found: dict[str, Any]) -> list[list[str]]:

@@ -1,0 +1,16 @@
+"""The results with their units and what chance would give."""
+
+from __future__ import annotations
+
+from tests.utils.report.quickstart import section, text
+
+
+def test_results_have_units_and_baselines(html: str):
+    shown = text(section(html, "results"))
+    assert "pretrain, zero-shot text to video 40.0 % 90.0 % 100.0 % 2.0" in shown
+    assert "retrieval, fine-tuned text to video 70.0 % 90.0 % 100.0 % 2.0" in shown
+    assert "chance either way 10.0 % 50.0 % 100.0 % 5.5" in shown
+    assert "multiple choice: right answers 89.5 % 20.0 % (chance, 5 options) 10 questions" in shown
+    assert "question answering: right answers 62.5 % 6.2 % (the most frequent answer) 20 questions" in shown
+    assert "captioning: CIDEr (0 to 10) 4.250 \u2013 10 clips" in shown and "captions all true and complete" in shown
+    assert "setup 3, total 3" in shown
