@@ -1,4 +1,4 @@
-"""What the readers of annotation files share: errors that name the file, and videos that have no caption."""
+"""Helpers of the annotation readers: errors that name the file, and leaving out videos without a caption."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def annotation_file(path: str | Path, what: str, flag: str = "--data_path") -> P
 
 
 def read_json(path: Path) -> Any:
-    """Content of a JSON file; ValueError naming it if it is none."""
+    """Content of a JSON file; ValueError, naming the file, if it is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:

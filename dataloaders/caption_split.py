@@ -11,6 +11,8 @@ import numpy as np
 
 
 class TextVideoPair(NamedTuple):
+    """A caption and the id of the video that it describes."""
+
     video_id: str
     caption: str
 
@@ -51,7 +53,7 @@ class CaptionSplit:
         )
 
     def only(self, kept: Iterable[str]) -> CaptionSplit:
-        """The split without the videos that are not in `kept`, and without their captions."""
+        """The videos of the split that are in `kept`, with their captions."""
         wanted = set(kept)
         pairs = (pair for pair in self.pairs() if pair.video_id in wanted)
         return CaptionSplit.from_pairs(pairs, [i for i in self.video_ids if i in wanted], self.object_names)
@@ -76,5 +78,5 @@ class CaptionSplit:
 
     @cached_property
     def captions_per_video(self) -> np.ndarray:
-        """int64 (V,)."""
+        """Number of captions of each video, int64 (V,)."""
         return np.bincount(self.caption_video, minlength=len(self.video_ids))

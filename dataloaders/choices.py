@@ -16,8 +16,9 @@ from modules.tokenizer import ClipTokenizer
 
 
 class ChoiceDataset(Dataset[Sample]):
-    """One question per item, addressed by (0, index): the clip as in `VideoDataset`, `option_ids` and `option_mask`
-    (K, W), and `answer`.
+    """One question per item, addressed by (0, index).
+
+    An item is the clip as in `VideoDataset`, its K options as `option_ids` and `option_mask` (K, W), and `answer`.
     """
 
     def __init__(self, items: Sequence[ChoiceItem], reader: ClipReader) -> None:

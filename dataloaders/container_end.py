@@ -1,4 +1,4 @@
-"""Whether a video file ends before its container says it does: what an interrupted download or copy leaves behind.
+"""Detection of video files that end before their container says, as an interrupted download or copy leaves them.
 
 The number of frames that a container states is no proof of that: of files without a table of frames it is computed from
 the duration, which may be that of the sound, and a clip cut without encoding it again states frames that are not shown.
@@ -90,7 +90,7 @@ def _matroska(file: BinaryIO, size: int) -> str | None:
 
 
 def _ebml_number(file: BinaryIO) -> int | None:
-    """A size of 1 to 8 bytes whose first set bit says how many; None for "unknown" (all ones) and for no such size."""
+    """Read a size of 1 to 8 bytes, as many as its first set bit says; None for "unknown" (all ones) or no size."""
     first = file.read(1)
     if not first or not first[0]:
         return None
@@ -100,7 +100,7 @@ def _ebml_number(file: BinaryIO) -> int | None:
 
 
 def _zero_end(file: BinaryIO, size: int) -> str | None:
-    """Some download programs reserve the whole file first and fill it later."""
+    """Say so if a file ends in zeros: some download programs reserve the whole file first and fill it later."""
     file.seek(max(0, size - TAIL))
     tail = file.read()
     return f"the last {len(tail)} bytes of the file are zeros" if tail and not any(tail) else None

@@ -1,5 +1,4 @@
-"""Files that several processes share: atomic writes, locks, fingerprints of inputs, and caches built once by whoever is
-first.
+"""Files that several processes share: atomic writes, locks, fingerprints, and caches that the first process builds.
 
 No PyTorch and no TensorFlow here: every kind of process uses it.
 """
@@ -28,8 +27,7 @@ STAT_ALL_FILES = 100_000
 
 @contextmanager
 def atomic_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path` for writing; it takes the place of `path`, synced to disk, if the block
-    succeeds.
+    """Open a temporary file beside `path` for writing; it is synced and replaces `path` if the block succeeds.
 
     When the block fails, or the disk is full, `path` is as it was and the temporary file is gone.
     """
@@ -173,7 +171,7 @@ def is_current(target_dir: str | Path, fingerprint: dict[str, Any]) -> bool:
 
 
 def read_fingerprint(target_dir: str | Path) -> dict[str, Any] | None:
-    """Return the fingerprint that a folder was built with by `build_once`; None when it has none that is readable."""
+    """Return the fingerprint that `build_once` left in a folder; None if there is none that can be read."""
     try:
         return json.loads((Path(target_dir) / FINGERPRINT_FILE).read_bytes())
     except (OSError, ValueError):

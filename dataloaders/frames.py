@@ -1,4 +1,4 @@
-"""Which frames of a video are read, and reading them: one rule for training, evaluation, object extraction and shards.
+"""The rule for which frames of a video are read, the same in training, evaluation, object extraction and shards.
 
 Free of PyTorch, because the shard writer runs it beside TensorFlow.
 """
@@ -106,7 +106,7 @@ def candidate_indices(num_frames: int, fps: float, feature_framerate: float = 1)
 
 
 def pick_positions(num_candidates: int, max_frames: int, slice_framepos: int = UNIFORM) -> np.ndarray:
-    """Which of the candidates become the clip.
+    """Pick the frames of a clip among the candidates.
 
     Args:
         num_candidates: number of candidates, at least 1.

@@ -17,7 +17,7 @@ def read_ids(path: str | Path) -> list[str]:
 
 
 def listed_ids(path: str | Path) -> list[str]:
-    """Return the video ids in a file as it lists them, an id that stands there twice twice.
+    """Return the video ids in a file as it lists them, repeated ones included.
 
     Args:
         path: .csv with a column video_id, videoid or id; .json with a list of ids, a list of {"video_id": ...} or a

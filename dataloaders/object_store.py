@@ -69,7 +69,7 @@ class ObjectRules:
 
 @dataclass(frozen=True)
 class ObjectSettings:
-    """What the content of a store depends on, beside the files.
+    """The settings that a store's content depends on, beside the object files.
 
     object_count: boxes per frame, O. frames: number of frames that every file must have, T; None accepts any.
     """
@@ -79,7 +79,7 @@ class ObjectSettings:
     rules: ObjectRules = ObjectRules()
 
     def stored(self) -> dict[str, Any]:
-        """As plain values, under the names of a store's files."""
+        """The settings as plain values by the names that a store's files use."""
         rules = self.rules
         return {
             "object_count": self.object_count,
@@ -91,7 +91,7 @@ class ObjectSettings:
 
     @classmethod
     def from_stored(cls, values: Mapping[str, Any]) -> ObjectSettings:
-        """From what `stored` gives."""
+        """The settings that `stored` gave as plain values."""
         rules = ObjectRules(values["rule"], values["trajectory"], values["rect_order"])
         return cls(values["object_count"], values["frames"], rules)
 

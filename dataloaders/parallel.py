@@ -30,8 +30,7 @@ def ordered_map(
     """Yield `function(item)` in the order of `items`, computed by `workers` processes.
 
     At most two items per worker are under way, so memory does not grow with the number of items. Processes are spawned,
-    not
-    forked: the caller may have threads. With `workers` below 2 all happens in this process.
+    not forked: the caller may have threads. With `workers` below 2 all happens in this process.
 
     Args:
         function: picklable; its state is what `initializer(*initargs)` set up once per process.

@@ -53,7 +53,7 @@ class PretrainItem(NamedTuple):
 
 @dataclass
 class IndexReport:
-    """What was found in the caption file and in path.index, with the first ids of everything left out."""
+    """Counts of the rows of the caption file and path.index, with the first ids of everything left out."""
 
     samples: int = 0
     captions_without_clip: int = 0
@@ -184,8 +184,7 @@ def read_path_index(path: str | Path, note: Note | None = None) -> Iterator[Clip
 
 
 def resolve_shard(shard_path: str, index_dir: str | Path) -> str:
-    """Return the full path at which a shard named in `path.index` lies now: as written, else beside the index (moved
-    data sets).
+    """Return the full path of a shard named in `path.index`: as written, else beside the index (moved data sets).
 
     A shard found nowhere is returned as it would be beside the index, for the reader's error to name.
     """

@@ -23,7 +23,7 @@ QUESTION_TENSORS = ("text_ids", "text_mask", "answer", "random_keys")
 
 @dataclass
 class AnswerCode:
-    """Answers as targets and targets as answers.
+    """Converts answers to targets of the model, and its predictions to answers.
 
     Attributes:
         answers: classes of the classifier; None: a target is the id of the answer's first token, as released.
@@ -47,7 +47,7 @@ class AnswerCode:
 
 
 class _Questions:
-    """Tensors of questions."""
+    """Encodes questions as tensors."""
 
     def __init__(self, questions: Sequence[Question], code: AnswerCode, max_words: int) -> None:
         self.questions, self.code, self.max_words = questions, code, max_words
@@ -68,10 +68,10 @@ class QuestionTrainDataset(Dataset[Sample]):
     """A clip with up to `per_clip` of its questions per item, addressed by (epoch, index).
 
     Every question comes once in an epoch; which ones share an item is drawn anew in each. A clip that cannot be read is
-    replaced by the next one with as many of its questions, and listed in `skipped`.
+    replaced by the next one with up to `per_clip` of its questions, and listed in `skipped`.
 
     Args:
-        questions: of which every one has a target (`AnswerCode.target`) and a video.
+        questions: each with a target (`AnswerCode.target`) and a video.
     """
 
     def __init__(self, questions: Sequence[Question], reader: ClipReader, code: AnswerCode, per_clip: int) -> None:
@@ -118,7 +118,7 @@ class QuestionTrainDataset(Dataset[Sample]):
 class QuestionDataset(Dataset[Sample]):
     """A clip with all its questions per item, addressed by (0, index).
 
-    An item is the clip as in `VideoDataset`, the tensors of the questions, and `places`, where they are in the list.
+    An item is the clip as in `VideoDataset`, the tensors of its questions, and `places`, their indices in the list.
     """
 
     def __init__(self, questions: Sequence[Question], reader: ClipReader, code: AnswerCode) -> None:

@@ -1,4 +1,4 @@
-"""Questions on videos and their answers, as MSRVTT-QA and MSVD-QA keep them; the list of answers to choose from."""
+"""Readers of questions and answers in the files of MSRVTT-QA and MSVD-QA, and the answers to choose from."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def normalised(answer: str) -> str:
 
 
 def by_video(questions: Sequence[Question]) -> dict[str, list[int]]:
-    """Places of each video's questions, videos in the order of their first question."""
+    """Indices of each video's questions, videos in the order of their first question."""
     places: dict[str, list[int]] = {}
     for place, question in enumerate(questions):
         places.setdefault(question.video_id, []).append(place)

@@ -19,17 +19,17 @@ MAX_BAD_VIDEOS = 100
 
 
 class VideoSource(Protocol):
-    """Where videos are read from by id: a folder or an LMDB (dataloaders/video_files.py)."""
+    """A source of videos by id: a folder or an LMDB (dataloaders/video_files.py)."""
 
     def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
         """Frames by the frame rule; UnreadableVideo if there are none."""
 
 
 class ObjectSource(Protocol):
-    """Where boxes are read from by name: an `ObjectStore`, or `ObjectFiles`."""
+    """A source of boxes by name: an `ObjectStore`, or `ObjectFiles`."""
 
     def get(self, video_id: str) -> ObjectRecord | None:
-        """The objects of a clip; None when there are none of it."""
+        """The objects of a clip; None when it has none."""
 
 
 class ClipReader:
@@ -63,7 +63,7 @@ class ClipReader:
         return clip_part(frames, record, self.settings, key, video_id)
 
     def blank(self) -> Sample:
-        """Tensors of the right shapes in the place of a clip that is left out of the results."""
+        """Tensors of the right shapes, without a valid frame, in place of a clip that cannot be read."""
         frames, side, count = self.settings.max_frames, self.settings.resolution, self.settings.object_count
         part: Sample = {
             "video": torch.zeros(frames, 3, side, side, dtype=torch.uint8),

@@ -43,7 +43,7 @@ class SampleChoices:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How clips and captions become tensors.
+    """The settings by which clips and captions become tensors.
 
     resolution: R, side of the model's picture. max_frames: T. max_words: W. vocab_size: ids of the tokenizer.
     object_count: O, or 0 for a model without objects. frames: which frames. choices: what a user chooses, of which the
@@ -66,7 +66,7 @@ class SampleSettings:
         return self.choices.train_frame_order if self.is_training else self.choices.eval_frame_order
 
     def seen(self) -> dict[str, Any]:
-        """What a sample depends on, as plain values by name: a part of the keys of what is kept."""
+        """All settings that a clip's tensors depend on, as plain values by name, for the key of a cache."""
         values = {**vars(self), **vars(self.frames), "frame_order": self.frame_order}
         values |= {name: getattr(self.choices, name) for name in ("box_coordinates", "mask_ratio")}
         return {name: value for name, value in values.items() if name not in ("frames", "choices", "is_training")}
@@ -135,7 +135,7 @@ def clip_part(clip: ClipFrames, record: ObjectRecord | None, settings: SampleSet
 
 
 def frame_order(frames: int, kind: int, key: int) -> np.ndarray:
-    """Which of the picked frames stands at each place of a clip, (T,): as is, reversed or shuffled by the key."""
+    """Order of the picked frames in a clip, (T,) indices: as they are, reversed or shuffled by the key."""
     if kind == REVERSED:
         return np.arange(frames)[::-1]
     return numpy_generator(key, "frame order").permutation(frames) if kind == SHUFFLED else np.arange(frames)

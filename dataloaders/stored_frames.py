@@ -1,4 +1,4 @@
-"""The frame rule on the frames that a shard keeps. Free of PyTorch, as is what checks shards."""
+"""The frame rule on the frames that a shard keeps. Free of PyTorch, because checking shards is."""
 
 from __future__ import annotations
 

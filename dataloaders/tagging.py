@@ -55,6 +55,7 @@ class _Analyser(hanta.HanoverTagger):
         self._analyses: dict[str, list[tuple[int, float]]] = {}
 
     def analyze_forward(self, word: str) -> list[tuple[int, float]]:
+        """HanTa's analysis of a word, made once."""
         analysis = self._analyses.get(word)
         if analysis is None:
             if len(self._analyses) >= CACHED_ANALYSES:
@@ -103,7 +104,7 @@ def split_negations(words: Sequence[str]) -> list[str]:
 
 
 class SpacyTagger:
-    """spaCy's small English model; spaCy and the model are installed by who wants them."""
+    """spaCy's small English model; both spaCy and the model are optional to install."""
 
     name = "spacy"
 

@@ -241,7 +241,7 @@ class StoredClip:
     _images: list[bytes] | np.ndarray
 
     def decode(self, positions: Sequence[int] | np.ndarray) -> list[np.ndarray]:
-        """Decode the frames at these positions (see `frames.pick_positions`), each distinct one once.
+        """Decode the frames at these positions (see `dataloaders.frames.pick_positions`), each distinct one once.
 
         Returns:
             T images, uint8 (stored_height, stored_width, 3), RGB.

@@ -14,7 +14,8 @@ from modules.module_clip import ObjectTokens
 class ActionEncoder(nn.Module):
     """Per frame, action queries pool patches and object tokens; a two-block transformer reads each action over time.
 
-    Frame order enters through the object tokens' frame embedding alone. Source: spec, action encoder.
+    As in the released code (`object_action`, `object_act_fusion`), the frame and slot embeddings of the object tokens
+    alone tell the order of frames.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -40,7 +41,7 @@ class ActionEncoder(nn.Module):
         return (self.ln_post(out) @ self.proj).view(len(objects.tokens), -1, self.proj.shape[1])
 
     def source_weights(self, early_tokens: Tensor, objects: ObjectTokens) -> Tensor:
-        """The weights that the queries pool a frame's sources with.
+        """Attention weights of the action queries over each frame's patches and object tokens.
 
         Args:
             early_tokens, objects: as in `forward`.
@@ -54,7 +55,7 @@ class ActionEncoder(nn.Module):
             return scores.masked_fill(~visible[:, None], float("-inf")).softmax(-1)
 
     def frame_weights(self, early_tokens: Tensor, objects: ObjectTokens) -> Tensor:
-        """The weights that each action reads the clip with: those of the last block's one row, mean over its heads.
+        """Attention weights of each action over the frames: first row of the last block, mean over its heads.
 
         Args:
             early_tokens, objects: as in `forward`.
@@ -69,7 +70,7 @@ class ActionEncoder(nn.Module):
         return weights.mean(dim=1)[:, 0].view(len(objects.tokens), -1, sequence.shape[1])
 
     def _over_time(self, early_tokens: Tensor, objects: ObjectTokens) -> Tensor:
-        """What the last block reads: the clip's [CLS] and one token per frame, of every action: (B·A, 1 + T, D)."""
+        """Input of the last block for each action: mean [CLS] of the frames, one token per frame: (B·A, 1 + T, D)."""
         batch, frames, _, width = objects.tokens.shape
         frame_cls = early_tokens[:, 0].view(batch, frames, width)
         pooled = self._pool(*self._sources(early_tokens, objects)).view(batch, frames, -1, width).transpose(1, 2)

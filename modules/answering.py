@@ -14,10 +14,10 @@ from modules.task_model import Reach, TaskModel
 
 
 class AnswerModel(TaskModel):
-    """Answers of questions on clips; nothing is detached. Source: spec, downstream, question answering.
+    """Answers questions on clips; nothing is detached, so the loss trains both towers.
 
-    By `Behaviour.answer_head` either a class of `ModelConfig.answers`, or, as released, the first token of the answer
-    among the vocabulary.
+    An answer is a class of `ModelConfig.answers` or, as in the released tasks/eval_qa.py, its first token among the
+    vocabulary (`Behaviour.answer_head`).
 
     Raises:
         ValueError: a classifier without answers.
@@ -40,6 +40,7 @@ class AnswerModel(TaskModel):
         return self.behaviour.answer_head == "classifier"
 
     def reach(self) -> Reach:
+        """Both towers, the fusion encoder and the head that answers."""
         own = self.is_classifier
         return Reach(frames=True, text=True, fused=True, vocabulary=not own, answers=own)
 
@@ -57,7 +58,7 @@ class AnswerModel(TaskModel):
         return {"answer": loss.loss, "answer_accuracy": loss.accuracy}
 
     def slot_rows(self, batch: Batch) -> Tensor:
-        """Output at the answer slot, which stands behind the longest question that fits: (Q, E)."""
+        """Fusion output at the answer slot, whose position is behind the longest possible question: (Q, E)."""
         asked: VideoTokens = self.encode_video(batch).select(batch["text_clip"])
         context = self.fusion.context(asked, hidden=self.hidden_frames(batch, asked))
         text, end = self.encode_text(batch["text_ids"]), batch["text_lengths"] - 1
@@ -75,5 +76,5 @@ class AnswerModel(TaskModel):
 
     @torch.no_grad()
     def probabilities(self, batch: Batch) -> Tensor:
-        """Of every answer: (Q, classes or vocabulary), fp32."""
+        """Probability of every answer: (Q, classes or vocabulary), fp32."""
         return self._logits(self.slot_rows(batch)).float().softmax(-1)

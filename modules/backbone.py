@@ -1,4 +1,4 @@
-"""The one backbone that every head stands on."""
+"""The backbone that the models of all tasks share."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from modules.trajectory_encoder import TrajectoryEncoder
 
 
 class Backbone(nn.Module):
-    """CLIP, object, trajectory and action encoders, fusion encoder and similarity header; parts without a use are not
-    created.
-    """
+    """CLIP, object, trajectory, action and fusion encoders, similarity header; unused parts are not created."""
 
     fusion: FusionEncoder
 
@@ -39,15 +37,13 @@ class Backbone(nn.Module):
         self.similarity = build_similarity(config)
 
     def set_grad_checkpoint(self, enabled: bool) -> None:
-        """Keep block inputs only in the visual tower and the box pooling, and compute the rest again in the backward
-        pass.
-        """
+        """Save memory: recompute visual blocks and box pooling in the backward pass instead of keeping activations."""
         self.clip.visual.grad_checkpoint = enabled
         if self.object_encoder is not None:
             self.object_encoder.grad_checkpoint = enabled
 
     def object_tap(self, batch: Batch) -> ObjectTap | None:
-        """How this batch's boxes enter the visual tower; None for a model without objects."""
+        """The link from the visual tower to the object encoder for a batch's boxes; None without objects."""
         encoder = self.object_encoder
         if encoder is None:
             return None
@@ -67,9 +63,7 @@ class Backbone(nn.Module):
         return self.video_tokens(batch, self.visual_tokens(batch, features_need_grad=features_need_grad))
 
     def visual_tokens(self, batch: Batch, *, features_need_grad: bool = True) -> VisionOutput:
-        """The visual tower's output; object tokens have their frame embedding where trajectories or actions read
-        them.
-        """
+        """Output of the visual tower; its object tokens have frame embeddings if trajectories or actions read them."""
         visual = self.clip.visual(batch["video"], self.object_tap(batch), features_need_grad=features_need_grad)
         if self.config.has_trajectories or self.config.has_actions:
             assert self.object_encoder is not None and visual.objects is not None
@@ -77,7 +71,7 @@ class Backbone(nn.Module):
         return visual
 
     def video_tokens(self, batch: Batch, visual: VisionOutput) -> VideoTokens:
-        """From the visual tokens of a batch's clips to everything that stands for a clip in the fusion encoder."""
+        """Encode trajectories and actions from the visual tower's output, for the fusion encoder."""
         trajectories = trajectory_mask = actions = None
         if self.trajectory_encoder is not None:
             assert visual.objects is not None

@@ -1,6 +1,4 @@
-"""What a batch owes the model: padding trimmed, and every index that depends on the data known before the device is
-involved.
-"""
+"""Last step of collation, on the host: cut padding, and compute the indices that the model needs."""
 
 from __future__ import annotations
 
@@ -13,16 +11,15 @@ Batch = dict[str, Any]
 
 
 def finish_batch(batch: Batch) -> Batch:
-    """Trim a collated batch on the host and add the indices that the model would otherwise have to ask the device for.
+    """Trim a collated batch and add indices that depend on the data; found on the device, they would cost a sync.
 
-    Trimmed: text to the longest sequence (the text tower is causal), trajectory ids to the longest list (they are
-    packed to
-    the front). Positions are not shifted by either.
+    Text is cut to the longest sequence (the text tower is causal), trajectory ids to the longest list (they are packed
+    to the front). Neither shifts positions.
 
     Args:
         batch: `text_ids`, `text_mask` (B, W) with, optionally, `mlm_mask`, `noun_mask`, `verb_mask` (B, W) and
-            `plm_start` (B,); `boxes` (B, T, O, 4), `box_trajectory` (B, T, O), `trajectory_ids` (B, N). Clips without
-            text, texts without boxes are fine. CPU tensors.
+            `plm_start` (B,); `boxes` (B, T, O, 4), `box_trajectory` (B, T, O), `trajectory_ids` (B, N). Text or boxes
+            may be absent. CPU tensors.
 
     Adds:
         text_lengths: (B,) tokens, start and end included.

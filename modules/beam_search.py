@@ -1,4 +1,4 @@
-"""Greedy and beam search over token sequences, for a batch of clips at once. Knows nothing of the model."""
+"""Greedy and beam search over token sequences, for a batch of clips at once, independent of the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEVER = float("-inf")
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a caption is searched for.
+    """Settings of the search for a caption.
 
     beam_size: hypotheses K kept per clip; 1 is greedy. max_tokens: tokens at most, the end token included.
     length_penalty: a hypothesis of n tokens (end included) has score log P / n ** length_penalty. no_repeat_ngram: no
@@ -31,12 +31,10 @@ class Scorer(Protocol):
     """Gives the next token's probabilities of K beams for each of B clips."""
 
     def advance(self, tokens: Tensor) -> Tensor:
-        """Append the token of each beam (B, K) and return log-probabilities of the next one (B, K, V), fp32, which may
-        be overwritten by the next call.
-        """
+        """Append tokens (B, K); next-token log-probabilities (B, K, V), fp32, which the next call may overwrite."""
 
     def reorder(self, source: Tensor) -> None:
-        """Beam k of clip b goes on from what was its beam source[b, k]: (B, K)."""
+        """Let beam k of clip b continue its former beam source[b, k]; `source` is (B, K)."""
 
 
 class Hypotheses(NamedTuple):
@@ -64,10 +62,10 @@ def search(
     tokens = torch.empty(clips, beams, 0, dtype=torch.int64, device=device)
     last = torch.full((clips, beams), start, device=device)
     scores = torch.full((clips, beams), NEVER, device=device)
-    scores[:, 0] = 0.0  # the beams are still the same one
+    scores[:, 0] = 0.0  # all beams start alike, so one is enough
     for length in range(1, settings.max_tokens + 1):
         following = _without_repeats(scorer.advance(last), tokens, settings.no_repeat_ngram)
-        # The best of a clip are among as many of the best of each of its beams.
+        # The n best continuations of a clip are among the n best of each of its beams.
         likely, words = _best(following, looked_at)
         total = (scores[..., None] + likely).flatten(1)
         best, index = total.topk(min(looked_at, total.shape[1]))
@@ -98,11 +96,11 @@ class _Finished:
 
     @property
     def is_done(self) -> Tensor:
-        """(B,)."""
+        """Whether each clip has K finished hypotheses, (B,)."""
         return (self.scores > NEVER).all(1)
 
     def add(self, tokens: Tensor, scores: Tensor) -> None:
-        """Candidates (B, C, n) with scores (B, C); -inf: no candidate."""
+        """Add candidates (B, C, n) with scores (B, C); -inf marks none."""
         beams, length = self.tokens.shape[1:]
         padded = F.pad(tokens, (0, length - tokens.shape[-1]), value=self.end)
         scores = scores.masked_fill(self.is_done[:, None], NEVER)
@@ -110,11 +108,12 @@ class _Finished:
         self.tokens = _pick(torch.cat([self.tokens, padded], dim=1), kept)
 
     def best(self) -> Hypotheses:
+        """The best hypothesis of each clip."""
         return Hypotheses(self.tokens[:, 0], self.scores[:, 0])
 
 
 def _best(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of the last axis, or all where it has no more, and where they are."""
+    """The `count` largest values of the last axis (all, if it has fewer) and their indices."""
     if count == 1:
         best, index = x.max(-1, keepdim=True)  # several times faster than topk of one, over a vocabulary
     else:
@@ -123,12 +122,12 @@ def _best(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _pick(sequences: Tensor, index: Tensor) -> Tensor:
-    """(B, K, n), (B, C) -> (B, C, n)."""
+    """Gather sequences of each clip: (B, K, n), (B, C) -> (B, C, n)."""
     return sequences.gather(1, index[..., None].expand(-1, -1, sequences.shape[-1]))
 
 
 def _without_repeats(logprobs: Tensor, tokens: Tensor, size: int) -> Tensor:
-    """-inf for tokens that would complete a sequence of `size` tokens that a beam has already: (B, K, V), (B, K, n)."""
+    """Set tokens to -inf that would repeat `size` tokens of their beam: (B, K, V), (B, K, n) -> (B, K, V)."""
     length = tokens.shape[-1]
     if not size or length < size:
         return logprobs

@@ -1,4 +1,4 @@
-"""Box geometry in numpy: overlap, coordinate orders, and the way from original pixels into the model's crop."""
+"""Box geometry in numpy: overlap, coordinate orders, and the mapping of original pixels to the model's crop."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def to_xyxy(rects: np.ndarray, rect_order: str) -> np.ndarray:
 
 
 def other_rect_order(rect_order: str) -> str:
-    """Return the coordinate order that `rect_order` is not."""
+    """Return the coordinate order other than `rect_order`."""
     return "xxyy" if rect_order == "xyxy" else "xyxy"
 
 
 def is_in_other_rect_order(rects: np.ndarray, rect_order: str) -> bool:
-    """Tell whether a file's rects only make sense in the order that `rect_order` is not.
+    """Tell whether a file's rects make sense only in the order other than `rect_order`.
 
     Many boxes make sense in both orders and say nothing. A box is evidence for an order when it has an area in it and
     is turned inside out in the other one (an edge of length 0 is no evidence: detectors clip boxes at the border). The
@@ -93,7 +93,7 @@ def map_boxes_to_crop(
 ) -> np.ndarray:
     """Map boxes from original pixels through the frame pipeline into pixels of the model's square crop.
 
-    The way is that of the frames: original size -> size as stored (a shard may hold smaller or squashed frames) ->
+    Boxes follow the frames: original size -> size as stored (a shard may hold smaller or squashed frames) ->
     torchvision's Resize(resolution) of the short side -> CenterCrop(resolution).
 
     Args:
@@ -117,7 +117,7 @@ def map_boxes_to_crop(
 def map_boxes_from_crop(boxes: np.ndarray, original_size: tuple[int, int], resolution: int) -> np.ndarray:
     """Map boxes (..., 4) in pixels of the model's square crop back into pixels of the original frame, float64.
 
-    The way back of `map_boxes_to_crop` for frames that were not stored in another size; no box is padding.
+    The inverse of `map_boxes_to_crop` for frames that were not stored in another size; no box is padding.
 
     Args:
         original_size: (width, height) of the frame.
@@ -130,7 +130,7 @@ def map_boxes_from_crop(boxes: np.ndarray, original_size: tuple[int, int], resol
 def _crop_geometry(
     original_size: tuple[int, int], stored_size: tuple[int, int], resolution: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a box of original pixels is multiplied by, and what is then taken off it, (4,) each."""
+    """Scale from original to resized pixels, (4,), and the crop's offset there, (4,), which is then subtracted."""
     width, height = resized_size(stored_size, resolution)
     left, top = int(round((width - resolution) / 2.0)), int(round((height - resolution) / 2.0))
     return np.array([width / original_size[0], height / original_size[1]] * 2), np.array([left, top, left, top])

@@ -16,7 +16,7 @@ from modules.task_model import Reach
 
 
 class CaptionModel(PrefixLMModel):
-    """Prefix language model of captions; nothing is detached. Source: spec, downstream, captioning.
+    """Prefix language model of captions; nothing is detached, as in the released tasks/eval_captioning.py.
 
     Attributes:
         label_smoothing: of the caption loss.
@@ -26,12 +26,15 @@ class CaptionModel(PrefixLMModel):
     label_smoothing = 0.0
 
     def reach(self) -> Reach:
+        """Both towers; by the caption loss also the fusion encoder and the vocabulary head."""
         caption, contrastive = "caption" in self.active_losses, "contrastive" in self.active_losses
         return Reach(frames=True, text=True, fused=caption, vocabulary=caption, logit_scale=contrastive)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of a finished batch with `video`, `video_mask`, `text_ids`, `plm_index`, boxes where the model has
-        objects, and `random_keys` (B,) when training; `caption_accuracy` is the share of right arg-max tokens.
+        """Active losses of a finished batch, and `caption_accuracy`, the share of right arg-max tokens.
+
+        It has `video`, `video_mask`, `text_ids`, `plm_index`, boxes for a model with objects, and in training
+        `random_keys` (B,).
         """
         drop = SampleDropout(batch.get("random_keys"), self.config.dropout, self.training)
         video, text = self.encode_video(batch), self.encode_text(batch["text_ids"])

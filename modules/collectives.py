@@ -8,10 +8,12 @@ from torch import Tensor
 
 
 def world_size() -> int:
+    """Number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """Number of this process; 0 without a process group."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -47,9 +49,8 @@ def gather_constant(x: Tensor) -> Tensor:
 def global_mean(total: Tensor, count: int) -> Tensor:
     """Sum of this rank's terms over the number of terms on all ranks, times the number of ranks.
 
-    With this scaling the mean of gradients that DDP takes over ranks is the gradient of the global mean, however
-    unevenly the
-    terms are spread. The count is known on the host; only its sum over ranks lives on the device. 0 terms give 0.
+    So scaled, DDP's mean of gradients over ranks is the gradient of the global mean, however unevenly the terms are
+    spread. The count is known on the host; only its sum over ranks lives on the device. 0 terms give 0.
     """
     if world_size() == 1:
         return total / max(count, 1)

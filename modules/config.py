@@ -37,12 +37,12 @@ def setting(
         default: a dict is copied for each instance.
         help: what the flag does, for --help.
         choices: the values allowed.
-        minimum, maximum: bounds that are allowed themselves.
-        above: a bound that is not.
+        minimum, maximum: inclusive bounds.
+        above: an exclusive lower bound.
         metavar: how --help shows the value.
         flag: the flag's name, where it is not that of the field.
-        seen: decides what a model sees of a clip: a trained model is used with the value that its run had.
-        of_tensors: decides the shape of stored tensors: a checkpoint's value stands.
+        seen: it decides what a model sees of a clip, so a trained model is used with the value of its run.
+        of_tensors: it decides the shape of stored tensors, so the value of a checkpoint is kept.
     """
     metadata = {
         "help": help,
@@ -146,7 +146,7 @@ class ModelChoices:
 
     @classmethod
     def of(cls, config: ModelConfig) -> ModelChoices:
-        """What a model has, as if all of it had been chosen."""
+        """Choices that are all made, as in `config`."""
         return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
 
     def given(self) -> dict[str, Any]:
@@ -241,6 +241,7 @@ class ModelConfig:
 
     @property
     def num_trajectories(self) -> int:
+        """Trajectories of a clip at most, N."""
         return 2 * self.object_count
 
     @property
@@ -263,29 +264,22 @@ class ModelConfig:
 
     @property
     def fusion_positions(self) -> int:
-        """Rows of the fusion position table: the longest layout, whatever parts are switched on, so that a checkpoint
-        fits any.
-        """
+        """Rows of the fusion position table: enough for the longest layout, so that a checkpoint fits any."""
         return self.max_frames + 1 + self.num_trajectories + self.num_actions + self.context_length + 1
 
 
 @dataclass
 class Behaviour:
-    """Where the released code departs from what it intends, in the model or its losses; the defaults are the intended
-    side.
+    """Choices between what the released model or its losses do and what they intend, which is the default.
 
     Attributes:
-        matching_norm_axis: "feature"; released "batch": the matching score divides the text row by its norm over the
-            batch.
-        next_token_frame_positions: released False: frames carry no position in the prefix-LM loss when objects are
-            used.
+        matching_norm_axis: "feature"; released "batch": the matching head normalises the text row over the batch.
+        next_token_frame_positions: released False: with objects, frames have no position in the prefix-LM loss.
         action_matching_needs_objects: released True: a clip without boxes takes no part in action set prediction.
         shifted_frame_mask: released True: frame j is masked by the validity of frame j-1, and the mean by the last.
         contrastive_video_gradient: released False: the contrastive loss of pre-training reaches the text tower alone.
-        choice_frames_normalised: released False: multiple choice is trained on pooled normalised frames, but scored on
-            plain ones.
-        answer_head: "classifier"; released "vocabulary": answers are known by their first token, chosen among the whole
-            vocabulary.
+        choice_frames_normalised: released False: multiple choice trains on normalised frames, but scores plain ones.
+        answer_head: "classifier"; released "vocabulary": an answer is its first token, among the whole vocabulary.
     """
 
     matching_norm_axis: str = "feature"
@@ -298,7 +292,7 @@ class Behaviour:
 
     @classmethod
     def preset(cls, name: str) -> Behaviour:
-        """`intended` or `released`."""
+        """The behaviour called `intended` or `released`; ValueError for another name."""
         if name == "intended":
             return cls()
         if name == "released":
@@ -315,7 +309,7 @@ class Behaviour:
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """Rebuild a ModelConfig or Behaviour from a checkpoint's plain dict; names it does not know are an error."""
+    """Rebuild a ModelConfig or Behaviour from a checkpoint's plain dict; ValueError for names that it does not have."""
     known = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:

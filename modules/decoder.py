@@ -1,4 +1,4 @@
-"""Next-token probabilities one token at a time, with everything that was computed for earlier tokens kept."""
+"""Next-token probabilities, one token at a time, with cached keys and values of the earlier tokens."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class _Cache:
         return self.block.finish(rows, queries, *self.write(first, keys, values), mask)
 
     def run_last(self, rows: Tensor, read: slice, first: int, mask: Tensor) -> Tensor:
-        """The same, but only the output of the rows `read`, which `mask` is for."""
+        """As `run`, but only the output of the rows `read`; `mask` is theirs."""
         return self.block.attend(rows[:, read], *self.write(first, *self.block.keys_values(rows)), mask)
 
 
 class CachedDecoder:
-    """Next-token probabilities of K beams for each of B clips (modules/beam_search.py, Scorer).
+    """Next-token probabilities of K beams for each of B clips; a `modules.beam_search.Scorer`.
 
     A step costs the text tower one token and the fusion encoder two per beam: the token that was added, and the blank
     that predicts the next one. Keys and values of a clip's context are computed once and shared by its beams. A beam is
@@ -84,9 +84,7 @@ class CachedDecoder:
 
     @torch.no_grad()
     def advance(self, tokens: Tensor) -> Tensor:
-        """Append the token of each beam (B, K) and return log-probabilities of the next one (B, K, V), fp32, in memory
-        that the next step writes to again.
-        """
+        """Append tokens (B, K); next-token log-probabilities (B, K, V), fp32, which the next call overwrites."""
         self.path = torch.cat([self.path, self.itself], dim=-1)
         first = self.context_size + self.beams * self.step
         positions = self.model.fusion.text_positions(self.step + 2)
@@ -100,7 +98,7 @@ class CachedDecoder:
         return self._logprobs(rows)
 
     def _logprobs(self, rows: Tensor) -> Tensor:
-        """(B, K, E) -> (B, K, V). Fresh memory of this size would cost more time than the softmax."""
+        """(B, K, E) -> (B, K, V), in one buffer: fresh memory of this size would cost more time than the softmax."""
         logits, logprobs = self.scores
         self.model.token_logits(rows.flatten(0, 1), logits)
         return torch.log_softmax(logits, -1, out=logprobs).unflatten(0, rows.shape[:2])
@@ -119,5 +117,5 @@ class CachedDecoder:
         return torch.cat([F.pad(seen, (0, self.beams)), torch.cat([seen, self.itself], dim=-1)], dim=1)[:, None]
 
     def reorder(self, source: Tensor) -> None:
-        """Beam k of clip b goes on from what was its beam source[b, k]: (B, K)."""
+        """Let beam k of clip b continue its former beam source[b, k]; `source` is (B, K)."""
         self.path = self.path.gather(1, source[..., None].expand_as(self.path))

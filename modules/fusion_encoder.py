@@ -14,7 +14,7 @@ from modules.layers import ResidualBlock
 
 
 class VideoTokens(NamedTuple):
-    """What the fusion encoder sees of a clip.
+    """Inputs of the fusion encoder from B clips.
 
     frames (B, T, E); frame_mask (B, T) True = valid; trajectories (B, N, E) with trajectory_mask (B, N) True = used,
     and actions (B, A, E), or None where the model has none.
@@ -31,7 +31,7 @@ class VideoTokens(NamedTuple):
         return self.apply(lambda part: part[index])
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> VideoTokens:
-        """The same function on every part that there is."""
+        """Apply a function to every part that is not None."""
         frames, mask, *rest = self
         return VideoTokens(
             function(frames), function(mask), *(None if part is None else function(part) for part in rest)
@@ -39,12 +39,12 @@ class VideoTokens(NamedTuple):
 
 
 def pad_columns(x: Tensor, columns: int) -> Tensor:
-    """(B, C, ...) -> (B, columns, ...), zeros (False) behind."""
+    """Append zeros (False): (B, C, ...) -> (B, columns, ...)."""
     return F.pad(x, (0, 0) * (x.ndim - 2) + (0, columns - x.shape[1]))
 
 
 def join(parts: Sequence[VideoTokens]) -> VideoTokens:
-    """The clips of several batches, which may have been trimmed to different numbers of trajectories."""
+    """Concatenate the clips of several batches, padded to the largest number of trajectories among them."""
 
     def whole(column: tuple[Tensor | None, ...]) -> Any:
         rows = [part for part in column if part is not None]
@@ -55,7 +55,7 @@ def join(parts: Sequence[VideoTokens]) -> VideoTokens:
 
 
 class Context(NamedTuple):
-    """tokens (B, C, E) with positions added; mask (B, C), True = may be attended."""
+    """Clips without text: tokens (B, C, E) with positions added; mask (B, C), True = may be attended."""
 
     tokens: Tensor
     mask: Tensor
@@ -79,11 +79,10 @@ class Projected(NamedTuple):
 class FusionEncoder(nn.Module):
     """Bidirectional and prefix-causal passes over `[frames, frame mean, actions, trajectories, text]`.
 
-    Position rows are fixed by the full layout `[frames, frame mean, trajectories, actions, text]`,
-    S = T + 1 + 2·O + A + L with absent parts left out, whatever the order of the columns: trajectories stand last in
-    the context, so that unused ones can be cut off, and columns that a batch trims away (those, and text padding) do
-    not shift the others. In bidirectional passes the frame mean and the end token are separators and get no position.
-    Source: spec, text and fusion encoders.
+    Position rows are those of the released layout `[frames, frame mean, trajectories, actions, text]`, absent parts
+    left out: T + 1 + N + A + L rows. The order of the columns differs: trajectories stand last in the context, so that
+    unused ones can be cut off. Columns that a batch trims away (these, and text padding) shift no position. As in the
+    released code, the frame mean and the end token are separators without a position in bidirectional passes.
     """
 
     def __init__(self, config: ModelConfig, behaviour: Behaviour) -> None:
@@ -99,7 +98,7 @@ class FusionEncoder(nn.Module):
         self.positional_embedding = nn.Parameter(torch.empty(config.fusion_positions, config.embed_dim))
 
     def context(self, video: VideoTokens, *, frame_positions: bool = True, hidden: Tensor | None = None) -> Context:
-        """Everything but text.
+        """The sequence without text: frames, frame mean, actions, trajectories, with their positions.
 
         Args:
             frame_positions: False: frames have no positions, as in the released prefix-LM loss.
@@ -124,9 +123,7 @@ class FusionEncoder(nn.Module):
         return Context(torch.cat(parts, dim=1), torch.cat(masks, dim=1))
 
     def _frame_mask(self, frame_mask: Tensor) -> Tensor:
-        """Key mask of [frames, mean]: (B, T) -> (B, T + 1). The released layout repeats the first frame's entry in
-        front.
-        """
+        """Key mask of [frames, mean]: (B, T) -> (B, T + 1); the released one repeats the first frame's in front."""
         if self.shifted_frame_mask:
             return torch.cat([frame_mask[:, :1], frame_mask], dim=1)
         return torch.cat([frame_mask, torch.ones_like(frame_mask[:, :1])], dim=1)
@@ -151,8 +148,9 @@ class FusionEncoder(nn.Module):
         return self.positional_embedding[self.text_start : self.text_start + length]
 
     def slot(self, context: Context, text: Tensor, text_mask: Tensor, end: Tensor, index: int) -> Tensor:
-        """Bidirectional pass with an answer slot: a row of nothing but the position of text token `index`, which stands
-        behind every text and is attended to as well.
+        """Bidirectional pass with an answer slot behind every text; only the slot's output is computed.
+
+        The slot's token is the position of text token `index` alone, and all tokens may attend to it.
 
         Args:
             text, text_mask, end: as in `forward`.
@@ -259,5 +257,5 @@ class FusionEncoder(nn.Module):
 
 
 def _pick(sequence: Tensor, rows: Tensor) -> Tensor:
-    """(B, S, E), (B, R) -> (B, R, E)."""
+    """Gather rows of each sequence: (B, S, E), (B, R) -> (B, R, E)."""
     return sequence.gather(1, rows[..., None].expand(-1, -1, sequence.shape[-1]))

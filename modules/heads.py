@@ -22,7 +22,7 @@ class VocabularyHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: Tensor, token_embedding: Tensor, out: Tensor | None = None) -> Tensor:
-        """(K, E), dropout already applied -> (K, V): `out`, in its own type, where it is given."""
+        """Logits of rows with dropout already applied: (K, E) -> (K, V), in `out` and its type where it is given."""
         rows = hidden @ self.proj
         if out is not None and rows.dtype == token_embedding.dtype == out.dtype:
             return torch.addmm(self.bias, rows, token_embedding.t(), out=out)
@@ -70,7 +70,7 @@ class SampleDropout:
     """Dropout drawn from the samples' keys (modules/random_streams.py); off when the rate is 0 or the model evaluates.
 
     Args:
-        keys: (B,) int64 keys of the batch's samples; needed only when it is on.
+        keys: (B,) int64 keys of the batch's samples; ValueError without them when dropout is on.
     """
 
     def __init__(self, keys: Tensor | None, rate: float, training: bool) -> None:
@@ -86,6 +86,6 @@ class SampleDropout:
         return keep_mask(self.keys, stream, shape, self.rate)
 
     def rows(self, hidden: Tensor, stream: str) -> Tensor:
-        """Apply to (B, R, E)."""
+        """Apply dropout to `hidden` (B, R, E)."""
         factors = self.factors(stream, *hidden.shape[1:])
         return hidden if factors is None else hidden * factors

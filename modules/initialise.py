@@ -1,4 +1,4 @@
-"""Initial values, and what is taken over from CLIP (spec, initial values and dropout; optimisation, init_model)."""
+"""Initial values of the parameters, those of the released code, and what a new model takes over from CLIP."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ def initialise(model: Backbone) -> None:
     """Draw every parameter from its initial distribution (torch's global generator; seed it first).
 
     Linear and embedding weights N(0, .02), packed attention weights Xavier as torch's MultiheadAttention, biases 0,
-    position
-    tables N(0, .01), raw embeddings and square matrices N(0, 1) / sqrt(width).
+    position tables N(0, .01), raw embeddings and projection matrices N(0, 1) / sqrt(width).
     """
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -73,11 +72,9 @@ def count_blocks(state: StateDict, prefix: str) -> int:
 def load_clip(model: Backbone, state: StateDict, given: set[str] | None = None) -> list[str]:
     """Copy CLIP's weights, and what starts from them, into the model.
 
-    CLIP's own towers take their entries; fusion blocks start from the text blocks and the fusion positions from
-    CLIP's (first
-    rows); trajectory and action blocks start from the last two visual blocks, with the visual tower's ln_post and
-    projection;
-    sequence headers start from the text blocks and positions.
+    CLIP's own towers take their entries. Fusion blocks and sequence headers start from the text blocks, their positions
+    from CLIP's (first rows). Trajectory and action blocks start from the last two visual blocks, with the visual
+    tower's ln_post and projection.
 
     Args:
         state: OpenAI's keys.

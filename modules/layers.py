@@ -15,6 +15,7 @@ class LayerNorm(nn.LayerNorm):
     """Layer norm computed in fp32 whatever the autocast type."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D), fp32."""
         return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps)
 
 
@@ -24,9 +25,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 class _GeluLinear(torch.autograd.Function):
-    """linear(quick_gelu(x), weight, bias), keeping only x for the backward pass: what is computed from it on the way
-    would be the largest activations of a block.
-    """
+    """linear(quick_gelu(x), weight, bias) that keeps only x for backward: the rest is a block's largest activations."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -98,24 +97,27 @@ class Attention(nn.Module):
     def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, is_causal: bool = False
     ) -> Tensor:
-        """-> (B, queries, D)."""
+        """Scaled dot-product attention and the output projection, -> (B, queries, D)."""
         out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=is_causal)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     @staticmethod
     def weights(queries: Tensor, keys: Tensor) -> Tensor:
-        """The weights that `attend` without a mask gives the values: (B, heads, queries, keys), fp32."""
+        """Attention weights without a mask: (B, heads, queries, keys), fp32."""
         with torch.autocast(queries.device.type, enabled=False):
             return (queries.float() @ keys.float().transpose(2, 3) / queries.shape[-1] ** 0.5).softmax(-1)
 
 
 class MLP(nn.Module):
+    """CLIP's perceptron with quick GELU and a hidden width of 4·D."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, 4 * width)
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
         return gelu_linear(self.c_fc(x), self.c_proj)
 
 
@@ -138,7 +140,7 @@ class ResidualBlock(nn.Module):
         return self.finish(rows, self.attn.queries(self.ln_1(rows)), keys, values, mask)
 
     def row_weights(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The weights that `rows` (B, R, D) attend to tokens x (B, S, D) with in this block: (B, heads, R, S), fp32."""
+        """Attention weights of `rows` (B, R, D) over tokens x (B, S, D) in this block: (B, heads, R, S), fp32."""
         return self.attn.weights(self.attn.queries(self.ln_1(rows)), self.keys_values(x)[0])
 
     def project(self, x: Tensor) -> Tensor:
@@ -175,8 +177,7 @@ class ResidualBlock(nn.Module):
 
         Args:
             mask: boolean, True = may be attended; broadcasts to (B, heads, queries, keys).
-            rows: (B, R, D), tokens of x; only their outputs are computed and returned, keys and values come from all
-            of x.
+            rows: (B, R, D), tokens of x whose outputs alone are computed; keys and values come from all of x.
             extra_keys: (B, K, D), tokens that are attended to after those of x but not computed further.
 
         Returns:
@@ -200,15 +201,14 @@ class Transformer(nn.Module):
         self.resblocks: Any = nn.ModuleList(ResidualBlock(width, head_width) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *, is_causal: bool = False) -> Tensor:
+        """(B, S, D) -> (B, S, D); `mask` as in `ResidualBlock.forward`."""
         for block in self.resblocks:
             x = block(x, mask, is_causal=is_causal)
         return x
 
 
 def maybe_checkpoint(enabled: bool, function, *args, **kwargs):
-    """Call `function`; when enabled and gradients are recorded, keep its inputs only and compute it again in the
-    backward pass.
-    """
+    """Call `function`; if enabled, recompute it in the backward pass instead of keeping its activations."""
     if enabled and torch.is_grad_enabled():
         return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
     return function(*args, **kwargs)

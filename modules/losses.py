@@ -34,7 +34,7 @@ def token_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) ->
 
 
 def contrastive_loss(text_to_video: Tensor, video_to_text: Tensor) -> Tensor:
-    """Symmetric InfoNCE / 2 of this rank's rows (B, G) against the global batch."""
+    """Mean of the two InfoNCE losses of this rank's rows (B, G) against the global batch."""
     batch = text_to_video.shape[0]
     target = torch.arange(batch, device=text_to_video.device) + rank() * batch
     total = F.cross_entropy(text_to_video.float(), target, reduction="sum")
@@ -72,7 +72,7 @@ def hard_negatives(text_to_video: Tensor, video_to_text: Tensor, keys: Tensor) -
 
 
 class Pool(NamedTuple):
-    """Clips and texts that a rank's pairs may be made of: those of all ranks."""
+    """Clips beside texts: text (K, L, E), text_mask (K, L) and text_lengths (K,)."""
 
     video: VideoTokens
     text: Tensor

@@ -1,4 +1,4 @@
-"""Video-text matching, trained on hard negatives: is this the text of this video? For pre-training and retrieval."""
+"""Video-text matching, trained on hard negatives, for pre-training and retrieval."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modules.task_model import Logits, TaskModel
 
 
 class MatchingModel(TaskModel):
-    """A model with the matching head on the fusion encoder."""
+    """A model with the matching head on the fusion encoder, which says whether a text is a video's."""
 
     matching_head: MatchingHead
 
@@ -80,13 +80,11 @@ class MatchingModel(TaskModel):
         )
 
     def _global_pool(self, batch: Batch, video: VideoTokens, text: Tensor) -> Pool:
-        """Clips and texts of all ranks. Trajectories and actions keep their gradient on the way to the rank that owns
-        them.
-        """
+        """Clips and texts of all ranks; gradients of trajectories and actions go back to the rank that owns them."""
         mask, lengths = batch["text_mask"], batch["text_lengths"]
         if world_size() == 1:
             return Pool(video, text, mask, lengths)
-        # Ranks trim to different sizes; full size is what they can agree on without asking each other.
+        # Ranks trim to different sizes; the full size is known to all without communication.
         words, trajectories = self.config.max_words, self.config.num_trajectories
         everywhere = VideoTokens(
             gather_constant(video.frames),

@@ -29,12 +29,12 @@ class ObjectTokens(NamedTuple):
 
 @dataclass
 class ObjectTap:
-    """How the visual tower and the object encoder meet.
+    """The link between the visual tower and the object encoder.
 
     Attributes:
         blocks: indices of the blocks whose input patches are encoded.
         encode: patches (B·T, P, D) -> ObjectTokens.
-        inject: the tokens are attended to inside those blocks (`object_fuse=attention`).
+        inject: whether those blocks attend to the tokens (`object_fuse=attention`).
     """
 
     blocks: tuple[int, ...]
@@ -43,8 +43,11 @@ class ObjectTap:
 
 
 class VisionOutput(NamedTuple):
-    """frame_features (B, T, E); early_tokens (B·T, 1 + P, D), detached, [CLS] first: input of the first joint block;
-    objects: the last block's object tokens, or None."""
+    """Output of the visual tower: features of the frames, and what the object and action encoders read.
+
+    frame_features (B, T, E); early_tokens (B·T, 1 + P, D), detached, [CLS] first: input of the first joint block;
+    objects: the last block's object tokens, or None.
+    """
 
     frame_features: Tensor
     early_tokens: Tensor
@@ -52,7 +55,7 @@ class VisionOutput(NamedTuple):
 
 
 class VisionTower(nn.Module):
-    """ViT whose last two blocks attend over the tokens of all frames (spec: visual encoder)."""
+    """ViT whose last two blocks attend over the tokens of all frames, as in the released code."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -91,10 +94,9 @@ class VisionTower(nn.Module):
         return self.ln_pre(torch.cat([cls, patches], dim=1) + self.positional_embedding)
 
     def forward(self, video: Tensor, tap: ObjectTap | None = None, *, features_need_grad: bool = True) -> VisionOutput:
-        """Encode video (B, T, 3, R, R).
+        """Encode video (B, T, 3, R, R), uint8 or normalised floats.
 
-        The last block, ln_post and the projection are computed for the [CLS] token of each frame only, since nothing
-        else of
+        The last block, ln_post and the projection are computed for the frames' [CLS] tokens only, since nothing else of
         their output is read; with `features_need_grad=False` no graph is kept for them.
         """
         batch, frames = video.shape[:2]
@@ -151,9 +153,7 @@ class CLIP(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(2.6592))  # ln(1 / 0.07), CLIP's start
 
     def encode_text(self, text_ids: Tensor) -> Tensor:
-        """Projected hidden states of every position: (B, L) -> (B, L, E). Causal, so padding never reaches a token
-        before it.
-        """
+        """Projected hidden states of all tokens: (B, L) -> (B, L, E); causal, so none sees the padding behind it."""
         x = self.token_embedding(text_ids) + self.positional_embedding[: text_ids.shape[1]]
         x = self.transformer(x, is_causal=True)
         return self.ln_final(x) @ self.text_projection

@@ -1,4 +1,4 @@
-"""Multiple choice: which of several captions is the video's? Trained as retrieval, scored among a clip's options."""
+"""Multiple choice: which of several captions is the video's. Trained as retrieval, scored among a clip's options."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from modules.similarity import LooseSimilarity
 
 
 class MultipleChoiceModel(RetrievalModel):
-    """Without objects the released model: contrastive loss, cosine scores, no fusion encoder. With objects and actions
-    the matching loss is trained too, and scores are weighted by the probability of a match as in re-ranking.
+    """Scores captions of a clip by similarity and, with objects, by the matching head.
+
+    Without objects it is the model of the released tasks/eval_mc.py: contrastive loss, cosine scores, no fusion
+    encoder. With objects the matching loss is trained too, and scores are weighted by P(match) as in re-ranking.
     """
 
     @classmethod
     def needs_fusion(cls, config: ModelConfig) -> bool:
+        """Whether there are objects, and with them the matching head."""
         return config.need_object
 
     def score_options(self, batch: Batch, *, use_matching: bool = True) -> Tensor:

@@ -14,9 +14,8 @@ from modules.module_clip import ObjectTokens
 class ObjectEncoder(nn.Module):
     """RoIAlign on the patch grid -> two-layer perceptron per cell -> maximum over cells, plus slot and box embeddings.
 
-    `frame_embedding` (T, D) is added by `with_frame_positions` for the trajectory and action encoders only; tokens
-    that take
-    part in the visual tower do without it. Source: spec, object encoder and trajectories.
+    `with_frame_positions` adds `frame_embedding` (T, D) for the trajectory and action encoders; tokens that take part
+    in the visual tower do without it. The rule is that of the released code's `object_encoder`.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -41,9 +40,8 @@ class ObjectEncoder(nn.Module):
         Args:
             patches: (B·T, P, D), one row per patch, without [CLS].
             boxes: (B, T, O, 4), x1 y1 x2 y2 in pixels of the R x R picture; x1 = -1 marks an empty slot.
-            box_index: (K,), indices of the K real boxes among the flattened B·T·O slots (known on the host, so that
-            no slot
-                is pooled for nothing and no device sync is needed to find them).
+            box_index: (K,), indices of the K real boxes among the flattened B·T·O slots, so that no empty slot is
+                pooled. Found on the host: on the device it would cost a sync.
 
         Returns:
             ObjectTokens; tokens of empty slots are their slot and box embeddings alone, since their pooled value is 0.

@@ -1,4 +1,4 @@
-"""Predicting the next token of a text from a clip and the tokens before: for pre-training and captioning."""
+"""Prefix language modelling: the next token of a text from a clip and the tokens before it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modules.task_model import TaskModel
 
 
 class PrefixLMModel(TaskModel):
-    """A model with the vocabulary head on the fusion encoder."""
+    """A model with the vocabulary head on the fusion encoder, for pre-training and captioning."""
 
     def __init__(self, config: ModelConfig, behaviour: Behaviour) -> None:
         super().__init__(config, behaviour)
@@ -25,7 +25,7 @@ class PrefixLMModel(TaskModel):
         return True
 
     def token_logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-        """(K, E), dropout already applied -> (K, V): `out`, in its own type, where it is given."""
+        """As `VocabularyHead.forward`: (K, E) -> (K, V)."""
         return self.vocabulary_head(hidden, self.clip.token_embedding.weight, out)
 
     def next_token_rows(self, video: VideoTokens, text: Tensor, hidden: Tensor | None = None) -> Tensor:
@@ -42,7 +42,7 @@ class PrefixLMModel(TaskModel):
         stream: str,
         label_smoothing: float = 0.0,
     ) -> TokenLoss:
-        """Loss of the tokens `plm_index` of the batch.
+        """Cross-entropy of the next tokens at `plm_index` of a finished batch (modules/batch.py).
 
         Args:
             text: (B, L, E), every token encoded.

@@ -1,6 +1,4 @@
-"""Pre-training: masked and prefix language modelling, video-text matching, object-noun and action-verb matching,
-contrastive.
-"""
+"""Pre-training: masked and next tokens, video-text matching, object-noun and action-verb matching, contrastive."""
 
 from __future__ import annotations
 
@@ -23,18 +21,22 @@ LOSSES = ("vtm", "mlm", "plm", "object_noun", "action_verb", "contrastive")
 class PretrainModel(PrefixLMModel, MatchingModel):
     """Backbone with the pre-training heads. `forward` returns the losses named in `LOSSES` that are active.
 
-    Frame features, text tokens and early patches are detached right after encoding for every loss but the contrastive
-    one; trajectories and actions are not. Source: spec, pretraining losses.
+    As in the released tasks/pre_training.py, frame features, text tokens and early patches are detached right after
+    encoding, except in the contrastive loss (by `Behaviour.contrastive_video_gradient`); trajectories and actions are
+    not. `object_noun` is the paper's dynamic object-text alignment, `action_verb` its spatial-temporal action set
+    prediction.
     """
 
     LOSSES = LOSSES
 
     @property
     def available_losses(self) -> tuple[str, ...]:
+        """`LOSSES` without those of tokens that the model does not have."""
         absent = {"object_noun": not self.config.has_trajectories, "action_verb": not self.config.has_actions}
         return tuple(name for name in LOSSES if not absent.get(name, False))
 
     def reach(self) -> Reach:
+        """Text, and frame features, by the contrastive loss alone; the rest by the losses that read it."""
         on = self.active_losses
         return Reach(
             frames="contrastive" in on and self.behaviour.contrastive_video_gradient,
@@ -47,16 +49,12 @@ class PretrainModel(PrefixLMModel, MatchingModel):
             logit_scale="contrastive" in on,
         )
 
-    # -- forward
-    # ----------------------------------------------------------------------------------------------------------
-
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of a finished batch (modules/batch.py), and detached accuracies `{mlm,plm,vtm}_accuracy`.
 
-        Expects, besides what `finish_batch` documents: `video` (B, T, 3, R, R) uint8, or normalised floats,
-        `video_mask`
-        (B, T), and `random_keys` (B,) when training. `hard_negative_video` and `hard_negative_text` (B,) replace the
-        draw.
+        It has, beside what `finish_batch` says: `video` (B, T, 3, R, R), uint8 or normalised floats, `video_mask`
+        (B, T), and in training `random_keys` (B,). `hard_negative_video` and `hard_negative_text` (B,) replace the draw
+        of negatives.
         """
         on = self.active_losses
         drop = SampleDropout(batch.get("random_keys"), self.config.dropout, self.training)
@@ -83,7 +81,7 @@ class PretrainModel(PrefixLMModel, MatchingModel):
         return out
 
     def masked_token_rows(self, batch: Batch, video: VideoTokens) -> Tensor:
-        """Fusion output at the marked positions (B, R, E); rows beyond a clip's own marks are free."""
+        """Fusion output at the masked positions (B, R, E); rows beyond a clip's own number of them mean nothing."""
         with torch.no_grad():  # text is detached in this loss
             text = self.encode_text(batch["text_ids"].masked_fill(batch["mlm_mask"], 0))
         context = self.fusion.context(video, hidden=self.hidden_frames(batch, video))
@@ -99,17 +97,15 @@ class PretrainModel(PrefixLMModel, MatchingModel):
 
     @property
     def frame_positions(self) -> bool:
+        """Whether frames have positions in the prefix-LM loss; in the released behaviour only without objects."""
         uses_objects = self.config.has_trajectories or self.config.has_actions
         return self.behaviour.next_token_frame_positions or not uses_objects
 
     def _next_token_loss(self, batch: Batch, video: VideoTokens, text: Tensor, drop: SampleDropout) -> TokenLoss:
         return self.next_token_loss(batch, video, text, drop, "plm")
 
-    # -- set matching
-    # -----------------------------------------------------------------------------------------------------
-
     def start_set_matching(self, batch: Batch, video: VideoTokens, text: Tensor) -> dict[str, PendingScores]:
-        """Start the scores of trajectories against nouns and of actions against verbs on their way to the host.
+        """Score trajectories against nouns and actions against verbs, and start copying the scores to the host.
 
         Args:
             batch: a finished one with `noun_mask` and `verb_mask`.
@@ -131,9 +127,7 @@ class PretrainModel(PrefixLMModel, MatchingModel):
         return pending
 
     def solve_set_matching(self, batch: Batch, pending: dict[str, PendingScores]) -> dict[str, Pairs]:
-        """Solve the assignments; rows are the used trajectories and all actions, words the tagged ones and the end
-        token.
-        """
+        """Assign used trajectories to nouns and actions to verbs, one to one; the end token counts as either."""
         counts = batch["trajectory_counts"] if pending else []
         solved = {}
         if "object_noun" in pending:
@@ -147,9 +141,7 @@ class PretrainModel(PrefixLMModel, MatchingModel):
     def _set_matching_losses(
         self, batch: Batch, video: VideoTokens, text: Tensor, pending: dict[str, PendingScores]
     ) -> dict[str, Tensor]:
-        """Squared distance of matched pairs, each kind over the number of pairs of both, so that the sum is the
-        released loss.
-        """
+        """Squared distances of matched pairs over the number of pairs of both kinds: their sum is the released loss."""
         solved = self.solve_set_matching(batch, pending)
         tokens = {"object_noun": video.trajectories, "action_verb": video.actions}
         count = sum(len(pairs.sample) for pairs in solved.values())

@@ -1,9 +1,8 @@
 """Random numbers as a function of a sample's key.
 
 Masks, starts, dropout and negatives of a sample depend on (seed, epoch, sample index) only: not on the number of
-processes,
-not on what was drawn before. So one process equals two, and a resumed run equals an uninterrupted one, without RNG
-state.
+processes, not on what was drawn before. So one process equals two, and a resumed run equals an uninterrupted one,
+without RNG state.
 """
 
 from __future__ import annotations

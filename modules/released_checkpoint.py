@@ -1,6 +1,4 @@
-"""From the released code's state dict (spec, state dict) to this project's names, and back to its names for
-comparison.
-"""
+"""Translation of the released code's state dict to this project's parameter names."""
 
 from __future__ import annotations
 
@@ -41,7 +39,7 @@ _LIVE: tuple[tuple[str, str], ...] = (
     (r"cross\.pooler\.(.+)", r"similarity.\1"),
     (r"similarity_dense\.(.+)", r"similarity.similarity_dense.\1"),
 )
-# Stored by the released code, read by none of its losses (spec, state dict).
+# Stored by the released code, but read by none of its losses.
 _DEAD: tuple[str, ...] = (
     r"clip\.lm_head\..+",
     r"clip\.object_alignment_proj",
@@ -63,8 +61,10 @@ _LEGACY_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
 
 @dataclass
 class Conversion:
-    """state: our names; dropped: dead released keys; unknown: keys outside the table; unused: live keys this model has
-    no part for.
+    """A translated state dict, by our names, and the released keys that are not in it.
+
+    dropped: keys that no released loss reads. unknown: keys outside the table. unused: keys of parts that the model
+    does not have.
     """
 
     state: dict[str, Tensor]
@@ -79,7 +79,7 @@ def is_released(state: Mapping[str, Tensor]) -> bool:
 
 
 def our_name(key: str) -> str | None:
-    """Our name of a live released key; "" for a dead one, None for an unknown one."""
+    """Our name of a released key; "" for one that no released loss reads, None for an unknown one."""
     for pattern, replacement in _LIVE:
         if re.fullmatch(pattern, key):
             return re.sub(pattern, replacement, key)
@@ -89,7 +89,7 @@ def our_name(key: str) -> str | None:
 
 
 def released_names(keys: list[str]) -> dict[str, str]:
-    """Our name -> released key, for the live ones among released `keys`."""
+    """Our name -> released key, for those of the released `keys` that have one."""
     return {name: key for key in keys if (name := our_name(key))}
 
 

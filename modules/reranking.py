@@ -12,7 +12,7 @@ from modules.fusion_encoder import Projected, VideoTokens
 from modules.matching import MatchingModel
 
 OFFSET = 1000.0  # lifts re-ranked entries above every first-stage logit (at most 100)
-# What a pass computes should stay in a CPU's caches (1.4 to 1.8 times as fast as 256 there); other devices want work.
+# A pass should fit into a CPU's caches (1.4 to 1.8 times as fast as 256 there); other devices need larger ones.
 PAIRS_PER_PASS = {"cpu": 32, "other": 256}
 
 
@@ -47,7 +47,7 @@ def rerank(similarity: Tensor, candidates: Tensor, probability: Tensor) -> Tenso
 
 
 class Reranked(NamedTuple):
-    """Scores (M, V) of texts with videos, float64: to be compared along rows, and along columns."""
+    """Scores (M, V) float64: `text_to_video` is to be compared along rows, `video_to_text` along columns."""
 
     text_to_video: Tensor
     video_to_text: Tensor
@@ -62,7 +62,7 @@ def rerank_both(similarity: Tensor, top: int, probabilities: Probabilities, is_p
     Args:
         similarity: (M, V) first-stage logits on the host; fewer than `top` videos or texts are all re-ranked.
         probabilities: `PairScorer.probabilities`, or the same spread over processes.
-        is_pairwise: a pair has one score whoever asks, so pairs that are candidates both ways are computed once.
+        is_pairwise: a pair's score depends on nothing else, so pairs that are candidates both ways are scored once.
     """
     texts, videos = similarity.shape
     best_videos = similarity.topk(min(top, videos)).indices
@@ -148,7 +148,7 @@ class PairScorer:
         videos, video_of = video_index.unique(return_inverse=True)
         context, text = self._project_videos(videos), self._project_texts(texts)
         context_lengths, text_lengths = self.context_lengths[video_index], self.text_lengths[text_index]
-        # Four widths of context are enough to waste little; within them pairs are ordered by the length of the text.
+        # Contexts that differ by less than 4 columns go together, ordered by text length: both need little padding.
         order = (context_lengths // 4 * (int(text_lengths.max()) + 1) + text_lengths).argsort(stable=True)
         rows = context.tokens.new_empty(len(order), 2, context.tokens.shape[-1])
         for part in order.split(self.pairs_per_pass):

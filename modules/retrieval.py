@@ -13,25 +13,28 @@ from modules.task_model import Reach
 
 
 class RetrievalModel(MatchingModel):
-    """Dual encoder with a matching head for re-ranking (modules/reranking.py). Source: spec, downstream, retrieval.
+    """Dual encoder with a matching head for re-ranking (modules/reranking.py).
 
-    The contrastive loss trains both towers; for the matching loss frame features and text tokens are detached,
-    trajectories and actions are not.
+    As in the released tasks/eval_retrieval.py the contrastive loss trains both towers; for the matching loss frame
+    features and text tokens are detached, trajectories and actions are not.
     """
 
     LOSSES = ("vtm", "contrastive")
 
     @property
     def available_losses(self) -> tuple[str, ...]:
+        """`LOSSES`, without matching for a model without fusion encoder."""
         return self.LOSSES if self.needs_fusion(self.config) else ("contrastive",)
 
     def reach(self) -> Reach:
+        """The towers by the contrastive loss; the fusion encoder and its head by the matching loss."""
         contrastive, matching = "contrastive" in self.active_losses, "vtm" in self.active_losses
         return Reach(frames=contrastive, text=contrastive, logit_scale=contrastive, fused=matching, matching=matching)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of a finished batch with `video`, `video_mask`, `text_ids`, boxes where the model has objects, and
-        `random_keys` (B,) when training.
+        """Active losses of a finished batch, and `vtm_accuracy`.
+
+        It has `video`, `video_mask`, `text_ids`, boxes for a model with objects, and in training `random_keys` (B,).
         """
         on = self.active_losses
         drop = SampleDropout(batch.get("random_keys"), self.config.dropout, self.training)

@@ -1,4 +1,4 @@
-"""Bipartite matching of video tokens to words: dynamic object-text alignment and action set prediction."""
+"""Bipartite matching of video tokens to words, for the paper's object-text alignment and action set prediction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Pairs(NamedTuple):
 
 
 class PendingScores:
-    """Scores on their way to the host.
+    """An asynchronous copy of scores to the host.
 
     The copy is started without waiting; `result` waits for it. Work queued in between keeps the device busy, so the
     assignment, which has to be solved on the host, costs no idle time.
@@ -37,6 +37,7 @@ class PendingScores:
             self._host = scores
 
     def result(self) -> np.ndarray:
+        """The scores, once they have arrived."""
         if self._event is not None:
             self._event.synchronize()
         return self._host.numpy()

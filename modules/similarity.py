@@ -17,9 +17,7 @@ def pool_frames(frames: Tensor, frame_mask: Tensor, *, normalise_frames: bool = 
 
 
 class LooseSimilarity(nn.Module):
-    """Cosine of the text feature and the pooled frames, times exp(logit scale). meanP pools the frame features
-    themselves.
-    """
+    """meanP, and base of the loose headers: cosine of text feature and pooled frames, times exp(logit scale)."""
 
     is_loose = True
 
@@ -39,20 +37,20 @@ class LooseSimilarity(nn.Module):
 
 
 class SeqLSTM(LooseSimilarity):
-    """An LSTM over the valid frames, added to the frame features."""
+    """Pools frames with an LSTM's output added to them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.lstm = nn.LSTM(config.embed_dim, config.embed_dim, batch_first=True)
 
     def contextualise(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
-        # Valid frames come first and the LSTM reads forward, so padding cannot reach a valid frame: no packing is
-        # needed.
+        """(B, T, E) -> (B, T, E): frames plus the LSTM's output."""
+        # No packing: valid frames come first and the LSTM reads forward, so padding cannot reach a valid frame.
         return self.lstm(frames.float())[0] + frames
 
 
 class SeqTransf(LooseSimilarity):
-    """A transformer with frame positions over the valid frames, added to the frame features."""
+    """Pools frames with the output of a transformer with frame positions added to them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -60,14 +58,13 @@ class SeqTransf(LooseSimilarity):
         self.transformer = Transformer(config.embed_dim, config.header_layers, config.head_width)
 
     def contextualise(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
+        """(B, T, E) -> (B, T, E): frames plus the transformer's output."""
         positions = self.frame_position_embeddings.weight[: frames.shape[1]]
         return self.transformer(frames + positions, frame_mask[:, None, None]) + frames
 
 
 class TightTransf(nn.Module):
-    """A cross transformer over [text feature, frames] for every pair, read at row 0 through a pooler and a dense
-    layer.
-    """
+    """A cross transformer over [text feature, frames] of every pair, read at row 0 through a pooler."""
 
     is_loose = False
 

@@ -1,4 +1,4 @@
-"""What every task's model shares beside the backbone: named losses, and which parameters the active ones train."""
+"""Base of every task's model: named losses, and which parameters the active ones train."""
 
 from __future__ import annotations
 
@@ -65,21 +65,22 @@ class TaskModel(Backbone):
         return self.LOSSES
 
     def reach(self) -> Reach:
-        """What the active losses reach."""
+        """The parts that the active losses send gradient into."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Active losses of a finished batch by name, and detached scalars `*_accuracy`."""
         raise NotImplementedError
 
     def hidden_frames(self, batch: Batch, video: VideoTokens) -> Tensor | None:
-        """Which samples show the fusion encoder nothing but trajectories in this step: (B,), or None for no sample.
+        """Samples of which the fusion encoder sees trajectories alone in this step: (B,) bool, or None for no sample.
 
-        Frames and actions say what there is, but not which colour belongs to which shape, and are learned first; a
-        model may then never learn to read trajectories. Clips without trajectories are never hidden.
+        Frames and actions, learned first, say what there is but not which colour belongs to which shape; a model may
+        then never learn to read trajectories. Clips without trajectories are never hidden.
 
         Args:
-            batch: `random_keys` (B,) when training, a sample's each.
-            video: what the samples see.
+            batch: `random_keys` (B,) when training.
+            video: the samples' clips.
         """
         if not (self.training and self.config.frame_dropout) or video.trajectory_mask is None:
             return None
@@ -105,9 +106,7 @@ class TaskModel(Backbone):
         self._trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def set_active_losses(self, names: Set[str]) -> None:
-        """Compute these losses from now on, and freeze what they cannot reach, so that every trained parameter has a
-        gradient.
-        """
+        """Compute these losses, and freeze what they do not reach: every parameter that trains then has a gradient."""
         unknown = set(names) - set(self.LOSSES)
         if unknown:
             raise ValueError(f"unknown losses {sorted(unknown)}: choose from {', '.join(self.LOSSES)}")

@@ -112,7 +112,7 @@ class ClipTokenizer:
         return self.pad_ids(self.encode(text), max_words)
 
     def pad_ids(self, ids: Sequence[int] | np.ndarray, max_words: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frame pieces that are already encoded; the result is as in `to_tensor_ids`.
+        """Put start, end and padding around encoded pieces; the result is as in `to_tensor_ids`.
 
         Raises:
             ValueError: if `max_words` leaves no room for start and end.

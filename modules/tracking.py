@@ -1,4 +1,4 @@
-"""Which boxes of a clip show the same thing: boxes of one class linked from frame to frame.
+"""Tracking: links boxes of one class from frame to frame to trajectories, each of one thing.
 
 Numpy and scipy only: the module is also used by processes that must not load PyTorch.
 """
@@ -39,7 +39,7 @@ class _Track:
 def track_boxes(
     boxes: np.ndarray, classes: np.ndarray, appearance: np.ndarray | None = None, max_gap: int = MAX_GAP
 ) -> np.ndarray:
-    """Give every box the number of the thing it shows.
+    """Number the boxes of a clip by the thing that they show.
 
     Frame by frame, the boxes are assigned to the trajectories so far, each to one of its own class, such that the sum
     of link costs is least. A link costs little where the box overlaps or is near the place that the trajectory's last
@@ -116,7 +116,7 @@ def _in_fixed_order(boxes: np.ndarray, classes: np.ndarray) -> np.ndarray:
 def _links(
     tracks: Sequence[_Track], frame: int, boxes: np.ndarray, classes: np.ndarray, looks: np.ndarray
 ) -> dict[int, _Track]:
-    """Number of a box -> the trajectory that it goes on with."""
+    """Row of a box -> the trajectory that it continues."""
     if not tracks or not len(boxes):
         return {}
     costs = np.minimum(_costs(tracks, frame, boxes, classes, looks), LINK_LIMIT)
@@ -142,7 +142,7 @@ def _costs(
 
 
 def _motion_costs(expected: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(M, N) for boxes of which M are expected and N are found: no overlap and the distance of the centres."""
+    """(M, N) cost of the lack of overlap and the distance of centres, between M expected boxes and N found ones."""
     scale = (_sides(expected).prod(1)[:, None] * _sides(boxes).prod(1)) ** 0.25
     distance = np.linalg.norm(_centres(expected)[:, None] - _centres(boxes), axis=-1) / scale
     return OVERLAP_WEIGHT * (1 - iou_matrix(expected, boxes)) + DISTANCE_WEIGHT * distance / (1 + distance)

@@ -10,9 +10,7 @@ from modules.layers import LayerNorm, ResidualBlock
 
 
 class TrajectoryEncoder(nn.Module):
-    """A [CLS] query attends to the boxes of one trajectory (spec: only the first stored block runs, only its row 0 is
-    read).
-    """
+    """A [CLS] query attends to the boxes of one trajectory, in one block: the released code runs only its first."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

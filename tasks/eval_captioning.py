@@ -48,16 +48,19 @@ class Captioning(FineTuning):
                 self.log.warning(f"{len(shared)} of the {name} videos are training videos too")
 
     def loss_weights(self) -> dict[str, float]:
+        """As `FineTuning`, but beyond MSR-VTT the contrastive loss only where --loss_weights names it."""
         weights = super().loss_weights()
         if self.args.data_set != "msrvtt" and "contrastive" not in self.args.loss_weights:
             weights["contrastive"] = 0.0
         return weights
 
     def train_dataset(self) -> Dataset:
+        """Every caption of the training videos, or one per video drawn anew in each epoch."""
         clips = self.splits["train"]
         return CaptionTrainDataset(clips.split, clips.reader, expand=self.args.expand_msrvtt_sentences)
 
     def evaluate(self, split: str) -> Evaluation:
+        """Caption a split's videos and score the captions; those of the test split under both protocols."""
         clips, args = self.splits[split], self.args
         batches = evaluation_loader(args, VideoDataset(clips.split.video_ids, clips.reader), self.runtime)
         captions, bad = generate_captions(self.model, batches, self.runtime, self.search, args)
@@ -73,6 +76,7 @@ class Captioning(FineTuning):
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the task; returns the exit status."""
     return run_task(Captioning, CaptionArguments, argv, __doc__, defaults={"datatype": "msrvtt_caption"})
 
 

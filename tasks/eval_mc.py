@@ -40,10 +40,12 @@ class MultipleChoice(FineTuning):
         self.open_splits(open_one, has_validation=has_validation(args))
 
     def train_dataset(self) -> Dataset:
+        """Text-video pairs of MSR-VTT: every caption, or one per video drawn anew in each epoch."""
         clips = self.splits["train"]
         return RetrievalTrainDataset(clips.split, clips.reader, expand=self.args.expand_msrvtt_sentences)
 
     def evaluate(self, split: str) -> Evaluation:
+        """Answer a split's questions and compare."""
         choices = self.splits[split]
         dataset = ChoiceDataset(choices.items, choices.clips.reader)
         return evaluate_choices(
@@ -58,6 +60,7 @@ class MultipleChoice(FineTuning):
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the task; returns the exit status."""
     return run_task(MultipleChoice, ChoiceArguments, argv, __doc__, defaults={"datatype": "msrvtt_mc"})
 
 

@@ -42,10 +42,12 @@ class QuestionAnswering(FineTuning):
         self.open_splits(open_one, has_validation=has_validation(args))
 
     def train_dataset(self) -> Dataset:
+        """Clips with up to --questions_per_clip questions each."""
         own = self.splits["train"]
         return QuestionTrainDataset(own.questions, own.clips.reader, self.code, self.args.questions_per_clip)
 
     def evaluate(self, split: str) -> Evaluation:
+        """Answer a split's questions and compare."""
         own = self.splits[split]
         dataset = QuestionDataset(own.questions, own.clips.reader, self.code)
         return evaluate_answers(
@@ -60,6 +62,7 @@ class QuestionAnswering(FineTuning):
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the task; returns the exit status."""
     defaults = {"datatype": "msrvtt_qa", "schedule": "warmup_linear"}
     return run_task(QuestionAnswering, AnswerArguments, argv, __doc__, defaults, NEVER_READ)
 

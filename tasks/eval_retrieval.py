@@ -37,10 +37,12 @@ class Retrieval(FineTuning):
         self.open_splits(open_one, has_validation=has_validation(args))
 
     def train_dataset(self) -> Dataset:
+        """Text-video pairs: every caption, or one per video drawn anew in each epoch."""
         clips = self.splits["train"]
         return RetrievalTrainDataset(clips.split, clips.reader, expand=self.args.expand_msrvtt_sentences)
 
     def evaluate(self, split: str) -> Evaluation:
+        """Rank a split's videos by its texts, and its texts by its videos."""
         clips = self.splits[split]
         batches = evaluation_loader(self.args, VideoDataset(clips.split.video_ids, clips.reader), self.runtime)
         result = evaluate_retrieval(self.model, clips.split, batches, self.runtime, self.args, self.ranking)
@@ -48,6 +50,7 @@ class Retrieval(FineTuning):
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the task; returns the exit status."""
     return run_task(Retrieval, RetrievalArguments, argv, __doc__, defaults={"datatype": "msrvtt_retrieval"})
 
 

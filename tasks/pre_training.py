@@ -52,13 +52,14 @@ class Pretraining:
         log.write_run(args.resolved(), self.model)
 
     def run(self) -> None:
-        """What the flags ask for."""
+        """Train, evaluate, or both, by --do_train and --do_eval."""
         if self.args.do_train:
             self.train()
         if self.args.do_eval:
             self.evaluate()
 
     def train(self) -> None:
+        """Train, validating on the validation clips where there are any."""
         args, model = self.args, self.model
         make_loader, steps = train_loader(args, self.dataset, self.runtime)
         if args.micro_batch_size * self.runtime.world_size == 1:
@@ -78,7 +79,7 @@ class Pretraining:
         return result
 
     def evaluate(self) -> None:
-        """What --do_eval asks for: retrieval, and the losses of the first training samples in evaluation mode."""
+        """Score retrieval, and the losses of the first training samples in evaluation mode."""
         self.model.to(self.runtime.device)
         batches = losses_loader(self.args, self.dataset, self.args.eval_samples, self.runtime)
         result = evaluate_losses(self.model, batches, self.runtime)
@@ -92,6 +93,7 @@ class Pretraining:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the task; returns the exit status."""
     return run_task(Pretraining, PretrainArguments, argv, __doc__)
 
 

@@ -39,7 +39,7 @@ class Output:
         self.as_json, self.left_out = as_json, 0
 
     def remark(self, line: str) -> None:
-        """A line about what was loaded."""
+        """Print a line about what was loaded."""
         print(line, file=sys.stderr)
 
     def skipped(self, reasons: Sequence[str]) -> None:
@@ -110,6 +110,7 @@ def search(args: argparse.Namespace, predictor: Predictor, output: Output) -> No
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command's arguments; `run` is the function of the chosen subcommand."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="{caption,answer,match,search}")
     common = _common_flags()
@@ -162,9 +163,7 @@ def _common_flags() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0; 1 when something is missing or does not fit, or the reader of the results is gone; 3 when some
-    videos could not be read.
-    """
+    """Run the command; status 0, 1 if input is missing or unfit or the output closed, 3 if a video is unreadable."""
     args = parse_arguments(argv)
     output = Output(args.json)
     names = (
@@ -180,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # what reads the results, `head` perhaps, has enough of them
+    except BrokenPipeError:  # the reader of the results, `head` perhaps, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there a reader for the flush at exit
         return 1
     return 3 if output.left_out else 0

@@ -56,6 +56,7 @@ def make_detector(args: argparse.Namespace) -> Detector:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("videos", nargs="+", type=Path, metavar="VIDEO_OR_FOLDER")
@@ -82,7 +83,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Extract; the exit status."""
+    """Write the object files; returns the exit status."""
     videos = list_videos(args.videos)
     renamed = json.loads(args.class_map.read_bytes()) if args.class_map else {}
     label_map = load_label_map(args.labelmap_path) if args.labelmap_path else None

@@ -31,7 +31,7 @@ from utils.demo.clips import ClipSettings
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line of this command."""
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

@@ -16,7 +16,7 @@ from utils.models.random_clip import PRESETS, ClipSizes, half_weights, random_st
 
 
 def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, ClipSizes]:
-    """Command line of this command, and the sizes that it asks for."""
+    """The command's arguments, and the sizes that they ask for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

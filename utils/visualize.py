@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check_names(videos: list[Path]) -> None:
-    """Files are named after the stem, so that two videos must not share it."""
+    """Raise if a video is not there, or two have the same stem, after which their output is named."""
     stems: dict[str, Path] = {}
     for video in videos:
         if not video.is_file():

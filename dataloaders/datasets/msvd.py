@@ -59,6 +59,7 @@ class _PlainUnpickler(pickle.Unpickler):
     """Builds dictionaries, lists, text and numbers; without classes and functions a pickle can call nothing."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
+        """Refuse every class and function that a pickle names."""
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is not loaded")
 
 

@@ -42,7 +42,7 @@ OBJECT_KINDS = {
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """How training reads videos and objects.
+    """The settings by which training reads videos and objects.
 
     max_frames, frames: see `dataloaders.frames.read_clip`. min_candidates: a video with fewer candidate frames is noted
     as short. objects: see `dataloaders.object_store.load_objects`; label_map: None without objects.
@@ -98,7 +98,7 @@ def check_clip(task: ClipTask, settings: ClipSettings) -> ClipResult:
 
 
 class CheckTask(Protocol):
-    """What is to be checked in a worker process."""
+    """One check of a worker process."""
 
     def unreadable(self, reason: str) -> Finding:
         """The finding that stands for the result when the process dies of it."""
@@ -110,8 +110,7 @@ Task = TypeVar("Task", bound=CheckTask)
 def check_all(
     check: Callable[[Task], ClipResult], tasks: Iterable[Task], total: int, workers: int
 ) -> Iterator[tuple[Task, ClipResult]]:
-    """Yield the `total` tasks and their results, in order, few at a time. A decoder that brings its process down costs
-    one clip.
+    """Yield the `total` tasks and their results in order, holding few; a decoder that crashes costs one clip.
 
     Raises:
         CannotStart: no worker process starts.

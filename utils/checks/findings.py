@@ -1,4 +1,4 @@
-"""What can be wrong with a data set: kinds of findings, how grave they are, and how they are written down."""
+"""Findings on a data set: their kinds and severities, and how they are written down."""
 
 from __future__ import annotations
 
@@ -76,8 +76,7 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All findings in order, the number of videos by split, and how many videos (or records) and object files were
-    read."""
+    """All findings in order, the number of videos by split, and of videos (or records) and object files read."""
 
     findings: list[Finding]
     videos: dict[str, int]
@@ -86,13 +85,12 @@ class Report(NamedTuple):
 
 
 def stop(reason: object) -> Finding:
-    """A reason why training cannot start, or stops on the way."""
+    """The finding that training cannot start, or stops on the way."""
     return Finding(CANNOT_START, "", "", str(reason))
 
 
 def compact(finding: Finding) -> Finding:
-    """The same finding, its words shared with others: those that come from worker processes are copies, and there may
-    be millions."""
+    """The same finding with interned text: worker processes send copies, of which there may be millions."""
     kind, video_id, file, detail = finding
     return Finding(sys.intern(kind), video_id, sys.intern(file), sys.intern(detail))
 

@@ -1,4 +1,4 @@
-"""Which object files belong to the clips of a data set that is checked, and whether training could start with them."""
+"""The object files of a data set that is checked, and whether training could start with them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def object_files(
 
 
 def _object_folder(args: CheckArguments, split: str) -> Path:
-    """Where the task looks for the object files of a split."""
+    """The folder in which the task looks for the object files of a split."""
     return split_object_folder(args.object_path, split) if args.task else Path(args.object_path)
 
 
@@ -68,14 +68,14 @@ def orphans(args: CheckArguments, folder: Path, there: Iterable[str], listed: Co
 
 
 def no_object_files(args: CheckArguments, folder: Path) -> list[Finding]:
-    """What a folder without object files means: nothing if the task has a store that it uses as it is."""
+    """Finding of a folder without object files; none if the task has a store built from it, used as it is."""
     if default_store_path(folder, args.object_settings).is_dir():
         return []
     return [stop(f"{folder} and its folder tsv_files hold no object files (--object_path)")]
 
 
 def wrong_order(args: CheckArguments, findings: Iterable[Finding], object_files: int) -> list[Finding]:
-    """The task stops when most files make sense in the other order only."""
+    """Finding that most object files make sense in the other rect order only, at which the task stops."""
     count = sum(finding.kind == "wrong_rect_order" for finding in findings)
     if 2 * count <= object_files:
         return []

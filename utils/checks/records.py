@@ -19,7 +19,7 @@ from utils.checks.findings import CANNOT_START, Finding
 
 @dataclass(frozen=True)
 class RecordSettings:
-    """How pre-training reads records and objects.
+    """The settings by which pre-training reads records and objects.
 
     clip: the frame rule and how objects are read. object_folder: folder of the object files, None if none are checked.
     needs_size: the size of the original video is needed wherever there are objects, to map their boxes.
@@ -31,8 +31,7 @@ class RecordSettings:
 
 
 class RecordTask(NamedTuple):
-    """A clip to check: its row in the index, the full path of its shard, the byte at which its record should start, and
-    its (width, height) from --frame_sizes."""
+    """A clip to check: row in the index, path of its shard, offset of its record, (width, height) of --frame_sizes."""
 
     video_id: str
     row: int

@@ -95,12 +95,12 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments, Pret
 
     @property
     def object_settings(self) -> ObjectSettings:
-        """How training reads object files."""
+        """The settings by which training reads object files."""
         return ObjectSettings(self.model.object_count or ModelConfig.object_count, self.max_frames, self.objects)
 
 
 def clip_settings(args: CheckArguments, label_map: dict[str, Any] | None) -> ClipSettings:
-    """How training reads videos and objects under these flags."""
+    """The settings by which training reads videos and objects."""
     return ClipSettings(
         max_frames=args.max_frames,
         frames=args.frames,
@@ -270,7 +270,7 @@ def _captioned(args: CheckArguments) -> Iterator[str]:
 
 @dataclass
 class Located:
-    """Where videos are: `files` by id, or ids in `lmdb`; the ids that are `missing`; files or keys of no list."""
+    """Places of videos: `files` by id, or an `lmdb`; the ids that are `missing`; files or keys of no list."""
 
     files: Mapping[str, str]
     lmdb: str | None

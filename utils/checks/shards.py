@@ -62,7 +62,7 @@ class _ClipSet(NamedTuple):
 
 @dataclass
 class _Fate:
-    """What becomes of the clips, by their row: (C,) bool each.
+    """What becomes of the clips in training, by their row: (C,) bool each.
 
     is_missing: their shard is not there, at which training stops. is_lost: training leaves them out. stops: how many
     samples' clips have a finding of a kind of STOPS.
@@ -121,7 +121,7 @@ def _object_folder(args: CheckArguments, listed: Container[str], findings: list[
     return folder
 
 
-# --- index and captions ----------------------------------------------------------------------------------------------
+# -- index and captions
 
 
 def _read_set(args: CheckArguments, findings: list[Finding]) -> _ClipSet | None:
@@ -164,7 +164,7 @@ def _samples(path: Path, clips: Clips, has_caption: bytearray, note: Note) -> It
             note("empty_captions", video_id)
 
 
-# --- shards ----------------------------------------------------------------------------------------------------------
+# -- shards
 
 
 def _tasks(
@@ -202,8 +202,7 @@ def _tasks(
 
 
 class _Inside(NamedTuple):
-    """How many clips, the first ones, may be whole in a shard of `size` bytes; whether it was cut short, so that the
-    others are lost, or the index is wrong about those."""
+    """The first `clips` clips may be whole in a shard of `size` bytes; the rest is cut off, or the index is wrong."""
 
     clips: int
     is_cut: bool

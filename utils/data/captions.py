@@ -32,7 +32,7 @@ class CaptionArguments(ListArguments):
     metric_timeout: float = setting(600.0, "seconds after which a Java program of the metrics is given up", minimum=1)
 
     def search_settings(self, config: ModelConfig) -> SearchSettings:
-        """How captions are searched for.
+        """The settings of the caption search.
 
         Raises:
             ValueError: captions would be longer than the text tower's positions.
@@ -83,5 +83,5 @@ def read_split(args: CaptionArguments, name: str, log: Log) -> CaptionSplit:
 
 
 def open_split(args: CaptionArguments, config: ModelConfig, name: str, log: Log) -> SplitClips:
-    """Captions, videos and objects of a split; as `open_captioned`."""
+    """Open captions, videos and objects of a split; errors as `open_captioned`."""
     return open_captioned(args, config, read_split(args, name, log), name, log)

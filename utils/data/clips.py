@@ -28,7 +28,7 @@ SHOWN_IDS = 10
 
 
 def sample_settings(settings: UseSettings, config: ModelConfig, *, training: bool) -> SampleSettings:
-    """How samples are made for this model."""
+    """The settings by which samples are made for a model."""
     return SampleSettings(
         resolution=config.image_resolution,
         max_frames=config.max_frames,
@@ -43,7 +43,7 @@ def sample_settings(settings: UseSettings, config: ModelConfig, *, training: boo
 
 
 def object_settings(settings: UseSettings, config: ModelConfig) -> ObjectSettings:
-    """How the object files of this model's clips are read."""
+    """The settings by which a model's object files are read."""
     return ObjectSettings(config.object_count, config.max_frames, settings.objects)
 
 
@@ -74,7 +74,7 @@ def prepare_split_objects(args: Arguments, config: ModelConfig, name: str, log: 
 
 
 def counts(report: Mapping[str, Any]) -> str:
-    """The counters of a report that are not 0."""
+    """The counters of a report that are not 0, as text."""
     counted = {
         name: value for name, value in report.items() if isinstance(value, int) and value and name != "max_examples"
     }
@@ -129,8 +129,7 @@ def open_clips(
 
 
 def open_captioned(args: Arguments, config: ModelConfig, split: CaptionSplit, name: str, log: Log) -> SplitClips:
-    """Videos and objects of a split. Long on the first run, when the object store is built: call it before the process
-    group starts.
+    """Open videos and objects of a split, before the process group starts: the first run builds the object store.
 
     Raises:
         FileNotFoundError, ValueError: annotations or all videos are missing, or damaged.

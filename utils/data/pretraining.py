@@ -78,6 +78,7 @@ def prepare_pretraining(args: Arguments, config: ModelConfig, log: Log) -> Prepa
 
 
 def pretraining_dataset(args: Arguments, config: ModelConfig, data: PreparedData, log: Log) -> WebVidPretrainDataset:
+    """The training samples of a prepared set."""
     assert data.index is not None and data.index_dir is not None
     index = PretrainIndex(data.index)
     log(f"captions: {data.index}: {counts(index.report)}, tagged by {index.tagger}")

@@ -100,8 +100,9 @@ def choose_answers(args: AnswerArguments, log: Log) -> list[str]:
 
 
 def open_questions(args: AnswerArguments, config: ModelConfig, name: str, code: AnswerCode, log: Log) -> QuestionClips:
-    """Questions, videos and objects of a split. Training questions whose answer the model cannot give are left out and
-    counted. Long on the first run, as `open_captioned`.
+    """Open questions, videos and objects of a split, before the process group starts: it may build the object store.
+
+    Training questions whose answer the model cannot give are left out and counted.
 
     Raises:
         FileNotFoundError, ValueError: questions or all videos are missing, or damaged.

@@ -66,7 +66,7 @@ def read_split(args: RetrievalArguments, name: str) -> CaptionSplit:
 
 
 def open_split(args: RetrievalArguments, config: ModelConfig, name: str, log: Log) -> SplitClips:
-    """Captions, videos and objects of a split; as `open_captioned`."""
+    """Open captions, videos and objects of a split; errors as `open_captioned`."""
     return open_captioned(args, config, read_split(args, name), name, log)
 
 
@@ -92,9 +92,7 @@ def open_choices(args: RetrievalArguments, config: ModelConfig, name: str, log: 
 
 
 def ranking_of(args: RetrievalArguments, model: RetrievalModel, warn: Log) -> RankingSettings:
-    """How a split is ranked: without the second stage where that means nothing, since the model has no matching head,
-    or one that is not trained and will not be.
-    """
+    """Settings of a ranking, without its second stage if the matching head is absent, or untrained and not to train."""
     if not model.needs_fusion(model.config):
         return replace(args.ranking, rerank_top=0)
     is_new = any(name.startswith("matching_head.") for name in model.new_names)

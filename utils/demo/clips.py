@@ -24,7 +24,7 @@ DATASETS = ("webvid", "msrvtt", "msvd", "lsmdc", "didemo")
 
 
 class ClipSettings(NamedTuple):
-    """What all clips have in common; see the command line of make_demo_data.py."""
+    """The settings that all clips share; see the command line of utils/make_demo_data.py."""
 
     output_dir: Path
     seed: int
@@ -48,7 +48,7 @@ class ClipRecord(NamedTuple):
 
 
 def is_in(dataset: str, clip: SceneClip, settings: ClipSettings) -> bool:
-    """WebVid has the training clips; another has the first of them and all others, unless it is left out."""
+    """Whether a dataset has a clip: WebVid has the training clips, others the first of them and all others, or none."""
     if dataset == "webvid":
         return clip.split == "train"
     first, end = formats.MSRVTT_NUMBERS["train"]
@@ -88,7 +88,7 @@ def make_clip(clip: SceneClip, settings: ClipSettings) -> ClipRecord:
 
 
 def _places(clip: SceneClip, settings: ClipSettings) -> dict[str, formats.Place]:
-    """What a clip is called in each dataset that has it."""
+    """Names of a clip in each dataset that has it."""
     naming: dict[str, Callable[[SceneClip], formats.Place]] = {
         "webvid": formats.webvid_place,
         "msrvtt": formats.msrvtt_place,

@@ -41,37 +41,37 @@ class Place(NamedTuple):
 
 
 def webvid_place(clip: SceneClip) -> Place:
-    """`{page_dir}/{videoid}.mp4`."""
+    """Place of a clip in WebVid: `{page_dir}/{videoid}.mp4`."""
     name = webvid_id(clip)
     return Place(name, f"videos/{webvid_page(clip)}/{name}.mp4", f"{name}.json")
 
 
 def msrvtt_place(clip: SceneClip) -> Place:
-    """`video{N}.mp4`."""
+    """Place of a clip in MSR-VTT: `video{N}.mp4`."""
     name = msrvtt_id(clip)
     return Place(name, f"videos/{name}.mp4", f"{name}.json")
 
 
 def msvd_place(clip: SceneClip, seconds: float) -> Place:
-    """`{name}.avi`."""
+    """Place of a clip in MSVD: `{name}.avi`."""
     name = msvd_id(clip, seconds)
     return Place(name, f"YouTubeClips/{name}.avi", f"{name}.json")
 
 
 def lsmdc_place(clip: SceneClip, seconds: float) -> Place:
-    """`{movie}/{clip_id}.avi`."""
+    """Place of a clip in LSMDC: `{movie}/{clip_id}.avi`."""
     name = lsmdc_id(clip, seconds)
     return Place(name, f"videos/{lsmdc_movie(clip)}/{name}.avi", f"{name}.json")
 
 
 def didemo_place(clip: SceneClip) -> Place:
-    """The id is the name up to its first "."; the objects are those from the first to the last second, 0 and 31."""
+    """Place of a clip in DiDeMo: the id is the name up to its first "."; objects are those of seconds 0 to 31."""
     name = didemo_name(clip)
     return Place(didemo_id(name), f"videos/{name}", f"{name}_[0]_[31].json")
 
 
 def webvid_id(clip: SceneClip) -> str:
-    """WebVid's ids are numbers of seven digits and more."""
+    """Id of a WebVid clip, a number of seven digits or more."""
     return str(1_000_000 + clip.number)
 
 
@@ -82,7 +82,7 @@ def webvid_page(clip: SceneClip) -> str:
 
 
 def msrvtt_id(clip: SceneClip) -> str:
-    """video0 ... for training, video6513 ... for validation, video7010 ... for test."""
+    """Id of an MSR-VTT clip: video0 ... for training, video6513 ... for validation, video7010 ... for test."""
     first, end = MSRVTT_NUMBERS[clip.split]
     if first + clip.number >= end:
         raise ValueError(
@@ -92,7 +92,7 @@ def msrvtt_id(clip: SceneClip) -> str:
 
 
 def msvd_id(clip: SceneClip, seconds: float) -> str:
-    """Eleven characters like a YouTube id, and the first and last second."""
+    """Id of an MSVD clip: eleven characters like a YouTube id, and the first and last second."""
     # An odd factor permutes the numbers below 2^66, so that ids differ and do not look alike.
     number = _serial(clip) * 0x2545F4914F6CDD1D9 % 2**66
     letters = "".join(MSVD_LETTERS[number >> (6 * position) & 63] for position in range(11))
@@ -105,7 +105,7 @@ def lsmdc_movie(clip: SceneClip) -> str:
 
 
 def lsmdc_id(clip: SceneClip, seconds: float) -> str:
-    """The movie, and from when to when in it."""
+    """Id of an LSMDC clip: the movie, and the start and end in it."""
     return f"{lsmdc_movie(clip)}_{'-'.join(lsmdc_times(clip, seconds))}"
 
 
@@ -117,7 +117,7 @@ def lsmdc_times(clip: SceneClip, seconds: float) -> tuple[str, str]:
 
 
 def didemo_name(clip: SceneClip) -> str:
-    """Owner, number and secret of a Flickr video, with an extension; that of every tenth is empty, as in the lists."""
+    """Name of a DiDeMo clip: Flickr's owner, number and secret, and an extension, which is empty in every tenth."""
     serial = _serial(clip)
     # Odd factors prime to the number of values, as in `msvd_id`.
     photo = 10**9 + serial * 7_368_787_331 % (9 * 10**9)
@@ -294,7 +294,7 @@ def _generator(seed: int, clip: SceneClip, purpose: str) -> np.random.Generator:
 
 
 def write_truth(path: Path, truths: dict[str, dict]) -> None:
-    """What is true of every video: `{"videos": {video_id: {...}}}`, see `make_demo_data.py`."""
+    """Write what is true of every video: `{"videos": {video_id: {...}}}`, see utils/make_demo_data.py."""
     _write_json(path, {"videos": truths})
 
 

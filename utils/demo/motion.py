@@ -1,4 +1,4 @@
-"""Where the things of a demo clip are at every moment: motions and placement.
+"""Motions and placement of the things in a demo clip.
 
 Lengths are in units of the frame's short side S; x and y run over the central square, 0 to 1, because the models see
 the central square only. Times are in seconds.

@@ -135,7 +135,7 @@ def _pixel(x: float, y: float, width: int, height: int) -> np.ndarray:
 
 
 def _paint_lines(canvas: np.ndarray, track: Track, moment: int) -> None:
-    """What a thing hangs from, rolls on or stands on."""
+    """Paint what a thing hangs from, rolls on or stands on."""
     height, width = canvas.shape[:2]
     thickness = max(1, round(height / 48))
     x, y = track.x[moment], track.y[moment]

@@ -1,4 +1,4 @@
-"""Are captions of demo clips true? They are compared with the world's own truth.json."""
+"""Truth of captions of demo clips, by comparison with the demo world's own truth.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the boxes of one thing one trajectory? Measured on demo clips, where the truth is known."""
+"""Whether the boxes of one thing are one trajectory, measured on demo clips, where the truth is known."""
 
 from __future__ import annotations
 

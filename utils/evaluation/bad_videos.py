@@ -1,4 +1,4 @@
-"""What happens to evaluation clips that are missing or cannot be read."""
+"""Handling of evaluation clips that are missing or cannot be read."""
 
 from __future__ import annotations
 

@@ -180,10 +180,10 @@ def _tokenized(
 
 
 class _Java:
-    """Questions to Java within one time limit, and why there was no answer.
+    """Requests to Java within one time limit.
 
     Attributes:
-        missing: reasons, by what is missing.
+        missing: reasons why there is no answer, by what is missing.
     """
 
     def __init__(self, timeout: float) -> None:

@@ -19,7 +19,7 @@ from utils.runtime.distributed import Runtime
 from utils.runtime.precision import autocast
 from utils.settings.groups import ReadSettings
 
-# A step of decoding reads all weights, for one beam as for many; the image side sets how many clips a batch may have.
+# A decoding step reads all weights however many beams there are, so clips of several batches are decoded together.
 BEAMS_TOGETHER = 256
 
 
@@ -53,16 +53,14 @@ def generate_captions(
 
 
 def clips_together(beams: int) -> int:
-    """Clips that are decoded at once, where there are so many."""
+    """Number of clips to decode at once."""
     return -(-BEAMS_TOGETHER // beams)
 
 
 def _encoded(
     model: CaptionModel, batches: Iterable[Batch], runtime: Runtime, precision: str, clips: int
 ) -> Iterator[Batch]:
-    """Batches encoded one by one and joined to at least `clips` clips, but for the last: their `tokens`, `video_id` and
-    `bad_video`.
-    """
+    """Encode batches one by one and join at least `clips` clips: their `tokens`, `video_id` and `bad_video`."""
     names: list[str] = []
     reasons: list[str] = []
     parts: list[VideoTokens] = []

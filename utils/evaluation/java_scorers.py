@@ -1,4 +1,4 @@
-"""Ask Java for PTB tokens or METEOR: the child process of caption_metrics.py, and all that starts Java.
+"""Ask Java for PTB tokens or METEOR: the child process of utils/evaluation/caption_metrics.py, which starts Java.
 
 It reads one JSON object from stdin and writes one to stdout:
 

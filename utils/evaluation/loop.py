@@ -15,7 +15,7 @@ from utils.settings.groups import ReadSettings
 
 
 class Gathered(NamedTuple):
-    """What a model made of the clips of all ranks, in order, and why the others are left out."""
+    """Values computed for the clips of all ranks, in order, and the reasons why other clips are left out."""
 
     values: list[Any]
     skipped: list[str]

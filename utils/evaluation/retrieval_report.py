@@ -1,4 +1,4 @@
-"""What an evaluation of retrieval writes: ranks and first videos by query, and the best and worst queries to read."""
+"""Report of a retrieval evaluation: ranks and first videos by query, and the best and worst queries to read."""
 
 from __future__ import annotations
 

@@ -207,8 +207,7 @@ class Predictor:
         return results
 
     def encode(self, videos: Sequence[str | Path]) -> VideoBank:
-        """Tokens of the videos that can be read, on the host; `kept` are their places in `videos`, `skipped` says why
-        the others are left out.
+        """Tokens of the videos that can be read, on the host; `kept` are their indices in `videos`.
 
         Raises:
             BadVideos: as `caption`.
@@ -273,11 +272,11 @@ class Predictor:
         return self._models[model_class]
 
     def sample_settings(self, config: ModelConfig) -> SampleSettings:
-        """How clips become tensors."""
+        """The settings by which clips become tensors."""
         return sample_settings(self.settings, config, training=False)
 
     def object_files(self, config: ModelConfig) -> ObjectFiles | None:
-        """Where the objects of clips are; None for a model without objects, or without `object_path`."""
+        """The object files of clips; None for a model without objects, or without `object_path`."""
         if config.need_object and not self._has_looked:
             self._has_looked = True  # the models of a checkpoint have the same sizes, and one remark is enough
             self._objects = self._open_objects(config)

@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Update:
-    """What bringing an index up to date did; `unreadable` are reasons. All but it are numbers of videos."""
+    """Changes made to bring an index up to date: numbers of videos, and the reasons of the `unreadable` ones."""
 
     encoded: int
     kept: int
@@ -138,7 +138,7 @@ class SearchIndex:
             return None
 
     def _stamps(self) -> dict[str, str]:
-        """What each video's features depend on, by its path below the folder."""
+        """Size and time of each video and of its object file, by the video's path below the folder."""
         objects = self.predictor.object_files(self.predictor.model(RetrievalModel).config)
         stamps = {}
         for root, folders, files in os.walk(self.folder):

@@ -110,7 +110,7 @@ def _from_own(
 
 
 def _note_sizes(choices: ModelChoices, config: ModelConfig, path: Path, log: Callable[[str], None]) -> None:
-    """Sizes that are the checkpoint's and not the usual ones, and those that a flag asks for in vain."""
+    """Log sizes of the checkpoint that are not the defaults, and flags that cannot change them."""
     usual, given = ModelChoices.of(ModelConfig()), choices.given()
     for name, value in vars(ModelChoices.of(config)).items():
         if name in ("object_count", "num_actions") and not config.need_object:
@@ -122,7 +122,7 @@ def _note_sizes(choices: ModelChoices, config: ModelConfig, path: Path, log: Cal
 
 
 def _note_other_layout(config: ModelConfig, saved: ModelConfig, path: Path, log: Callable[[str], None]) -> None:
-    """Text has other positions in the fusion encoder when trajectories or actions come or go."""
+    """Log that text has other positions in the fusion encoder, if trajectories or actions come or go."""
     parts = {"trajectories": "has_trajectories", "actions": "has_actions"}
     changed = [name for name, attribute in parts.items() if getattr(config, attribute) != getattr(saved, attribute)]
     if changed:

@@ -1,4 +1,4 @@
-"""What a model makes of a video and a text: where its action queries look, and which words its tokens match."""
+"""A model's view of a video and a text: where its action queries look, and which words its tokens match."""
 
 from __future__ import annotations
 
@@ -150,8 +150,9 @@ def explain(predictor: Predictor, video: str | Path, text: str | None = None) ->
 def _run(
     predictor: Predictor, model: PretrainModel, batch: Batch, words: Sequence[str]
 ) -> tuple[tuple[torch.Tensor, torch.Tensor] | None, dict[str, dict[int, WordMatch]]]:
-    """Attention of the action queries over sources (T, A, P + O) and of the actions over time (1, A, 1 + T), None for
-    a model without actions; and the word of each matched row, by the name of its loss.
+    """Attention weights of the actions, None for a model without them, and the word of each matched row by loss.
+
+    The weights are those of the queries over sources (T, A, P + O) and of the actions over time (1, A, 1 + T).
     """
     on_device = to_device(batch, predictor.runtime.device)
     weights = None

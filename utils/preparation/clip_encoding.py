@@ -31,7 +31,7 @@ class EncodedClip:
 
 
 def encode_clip(path: Path, size: int, jpeg_quality: int | None, feature_framerate: float = 1) -> EncodedClip:
-    """Read a video and encode its candidate frames (`frames.candidate_indices`).
+    """Read a video and encode its candidate frames (`dataloaders.frames.candidate_indices`).
 
     Args:
         path: the video.

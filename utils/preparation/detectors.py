@@ -1,4 +1,4 @@
-"""Where boxes come from: torchvision's detectors, VinVL's output, or files made before. One method: `detect`."""
+"""Sources of boxes: torchvision's detectors, VinVL's output, or files made before. One method: `detect`."""
 
 from __future__ import annotations
 
@@ -166,8 +166,10 @@ class VinVLDetections:
 
 
 class PrecomputedDetections:
-    """Object files of other frames, {folder}/{video_id}.json: a list with an entry per frame. Each says its number in
-    the video under "frame"; or they are all frames of the video, or just the sampled ones, in order.
+    """Object files made before, {folder}/{video_id}.json: a list with an entry per frame.
+
+    Each entry says its number in the video under "frame"; or they are all frames of the video, or the sampled ones, in
+    order.
     """
 
     def __init__(self, folder: str | Path) -> None:

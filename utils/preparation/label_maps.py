@@ -25,7 +25,7 @@ VINVL_KEYS = (
 
 
 def label_map_from_vinvl(path: Path) -> dict[str, Any]:
-    """Return VinVL's dictionary (VG-SGG-dicts-vgoi6-clipped.json) checked and reduced to the keys that it defines."""
+    """Return VinVL's dictionary (VG-SGG-dicts-vgoi6-clipped.json), checked, and reduced to the keys of a label map."""
     try:
         source = json.loads(path.read_bytes())
     except ValueError as error:

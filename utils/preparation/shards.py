@@ -27,7 +27,7 @@ INDEX, LABELS, REPORT, PARTS = "path.index", "frozen_train_labels.json", "report
 
 @dataclass(frozen=True)
 class Settings:
-    """What the content of the shards depends on; a run continues only one with the same."""
+    """The settings that the content of the shards depends on; a run continues only one with the same."""
 
     csv_sha256: str
     frame_format: str
@@ -137,7 +137,7 @@ def _companion(output_dir: Path, number: int) -> Path:
 
 
 def _partial(output_dir: Path, number: int) -> Path:
-    """Where the beginning of a shard lies that an earlier run did not complete."""
+    """File of the beginning of a shard that an earlier run did not complete."""
     return output_dir / PARTS / f"{number:05d}.partial"
 
 

@@ -77,7 +77,7 @@ def read_rows(path: Path, clips_per_shard: int, repeated: set[int]) -> Iterator[
 
 
 def video_places(video_dir: Path, page_dir: str, video_id: str) -> list[Path]:
-    """Where the video of a row may be, in the order in which to look."""
+    """Possible files of a row's video, in the order in which to look."""
     name = f"{video_id}.mp4"
     return [video_dir / page_dir / name, video_dir / name] if page_dir else [video_dir / name]
 

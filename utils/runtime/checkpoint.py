@@ -116,7 +116,7 @@ def check_own(state: Mapping[str, Any], source: str | Path) -> None:
 
 
 def model_content(model: Any, global_step: int, epoch: int) -> dict[str, Any]:
-    """What a checkpoint says about a model that has dataclasses `config` and `behaviour`."""
+    """Content of a checkpoint of a model that has dataclasses `config` and `behaviour`."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -165,6 +165,7 @@ class CheckpointFolder:
         self.restore_path = self.folder / "restore.bin"
 
     def model_path(self, step: int) -> Path:
+        """File of the model checkpoint of a step."""
         return self.folder / "ckpt" / f"pytorch_model.bin.{step}"
 
     def saved_steps(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""Which process this is, and the process group: known from the launcher at once, joined only when asked.
+"""The rank of this process, known from the launcher at once, and the process group, joined only when asked.
 
 `python -m torch.distributed.launch` (with or without `--local-rank`), `torchrun` and plain `python` all work. Nothing
 joins a group at import or construction: slow preparation (object store, tags) comes first, and no rank times out.
@@ -33,6 +33,7 @@ class Runtime:
 
     @property
     def is_main(self) -> bool:
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves to read: log.txt, metrics.jsonl, config.json and, when asked, TensorBoard files."""
+"""Records of a run: log.txt, metrics.jsonl, config.json and, when asked, TensorBoard files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings that belong to no lower floor, each declared once; fields.py turns such classes into flags.
+"""The settings that belong to no lower floor, each declared once; utils/settings/fields.py makes them flags.
 
 Where the released parsers' defaults contradict every released script (`--max_frames 100` with a model built for 12,
 `--coef_lr 1`, `--batch_size 256`), the default here is what the scripts pass.

@@ -1,4 +1,4 @@
-"""What all fine-tuning tasks do: train, choose the best model on the validation split, score the test split once."""
+"""Base of the fine-tuning tasks: train, choose the best model on the validation split, score the test split once."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class FineTuning(ABC):
         return weights
 
     def run(self) -> None:
-        """What the flags ask for: training, then the test split; or the test split alone."""
+        """Train, if --do_train is set, and score the test split."""
         self.log.write_run(self.args.resolved(), self.model)
         scored = "the model as given"
         if self.args.do_train:
@@ -146,11 +146,10 @@ class FineTuning(ABC):
 
 
 class BestModel:
-    """The checkpoint with the largest score so far, in {output_dir}/best.bin; of equal scores the later one. Without a
-    validation split it is the last one.
+    """The checkpoint with the largest score so far, in {output_dir}/best.bin; of equal scores the later one.
 
-    Its step and score travel in restore.bin. A run killed between an evaluation and the next save repeats the
-    evaluation when it is resumed, and comes to the same file.
+    Without a validation split it is the last one. Its step and score travel in restore.bin. A run killed between an
+    evaluation and the next save repeats the evaluation when it is resumed, and comes to the same file.
 
     Args:
         model: whose parameters are saved and loaded.

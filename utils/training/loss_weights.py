@@ -1,4 +1,4 @@
-"""How much each loss counts, by epoch."""
+"""Weights of the losses, by epoch."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class BertAdam(torch.optim.Optimizer):
     Each update: every gradient is scaled to norm `max_grad_norm` where it is longer (per tensor, in place), then
     m = b1·m + (1 - b1)·g, v = b2·v + (1 - b2)·g², p -= rate · (m / (sqrt(v) + eps) + weight_decay · p), with
     rate = lr · schedule(step / t_total, warmup). The rate is a Python float and nothing is read from the device.
-    Parameters without a gradient keep their value and their moments. Source: spec, optimisation.
+    Parameters without a gradient keep their value and their moments. Source: CLIP4Clip's BertAdam, as released.
 
     Args:
         params: parameters, or groups with `params` and optionally `lr`, `weight_decay`, `label`, `names`.

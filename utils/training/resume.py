@@ -1,4 +1,4 @@
-"""Parts of exact resume: is it the same run, optimizer moments, random states."""
+"""Parts of exact resume: the check that it is the same run, optimizer moments, random states."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAME = ("steps_per_epoch", "gradient_accumulation_steps", "global_batch_size")
 
 
 def check_same_run(state: Mapping[str, Any], position: Mapping[str, int], behaviour: Any, source: str | Path) -> None:
-    """Make sure that a step of the saved run and of this one mean the same.
+    """Make sure that a step of the saved run is one of this run: equal data, batch sizes and behaviour.
 
     Args:
         state: content of restore.bin.
@@ -35,7 +35,7 @@ def check_same_run(state: Mapping[str, Any], position: Mapping[str, int], behavi
     saved = state["position"]
     differing = [f"{n} {saved[n]} then, {position[n]} now" for n in SAME if saved[n] != position[n]]
     then, now = state["behaviour"], dataclasses.asdict(behaviour)
-    # A choice that a file of an earlier version does not have did not exist for its run.
+    # Choices that a file of an earlier version lacks did not exist for its run, so they are not compared.
     differing += [
         f"behaviour {name} {then[name]} then, {now.get(name)} now" for name in then if then[name] != now.get(name)
     ]
@@ -76,7 +76,7 @@ def restore_random_states(saved: Mapping[str, list[Tensor]], runtime: Runtime) -
 
 @contextlib.contextmanager
 def untouched_random_state(device: torch.device) -> Iterator[None]:
-    """Whatever is drawn from torch's generators within the block leaves them as they were."""
+    """Restore torch's generators after the block, whatever is drawn from them within."""
     state = _random_state(device)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a training step reports without waiting for the device: sums for the log, and flags that all ranks agree on."""
+"""Reports of a training step that do not wait for the device: sums for the log, flags that all ranks agree on."""
 
 from __future__ import annotations
 

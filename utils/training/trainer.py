@@ -41,7 +41,7 @@ class NonFiniteLoss(Exception):
 
 @dataclass
 class TrainResult:
-    """How `Trainer.fit` ended."""
+    """The result of `Trainer.fit`."""
 
     step: int  # updates done, those before a resume included
     stopped: bool  # True when a signal ended it early
@@ -49,7 +49,7 @@ class TrainResult:
 
 
 class Trainer:
-    """Train a model on batches; what to compute is the model's business, when and how is here.
+    """Trains a model on batches: the model decides what is computed, the trainer when and how.
 
     An update is `gradient_accumulation_steps` batches; their gradients are averaged, cut to `max_grad_norm` and given
     to BertAdam; then the logit scale is clamped to ln 100. No value is read from the device within an update (but for
@@ -132,7 +132,7 @@ class Trainer:
         self._rates: dict[str, float] = {}
         self._clips, self._waited, self._since = 0, 0.0, time.monotonic()
 
-    # -- the loop ------------------------------------------------------------------------------------------------------
+    # -- the loop
 
     def fit(self) -> TrainResult:
         """Train to the end or to a signal, from `restore.bin` where there is one.
@@ -222,7 +222,7 @@ class Trainer:
         if evaluates and not self.flags.stop:
             self._evaluate()
 
-    # -- parts of a step -----------------------------------------------------------------------------------------------
+    # -- parts of a step
 
     def _select_losses(self, weights: Mapping[str, float]) -> None:
         """Set what the epoch computes; DDP is built anew when other parameters get gradients."""
@@ -237,7 +237,7 @@ class Trainer:
         self._active = active
 
     def _gradient_sync(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Gradients travel between ranks with the last part of an update only."""
+        """Context in which ranks exchange gradients only after the last batch of an update."""
         if is_last or not isinstance(self._parallel, DistributedDataParallel):
             return contextlib.nullcontext()
         return self._parallel.no_sync()
@@ -312,7 +312,7 @@ class Trainer:
         hidden = None if self.runtime.is_main else True
         return tqdm(total=self.total_steps, initial=self.step, disable=hidden, desc="train", dynamic_ncols=True)
 
-    # -- save and resume -----------------------------------------------------------------------------------------------
+    # -- save and resume
 
     def _save(self, evaluation_due: bool) -> None:
         """Write both files on rank 0; flags have been checked, so nothing non-finite is ever saved."""
@@ -345,7 +345,7 @@ class Trainer:
         self._since += time.monotonic() - start
 
     def _position(self) -> dict[str, int]:
-        """What the meaning of a step depends on, and the place in the data."""
+        """The place in the data, and the sizes that a step's meaning depends on."""
         epoch, done = divmod(self.step, self.steps_per_epoch)
         parts = self.settings.gradient_accumulation_steps
         return {
