@@ -160,7 +160,7 @@ def other_sizes(path: Path) -> None:
 @pytest.mark.parametrize(
     ("flag", "value", "said"),
     [
-        ("clip_archive", "absent", ["no CLIP archive at", "absent/ViT-B-16.pt", "modules/clip", CLIP_URL]),
+        ("clip_archive", "absent", ["no CLIP weights at", "absent/ViT-B-16.pt", "modules/clip", CLIP_URL]),
         ("clip_archive", "page.html", ["page.html: no readable torch checkpoint"]),
         ("init_model", "page.html", ["page.html: no readable torch checkpoint"]),
         ("init_model", "other.bin", ["other.bin does not fit", "(12, 6, 64) in the file, (12, 4, 64) in the model"]),

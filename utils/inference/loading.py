@@ -28,7 +28,7 @@ def use_settings(checkpoint: str | Path, choices: Mapping[str, Any] | None = Non
     """The settings that a checkpoint is used with.
 
     Args:
-        checkpoint: own, released or a CLIP archive. The sizes of an own one, and what the model saw of a clip by
+        checkpoint: own, released or CLIP weights. The sizes of an own one, and what the model saw of a clip by
             `config.json` of its run, in the same folder or the one above, are followed; of the others nothing is known
             but the weights.
         choices: settings by flag; they win.

@@ -112,7 +112,7 @@ class Predictor:
     A pre-trained checkpoint captions, matches and searches; a fine-tuned one does its own task.
 
     Args:
-        checkpoint: own, released, or a CLIP archive.
+        checkpoint: own, released, or CLIP weights.
         log: receives remarks, such as that no objects are seen.
         load_log: receives lines on which parameters came from where.
         progress: show a bar.

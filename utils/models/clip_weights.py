@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def find_clip_archive(path: str | Path) -> Path:
-    """The CLIP file that `--clip_archive` means: itself, or the one in its folder, or one in the usual places.
+    """The CLIP weights that `--clip_archive` means: itself, or the one in its folder, or one in the usual places.
 
     Raises:
         CheckpointError: nothing there; lists the places and the address of the official file.
@@ -44,7 +44,7 @@ def find_clip_archive(path: str | Path) -> Path:
     found = f" It holds several files ({', '.join(f.name for f in inside)}): name one." if inside else ""
     places = "\n  ".join([str(given), *(str(folder / CLIP_FILE) for folder in folders)])
     raise CheckpointError(
-        f"no CLIP archive at --clip_archive {path}.{found} Looked in:\n  {places}\n"
+        f"no CLIP weights at --clip_archive {path}.{found} Looked in:\n  {places}\n"
         f"OpenAI's ViT-B/16 is at {CLIP_URL}; utils/make_random_clip.py writes one with random weights."
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def setup_model(
 ) -> Any:
     """Build a task's model and fill it: the checkpoint first, then CLIP for what the checkpoint does not have.
 
-    `--init_model` may be an own checkpoint, a released one, or a CLIP archive. Sizes and behaviour come from the
+    `--init_model` may be an own checkpoint, a released one, or CLIP weights. Sizes and behaviour come from the
     checkpoint where there is one; the flags choose the rest. What nothing gives keeps its initial value.
 
     Args:
@@ -40,73 +40,115 @@ def setup_model(
         CheckpointError, ValueError: a file is missing, is of another kind, or does not fit; the message names it.
     """
     torch.manual_seed(settings.seed)
-    model = _from_files(model_class, settings, log, answers)
+    model = _Setup(model_class, settings, log, tuple(answers)).model()
     settings.follow(model.config)
     return model
 
 
-def _from_files(
-    model_class: ModelClass, settings: UseSettings, log: Callable[[str], None], answers: Sequence[str]
-) -> Any:
-    if settings.init_model is None:
-        return _from_clip(model_class, settings, settings.clip_archive, log, answers)
-    path = Path(settings.init_model)
-    if path.is_file() and (path.suffix == ".safetensors" or is_torchscript(path)):
-        return _from_clip(model_class, settings, path, log, answers)
-    state = load(path)
-    if is_own(state):
-        return _from_own(model_class, settings, state, path, log, answers)
-    weights = state.get("model_state_dict", state)
-    if is_released(weights):
-        return _from_released(model_class, settings, weights, path, log, answers)
-    return _from_clip(model_class, settings, path, log, answers)
+@dataclass(frozen=True)
+class _Setup:
+    """One model on its way from files to weights."""
 
+    model_class: ModelClass
+    settings: UseSettings
+    log: Callable[[str], None]
+    answers: tuple[str, ...]
 
-def _from_clip(
-    model_class: ModelClass,
-    settings: UseSettings,
-    where: str | Path,
-    log: Callable[[str], None],
-    answers: Sequence[str],
-) -> Any:
-    path = find_clip_archive(where)
-    state = read_clip_archive(path)
-    try:
-        model = model_class(
-            config_from_clip(state, answers=tuple(answers), **settings.model.given()),
-            Behaviour.preset(settings.behaviour or "intended"),
-        )
+    def model(self) -> Any:
+        """The model, filled from the kind of file that `--init_model` turns out to be."""
+        if self.settings.init_model is None:
+            return self.from_clip(self.settings.clip_archive)
+        path = Path(self.settings.init_model)
+        if path.is_file() and (path.suffix == ".safetensors" or is_torchscript(path)):
+            return self.from_clip(path)
+        state = load(path)
+        if is_own(state):
+            return self.from_own(state, path)
+        weights = state.get("model_state_dict", state)
+        return self.from_released(weights, path) if is_released(weights) else self.from_clip(path)
+
+    def build(self, config: ModelConfig, behaviour: Behaviour) -> Any:
+        """A model with drawn values."""
+        model = self.model_class(config, behaviour)
         initialise(model)
-        done = load_clip(model, state)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    names = [name for name, _ in model.named_parameters()]
-    model.new_names = frozenset(names) - set(done)
-    log(f"{path}: {len(done)} of {len(names)} parameters start from CLIP, the others anew")
-    return model
+        return model
 
+    def from_clip(self, where: str | Path) -> Any:
+        """A new model that starts from CLIP weights."""
+        path = find_clip_archive(where)
+        state = read_clip_archive(path)
+        try:
+            config = config_from_clip(state, answers=self.answers, **self.settings.model.given())
+            model = self.build(config, Behaviour.preset(self.settings.behaviour or "intended"))
+            done = load_clip(model, state)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        names = [name for name, _ in model.named_parameters()]
+        model.new_names = frozenset(names) - set(done)
+        self.log(f"{path}: {len(done)} of {len(names)} parameters start from CLIP, the others anew")
+        return model
 
-def _from_own(
-    model_class: ModelClass,
-    settings: UseSettings,
-    state: dict[str, Any],
-    path: Path,
-    log: Callable[[str], None],
-    answers: Sequence[str],
-) -> Any:
-    check_own(state, path)
-    saved: ModelConfig = from_dict(ModelConfig, state["config"])
-    config = replace(settings.model.over(saved), answers=tuple(answers) or saved.answers)
-    behaviour = Behaviour.preset(settings.behaviour) if settings.behaviour else from_dict(Behaviour, state["behaviour"])
-    model = model_class(config, behaviour)
-    initialise(model)
-    _note_other_layout(config, saved, path, log)
-    weights = dict(state["model"])
-    if model.config.answers != saved.answers:
-        weights = {name: value for name, value in weights.items() if not name.startswith("answer_head.")}
-    _fill(model, settings, weights, path, log)
-    _note_sizes(settings.model, config, path, log)
-    return model
+    def from_own(self, state: dict[str, Any], path: Path) -> Any:
+        """A model of a checkpoint of this project, for the same task or another one."""
+        check_own(state, path)
+        saved: ModelConfig = from_dict(ModelConfig, state["config"])
+        choices, preset = self.settings.model, self.settings.behaviour
+        config = replace(choices.over(saved), answers=self.answers or saved.answers)
+        model = self.build(config, Behaviour.preset(preset) if preset else from_dict(Behaviour, state["behaviour"]))
+        _note_other_layout(config, saved, path, self.log)
+        weights = dict(state["model"])
+        if config.answers != saved.answers:
+            weights = {name: value for name, value in weights.items() if not name.startswith("answer_head.")}
+        self.fill(model, weights, path)
+        _note_sizes(choices, config, path, self.log)
+        return model
+
+    def from_released(self, state: dict[str, Tensor], path: Path) -> Any:
+        """A model of a checkpoint of the released code."""
+        choices = {name: value for name, value in self.settings.model.given().items() if name not in SIZES_OF_RELEASED}
+        try:
+            config = config_from_released(state, answers=self.answers, **choices)
+            model = self.build(config, Behaviour.preset(self.settings.behaviour or "released"))
+            result = convert(state, model)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        for kind, keys in (("unknown", result.unknown), ("dead", result.dropped), ("unused here", result.unused)):
+            if keys:
+                shown = f"{', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}"
+                self.log(f"{path}: {len(keys)} {kind} entries left out: {shown}")
+        self.fill(model, result.state, path)
+        return model
+
+    def fill(self, model: TaskModel, state: dict[str, Tensor], path: Path) -> None:
+        """Copy a checkpoint's entries; what it lacks comes from the CLIP weights if there are any."""
+        own = model.state_dict()
+        wrong = [
+            f"{name}: {tuple(value.shape)} in the file, {tuple(own[name].shape)} in the model"
+            for name, value in state.items()
+            if name in own and value.shape != own[name].shape
+        ]
+        if wrong:
+            raise CheckpointError(f"{path} does not fit this model:\n  " + "\n  ".join(wrong))
+        given = {name: value for name, value in state.items() if name in own}
+        model.load_state_dict(given, strict=False)
+        self.log(f"{path}: {len(given)} parameters taken")
+        if unknown := sorted(set(state) - set(own)):
+            self.log(f"{path}: {len(unknown)} entries have no place in this model: {', '.join(unknown[:5])}, ...")
+        if missing := sorted(set(own) - set(given)):
+            self.fill_missing(model, set(given), missing)
+
+    def fill_missing(self, model: TaskModel, given: set[str], missing: list[str]) -> None:
+        """Take what a checkpoint lacks from the CLIP weights; they are needed only for CLIP's own parameters."""
+        try:
+            state = read_clip_archive(find_clip_archive(self.settings.clip_archive))
+        except CheckpointError:
+            if any(name.startswith("clip.") for name in missing):
+                raise
+            state = {}
+        done = load_clip(model, state, given) if state else []
+        anew = [name for name in missing if name not in done]
+        model.new_names = frozenset(anew)
+        self.log(f"{len(done)} further parameters start from CLIP, {len(anew)} anew: {', '.join(anew[:5])}")
 
 
 def _note_sizes(choices: ModelChoices, config: ModelConfig, path: Path, log: Callable[[str], None]) -> None:
@@ -130,64 +172,3 @@ def _note_other_layout(config: ModelConfig, saved: ModelConfig, path: Path, log:
             f"{path} was trained with another choice of {' and '.join(changed)}: its fusion encoder (re-ranking, "
             "captions, answers) meets a layout that it was not trained on"
         )
-
-
-def _from_released(
-    model_class: ModelClass,
-    settings: UseSettings,
-    state: dict[str, Tensor],
-    path: Path,
-    log: Callable[[str], None],
-    answers: Sequence[str],
-) -> Any:
-    choices = {name: value for name, value in settings.model.given().items() if name not in SIZES_OF_RELEASED}
-    try:
-        config = config_from_released(state, answers=tuple(answers), **choices)
-        model = model_class(config, Behaviour.preset(settings.behaviour or "released"))
-        initialise(model)
-        result = convert(state, model)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    for kind, keys in (("unknown", result.unknown), ("dead", result.dropped), ("unused here", result.unused)):
-        if keys:
-            log(f"{path}: {len(keys)} {kind} entries left out: {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}")
-    _fill(model, settings, result.state, path, log)
-    return model
-
-
-def _fill(
-    model: TaskModel, settings: UseSettings, state: dict[str, Tensor], path: Path, log: Callable[[str], None]
-) -> None:
-    """Copy a checkpoint's entries; what it lacks comes from the CLIP archive if there is one."""
-    own = model.state_dict()
-    unknown = sorted(set(state) - set(own))
-    wrong = [
-        f"{name}: {tuple(value.shape)} in the file, {tuple(own[name].shape)} in the model"
-        for name, value in state.items()
-        if name in own and value.shape != own[name].shape
-    ]
-    if wrong:
-        raise CheckpointError(f"{path} does not fit this model:\n  " + "\n  ".join(wrong))
-    given = {name: value for name, value in state.items() if name in own}
-    model.load_state_dict(given, strict=False)
-    missing = sorted(set(own) - set(given))
-    log(f"{path}: {len(given)} parameters taken")
-    if unknown:
-        log(f"{path}: {len(unknown)} entries have no place in this model: {', '.join(unknown[:5])}, ...")
-    if missing:
-        _fill_missing(model, settings, set(given), missing, log)
-
-
-def _fill_missing(
-    model: TaskModel, settings: UseSettings, given: set[str], missing: list[str], log: Callable[[str], None]
-) -> None:
-    try:
-        state = read_clip_archive(find_clip_archive(settings.clip_archive))
-    except CheckpointError:
-        if any(name.startswith("clip.") for name in missing):
-            raise
-        state = {}
-    done = load_clip(model, state, given) if state else []
-    anew = [name for name in missing if name not in done]
-    model.new_names = frozenset(anew)
-    log(f"{len(done)} further parameters start from CLIP, {len(anew)} anew: {', '.join(anew[:5])}")
