@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from modules.backbone import Backbone
-from modules.config import Behaviour, ModelConfig
+from modules.config import ModelConfig
 from modules.initialise import config_from_clip
 
 # Released prefix or name -> ours, first match wins. Only block 0 of object_fusion and blocks 0..5 of the fusion
@@ -152,6 +152,3 @@ def _fit(name: str, value: Tensor, parameter: Tensor) -> Tensor:
     if name == "action_encoder.queries":
         return value.flatten(0, -2)
     return value
-
-
-RELEASED_BEHAVIOUR = Behaviour.preset("released")

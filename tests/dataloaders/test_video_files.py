@@ -1,7 +1,8 @@
-"""Clips that lie as files in a folder."""
+"""Clips that lie as files in a folder, or as values of an LMDB."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 
 from dataloaders.frames import FrameSettings, UnreadableVideo
 from dataloaders.samples import SampleSettings
-from dataloaders.video_files import VideoFolder, find_videos, open_videos, read_frames
+from dataloaders.video_files import VideoFolder, VideoLmdb, find_videos, open_videos, read_frames
+from tests.dataloaders.test_lmdb_files import write_lmdb
 from tests.videos import write_video
+
+SETTINGS = SampleSettings(resolution=32, max_frames=3)
 
 
 def make_files(folder: Path, *names: str) -> None:
@@ -84,3 +88,49 @@ def test_a_folder_gives_its_videos_by_id(tmp_path: Path):
 def test_no_folder_of_videos_is_an_error(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"videos: no such folder of videos \(--features_path\)"):
         open_videos(tmp_path / "videos", ["v1"])
+
+
+@pytest.fixture
+def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An LMDB with videos "1@N00_5_ab" and "b", "bad" with other bytes and "empty"; temporary files go to tmp/."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    values = {
+        "1@N00_5_ab": write_video(tmp_path / "a.mp4", 30).read_bytes(),
+        "b": write_video(tmp_path / "b.mp4", 20, size=(48, 64)).read_bytes(),
+        "bad": b"not a video",
+        "empty": b"",
+    }
+    return write_lmdb(tmp_path / "lmdb", values)
+
+
+def test_clips_are_those_of_the_files(videos: Path, tmp_path: Path):
+    source = open_videos(videos, ["b", "gone", "1@N00_5_ab", "b"])
+    assert isinstance(source, VideoLmdb)
+    assert source.video_ids == ["b", "1@N00_5_ab"] and source.missing == ["gone"]
+    for video_id, name in (("1@N00_5_ab", "a.mp4"), ("b", "b.mp4")):
+        clip, expected = source.read(video_id, SETTINGS), read_frames(tmp_path / name, SETTINGS)
+        np.testing.assert_array_equal(clip.frames, expected.frames)
+        assert clip.original_size == expected.original_size
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_what_cannot_be_read_is_named_by_its_key(videos: Path, tmp_path: Path):
+    source = VideoLmdb(videos, ["bad", "empty"])
+    assert source.video_ids == ["bad", "empty"]
+    for key in ("bad", "empty", "gone"):
+        with pytest.raises(UnreadableVideo, match=rf"lmdb, key '{key}': ") as error:
+            source.read(key, SETTINGS)
+        assert str(tmp_path / "tmp") not in str(error.value)
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_an_incomplete_or_foreign_lmdb_is_named(videos: Path, tmp_path: Path):
+    content = (videos / "data.mdb").read_bytes()
+    for name, part in (("half", content[: len(content) // 2]), ("text", b"x" * 8192)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.mdb").write_bytes(part)
+    with pytest.raises(OSError, match=r"half/data\.mdb has \d+ bytes, not the \d+ of the whole LMDB"):
+        open_videos(tmp_path / "half", ["b"])
+    with pytest.raises(OSError, match="text is not a readable LMDB"):
+        open_videos(tmp_path / "text", ["b"])

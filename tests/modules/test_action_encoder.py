@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from modules.action_encoder import ActionEncoder
-from modules.layers import ResidualBlock
 from modules.module_clip import ObjectTokens
+from tests import plain_forms as plain
 from tests import tiny
+from tests.modules.agreement import assert_same
 
 
 @pytest.fixture
@@ -39,19 +40,6 @@ def test_source_weights_reproduce_the_pooled_tokens(encoder: ActionEncoder):
     assert (weights[:, :, 16:][~objects.is_padding.flatten(0, 1)[:, None].expand(-1, 3, -1)] > 0).all()
 
 
-def test_row_weights_reproduce_a_block_s_attention():
-    torch.manual_seed(0)
-    block = ResidualBlock(128, 64)
-    for parameter in block.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    x = torch.randn(2, 5, 128)
-    weights = block.row_weights(x, x[:, :2])
-    keys, values = block.keys_values(x)
-    assert weights.shape == (2, 2, 2, 5) and weights.std() > 0.05
-    read = block.attn.out_proj((weights @ values).transpose(1, 2).flatten(2))
-    torch.testing.assert_close(read, block.attn.attend(block.attn.queries(block.ln_1(x[:, :2])), keys, values, None))
-
-
 def test_frame_weights_are_those_of_the_row_that_becomes_the_action(encoder: ActionEncoder):
     early, objects = inputs(encoder)
     for parameter in encoder.parameters():
@@ -71,3 +59,12 @@ def test_frame_weights_are_those_of_the_row_that_becomes_the_action(encoder: Act
     block.attn.attend = record
     encoder(early, objects)
     torch.testing.assert_close(weights.flatten(0, 1), seen["weights"])
+
+
+def test_last_action_block_for_first_row_equals_all_rows():
+    model = tiny.model()
+    batch, cfg = tiny.batch(3, model.config), model.config
+    early = torch.randn(3 * cfg.max_frames, cfg.grid**2 + 1, cfg.vision_width)
+    tokens = torch.randn(3, cfg.max_frames, cfg.object_count, cfg.vision_width)
+    objects = ObjectTokens(tokens, batch["boxes"][..., 0] == -1)
+    assert_same(model.action_encoder(early, objects), plain.actions(model, early, objects), model)

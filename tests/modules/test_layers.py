@@ -1,4 +1,4 @@
-"""The MLP that keeps only its hidden layer, against the plain formula."""
+"""The MLP that keeps only its hidden layer, against the plain formula; the weights that a block attends with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modules.layers import MLP, gelu_linear, maybe_checkpoint
+from modules.layers import MLP, ResidualBlock, gelu_linear, maybe_checkpoint
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -83,3 +83,16 @@ def test_only_the_hidden_layer_is_kept():
     with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(tuple(saved.shape)) or saved, lambda x: x):
         fast(x)
     assert kept.count((7, 64)) == 1
+
+
+def test_row_weights_reproduce_a_block_s_attention():
+    torch.manual_seed(0)
+    block = ResidualBlock(128, 64)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(2, 5, 128)
+    weights = block.row_weights(x, x[:, :2])
+    keys, values = block.keys_values(x)
+    assert weights.shape == (2, 2, 2, 5) and weights.std() > 0.05
+    read = block.attn.out_proj((weights @ values).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(read, block.attn.attend(block.attn.queries(block.ln_1(x[:, :2])), keys, values, None))

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from modules.fusion_encoder import VideoTokens
 from modules.losses import contrastive_loss
 from modules.retrieval import RetrievalModel
 from tests import tiny
@@ -76,45 +75,9 @@ def test_contrastive_loss_is_that_of_pooled_clips_and_trains_both_towers():
     assert not any(n.startswith(("fusion.", "matching_head.", "trajectory_encoder.")) for n in names)
 
 
-def test_a_single_clip_has_no_matching_loss_but_a_gradient_path():
-    model = tiny.model(RetrievalModel)
-    losses = model(retrieval_batch(1, model))
-    assert losses["vtm"] == 0 and losses["vtm"].requires_grad and "vtm_accuracy" not in losses
-
-
 def test_clips_without_any_box_have_finite_losses_and_gradients():
     model = tiny.model(RetrievalModel)
     losses = model(retrieval_batch(3, model, boxes=0))
     tiny.total(losses).backward()
     assert all(torch.isfinite(value) for value in losses.values())
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-
-
-def test_given_negatives_are_used():
-    """The matching loss is the mean over positives and the pairs that the batch names."""
-    model = tiny.model(RetrievalModel).eval()
-    batch = retrieval_batch(3, model)
-    found = {}
-    for shift in (1, 2):
-        wrong_video, wrong_text = (torch.arange(3) + shift) % 3, (torch.arange(3) - shift) % 3
-        found[shift] = model({**batch, "hard_negative_video": wrong_video, "hard_negative_text": wrong_text})["vtm"]
-        video: VideoTokens = model.encode_video(batch)
-        text = model.encode_text(batch["text_ids"])
-        terms = []
-        for i in range(3):
-            for clip, caption, target in ((i, i, 1), (int(wrong_video[i]), i, 0), (i, int(wrong_text[i]), 0)):
-                pair = torch.tensor([clip])
-                rows = model.matching_rows(
-                    video.select(pair),
-                    text[[caption]],
-                    batch["text_mask"][[caption]],
-                    batch["text_lengths"][[caption]],
-                )
-                terms.append(-model.matching_head(rows).log_softmax(-1)[0, target])
-        torch.testing.assert_close(found[shift], torch.stack(terms).mean())
-    assert found[1] != found[2]
-
-
-def test_an_unknown_loss_is_an_error():
-    with pytest.raises(ValueError, match="unknown losses.*mlm"):
-        tiny.model(RetrievalModel).set_active_losses({"mlm"})

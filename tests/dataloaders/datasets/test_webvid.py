@@ -16,7 +16,6 @@ from dataloaders.label_map import load_label_map
 from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from dataloaders.samples import SampleSettings, clip_part
-from dataloaders.stored_frames import stored_candidates
 from dataloaders.tfrecord import DamagedRecord, ShardReader, StoredClip
 from dataloaders.video_files import read_frames
 from modules.boxes import map_boxes_to_crop
@@ -36,11 +35,6 @@ def dataset(shards: Path, store: ObjectStore | None = None, **changes) -> WebVid
     settings = dataclasses.replace(SETTINGS, object_count=4 if store else 0, **changes)
     index = PretrainIndex(prepare_pretrain_index(shards / "frozen_train_labels.json", shards))
     return WebVidPretrainDataset(index, shards, settings, store)
-
-
-def stored(indices: list[int] | None, fps: float | None, count: int = 0) -> StoredClip:
-    frames = None if indices is None else np.array(indices)
-    return StoredClip("place", count if indices is None else len(indices), 8, 8, 8, 8, fps, frames, [])
 
 
 def test_samples_are_whole_and_depend_on_epoch_and_index_only(world: World, store: ObjectStore):
@@ -125,20 +119,6 @@ def _colour_share(frame: torch.Tensor, box: np.ndarray, colour: tuple[int, int, 
     if not inside.size:
         return 0.0
     return float((np.abs(inside - np.array(colour)[:, None, None]).max(0) < 70).mean())
-
-
-def test_a_rate_whose_frames_are_among_the_stored_ones_may_be_taken():
-    at_two = stored([0, 2, 4, 6, 8, 10], fps=4)
-    assert stored_candidates(at_two, 2, "v").tolist() == [0, 1, 2, 3, 4, 5]
-    assert stored_candidates(at_two, 1, "v").tolist() == [0, 2, 4]
-    assert stored_candidates(at_two, 0.5, "v").tolist() == [0, 4]
-    assert stored_candidates(stored(None, None, count=3), 5, "v").tolist() == [0, 1, 2], "released records do not say"
-
-
-def test_a_rate_that_was_not_stored_is_an_error_naming_the_flag():
-    for rate in (4, 3, 0.8):
-        with pytest.raises(ValueError, match=f"v9: the shard lacks frames for --feature_framerate {rate:g}"):
-            stored_candidates(stored([0, 2, 4, 6, 8, 10], fps=4), rate, "v9")
 
 
 def damage(shards: Path, video_id: str) -> None:

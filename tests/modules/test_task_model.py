@@ -1,4 +1,4 @@
-"""Frame dropout: hidden samples show trajectories alone, in training only, whatever the batch they are in."""
+"""What the models of all tasks share: which parameters train, scores of a batch, and frame dropout."""
 
 from __future__ import annotations
 
@@ -7,31 +7,53 @@ import torch
 
 from modules.answering import AnswerModel
 from modules.captioning import CaptionModel
-from modules.pretrain import PretrainModel
+from modules.pretrain import LOSSES, PretrainModel
+from modules.retrieval import RetrievalModel
 from tests import tiny
 from tests.modules.test_answering import ANSWERS, question_batch
 
+WITHOUT_OBJECTS = {"need_object": False, "use_action": False}
 
-def caption_batch(model: CaptionModel) -> dict:
+
+def shown_batch(model: CaptionModel) -> dict:
+    """Every clip has boxes, and every token is a target."""
     batch = tiny.batch(6, model.config, boxes=2)
     batch["plm_index"] = torch.arange(batch["text_ids"].shape[0] * (batch["text_ids"].shape[1] - 1))
     return batch
 
 
+def test_frozen_layers_stay_frozen_when_losses_change():
+    model = tiny.model()
+    model.clip.visual.conv1.weight.requires_grad_(False)
+    model.remember_trainable()
+    model.set_active_losses({"mlm"})
+    model.set_active_losses(set(LOSSES))
+    assert not model.clip.visual.conv1.weight.requires_grad
+    assert model.clip.text_projection.requires_grad
+
+
+def test_unknown_loss_is_an_error():
+    with pytest.raises(ValueError, match="unknown losses.*mlm2"):
+        tiny.model().set_active_losses({"mlm2"})
+
+
+def test_an_unknown_loss_is_an_error():
+    with pytest.raises(ValueError, match="unknown losses.*mlm"):
+        tiny.model(RetrievalModel).set_active_losses({"mlm"})
+
+
+@pytest.mark.parametrize("header", ["meanP", "seqLSTM", "seqTransf", "tightTransf"])
 @torch.no_grad()
-def test_hidden_samples_do_not_depend_on_frames_and_actions_and_others_do():
-    model = tiny.model(CaptionModel).eval()
-    batch = caption_batch(model)
+def test_scores_of_a_batch_are_those_of_every_text_with_every_clip(header: str):
+    model = tiny.model(RetrievalModel, sim_header=header, **WITHOUT_OBJECTS)
+    batch = tiny.batch(4, model.config)
     video, text = model.encode_video(batch), model.encode_text(batch["text_ids"])
-    other = video._replace(frames=torch.randn_like(video.frames), actions=torch.randn_like(video.actions))
-    hidden = torch.tensor([True, False] * 3)
-    before, after = (model.next_token_rows(tokens, text, hidden) for tokens in (video, other))
-    assert torch.allclose(before[hidden], after[hidden], atol=1e-6)
-    assert not torch.isclose(before[~hidden], after[~hidden], atol=1e-3).all(-1).any()
-    moved = video._replace(trajectories=torch.randn_like(video.trajectories))
-    assert (
-        not torch.isclose(before[hidden], model.next_token_rows(moved, text, hidden)[hidden], atol=1e-3).all(-1).any()
-    )
+    logits = model.similarity_logits(batch, video, text)
+    features = model.text_feature(text, batch["text_lengths"])
+    expected = model.similarity_matrix(features, video.frames, video.frame_mask)
+    torch.testing.assert_close(logits.text_to_video, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits.video_to_text, expected.t(), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(expected, expected.t(), atol=1e-3), "the directions can be told apart"
 
 
 def test_share_of_hidden_samples_follows_the_rate_and_clips_without_boxes_are_shown():
@@ -48,7 +70,7 @@ def test_share_of_hidden_samples_follows_the_rate_and_clips_without_boxes_are_sh
 
 def test_nothing_is_hidden_in_evaluation_or_without_trajectories():
     model = tiny.model(CaptionModel, frame_dropout=1.0)
-    batch = caption_batch(model)
+    batch = shown_batch(model)
     video = model.encode_video(batch)
     assert model.hidden_frames(batch, video).all()
     assert model.eval().hidden_frames(batch, video) is None
@@ -60,7 +82,7 @@ def test_nothing_is_hidden_in_evaluation_or_without_trajectories():
 def test_every_parameter_that_trains_has_a_gradient_when_all_is_hidden(cls):
     choices = {"answers": ANSWERS} if cls is AnswerModel else {}
     model = tiny.model(cls, frame_dropout=1.0, **choices)
-    batch = question_batch(model, [0, 0, 1, 2]) if cls is AnswerModel else caption_batch(model)
+    batch = question_batch(model, [0, 0, 1, 2]) if cls is AnswerModel else shown_batch(model)
     model.set_active_losses(set(model.available_losses))
     shown = tiny.model(cls, **choices)
     losses = model(batch)
