@@ -36,6 +36,10 @@ ROOMS: dict[str, set[str]] = {
     "checks": {"data", "preparation", *DATA},
     "report": {"pictures", "demo"},
 }
+# Modules without a test file at the mirrored place, each with the reason.
+TESTED_ELSEWHERE = {
+    "utils/evaluation/result.py": "fields without behaviour, which the tests of every evaluation read",
+}
 NO_COMMAND = {"__init__.py", "predictor.py"}  # users import Predictor from the top
 FILES = {package: sorted((ROOT / package).glob("**/*.py")) for package in MAY_IMPORT}
 # They run beside TensorFlow, and TensorFlow and PyTorch in one process crash.
@@ -118,6 +122,17 @@ def test_the_table_of_rooms_has_no_circle():
         for other in others:
             assert room not in ROOMS[other], f"{room} and {other} import each other"
             assert ROOMS[other] <= others or room == "report", f"{room} lacks what {other} imports"
+
+
+def mirrored(path: Path) -> Path:
+    """Where the tests of a module are."""
+    return ROOT / "tests" / path.relative_to(ROOT).parent / f"test_{path.name}"
+
+
+def test_tests_mirror_the_tree():
+    modules = [path for package in FILES if package != "tasks" for path in FILES[package] if path.stem != "__init__"]
+    without = {path.relative_to(ROOT).as_posix() for path in modules if not mirrored(path).is_file()}
+    assert without == set(TESTED_ELSEWHERE) and len(TESTED_ELSEWHERE) <= 25
 
 
 def test_no_circle_between_files():

@@ -17,7 +17,7 @@ from modules.retrieval import RetrievalModel
 from tasks import eval_captioning, eval_qa, eval_retrieval, predict
 from tests.tasks.test_language_tasks import answer_flags, caption_flags, read
 from tests.tasks.test_retrieval_tasks import QUICK, WITH_OBJECTS
-from tests.utils.models.test_weights import released_state
+from tests.utils.checkpoints import released_state
 from tests.world import Downstream
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.search_index import INDEX_NAME, SearchIndex

@@ -178,7 +178,7 @@ class SearchIndex:
                     return {}, None
                 stamps = json.loads(str(file["stamps"]))
                 parts = [torch.from_numpy(file[name]) if name in file else None for name in TOKEN_PARTS]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             self.predictor.log(f"{self.path}: not a readable index ({error}); made anew")
             return {}, None
         return stamps, VideoTokens(*parts)  # type: ignore[arg-type]

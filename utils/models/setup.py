@@ -117,6 +117,7 @@ class _Setup:
                 shown = f"{', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}"
                 self.log(f"{path}: {len(keys)} {kind} entries left out: {shown}")
         self.fill(model, result.state, path)
+        _note_sizes(self.settings.model, config, path, self.log)
         return model
 
     def fill(self, model: TaskModel, state: dict[str, Tensor], path: Path) -> None:

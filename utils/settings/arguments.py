@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from modules.config import check_settings, setting
+from modules.config import setting
 from utils.settings.fields import flat_values
 from utils.settings.groups import DataSettings, RunSettings, TrainSettings, UseSettings
 
@@ -21,7 +21,7 @@ class Arguments(UseSettings, DataSettings, TrainSettings, RunSettings):
     notes: list[str] = field(default_factory=list)  # one line for each flag that had no effect, for the log
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         if not self.output_dir:
             raise ValueError("--output_dir is required")
         if not self.do_train and not self.do_eval:

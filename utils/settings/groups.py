@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dataloaders.frames import FrameSettings
 from dataloaders.object_store import ObjectRules
 from dataloaders.samples import SampleChoices
-from modules.config import ModelChoices, ModelConfig, setting
+from modules.config import ModelChoices, ModelConfig, check_settings, setting
 from utils.settings.fields import group
 
 
@@ -59,6 +59,9 @@ class UseSettings(ReadSettings):
     objects: ObjectRules = group(ObjectRules)
     model: ModelChoices = group(ModelChoices)
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
     def follow(self, config: ModelConfig) -> None:
         """Take sizes and parts of the model that has been built for what the weight file decided."""
         self.model = ModelChoices.of(config)
@@ -78,7 +81,7 @@ class DataSettings:
     val_features_path: str | None = setting(None, "pre-training: folder of the validation videos")
     val_object_path: str | None = setting(None, "pre-training: folder of the validation clips' objects")
     expand_msrvtt_sentences: bool = setting(False, "one training item per caption instead of one per clip")
-    frame_sizes: str | None = setting(None, "JSON {video id: [width, height]} for released shards, which keep no sizes")
+    frame_sizes: str | None = setting(None, "sizes of videos of released shards: JSON {id: [width, height]}, or csv")
 
 
 @dataclass

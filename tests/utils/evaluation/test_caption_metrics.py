@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pycocoevalcap.tokenizer import ptbtokenizer
 
 from dataloaders.datasets.msvd import read_split
 from utils.evaluation.caption_metrics import CaptionScores, caption_scores, python_ptb_tokens
-from utils.evaluation.java_scorers import ptb_tokens
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="no java on PATH")
 JAVA_FREE = {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"}
@@ -237,19 +235,6 @@ def test_videos_that_do_not_fit_are_errors(no_java: None):
 
 def test_tokens_of_the_python_tokenizer():
     assert {text: python_ptb_tokens(text) for text in PTB_EXAMPLES} == PTB_EXAMPLES
-
-
-@needs_java
-def test_tokens_of_the_ptb_tokenizer():
-    assert dict(zip(PTB_EXAMPLES, ptb_tokens(list(PTB_EXAMPLES)), strict=True)) == PTB_EXAMPLES
-
-
-@needs_java
-@pytest.mark.skipif(not os.access(Path(ptbtokenizer.__file__).parent, os.W_OK), reason="it writes into its package")
-def test_tokens_are_those_of_pycocoevalcap():
-    captions = {text: [{"caption": text}] for text in PTB_EXAMPLES}
-    expected = ptbtokenizer.PTBTokenizer().tokenize(captions)
-    assert [tokens for (tokens,) in expected.values()] == ptb_tokens(list(captions))[: len(expected)]
 
 
 def test_the_import_brings_no_torch():

@@ -1,5 +1,7 @@
 """The training loop in one process; several processes are in test_trainer_processes.py."""
 
+from __future__ import annotations
+
 import errno
 import json
 import os
@@ -173,29 +175,6 @@ def test_full_disk_stops_the_run_and_keeps_the_last_restore_file(tmp_path, monke
     assert make_trainer(make_settings(tmp_path)).fit().step == 12
 
 
-def test_restore_file_of_another_run_is_an_error(tmp_path):
-    make_trainer(make_settings(tmp_path, epochs=1)).fit()
-    with pytest.raises(CheckpointError, match="global_batch_size 8 then, 4 now"):
-        make_trainer(make_settings(tmp_path, batch_size=4)).fit()
-    with pytest.raises(CheckpointError, match=r"fusion\.0\.weight: \[6, 6\] in the file, \[5, 5\] in the model"):
-        make_trainer(make_settings(tmp_path), model=ToyModel(width=5)).fit()
-    released = ToyModel()
-    released.behaviour.preset = "released"
-    with pytest.raises(CheckpointError, match="behaviour preset intended then, released now"):
-        make_trainer(make_settings(tmp_path), model=released).fit()
-    os.replace(tmp_path / "ckpt" / "pytorch_model.bin.6", tmp_path / "restore.bin")
-    with pytest.raises(CheckpointError, match="give it to --init_model"):
-        make_trainer(make_settings(tmp_path)).fit()
-
-
-def test_a_run_that_did_not_know_a_choice_goes_on(tmp_path):
-    make_trainer(make_settings(tmp_path, epochs=1)).fit()
-    state = load(tmp_path / "restore.bin")
-    del state["behaviour"]["preset"]
-    torch.save(state, tmp_path / "restore.bin")
-    assert make_trainer(make_settings(tmp_path)).fit().step == 12
-
-
 def test_settings_of_the_new_command_win_and_are_logged(tmp_path):
     make_trainer(make_settings(tmp_path, epochs=1)).fit()
     trainer = make_trainer(make_settings(tmp_path, lr=0.01, fusion_lr=0.02))
@@ -212,12 +191,6 @@ def test_extra_values_travel_in_the_restore_file(tmp_path):
     later = make_trainer(make_settings(tmp_path))
     later.fit()
     assert later.extra == {"best": {"R1": 40.0, "step": 3}}
-
-
-def test_skipped_files_are_counted_and_named_once(tmp_path):
-    result = make_trainer(make_settings(tmp_path), data=ToyData(unreadable=5)).fit()
-    assert result.skipped == 2 and numbers(tmp_path)[-1]["skipped"] == 2
-    assert (tmp_path / "log.txt").read_text().count("broken.mp4") == 1
 
 
 def test_a_loader_that_ends_early_and_missing_losses_are_errors(tmp_path):

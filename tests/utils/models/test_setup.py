@@ -1,4 +1,4 @@
-"""From --clip_archive and --init_model to a model: every kind of file, and what is said about wrong ones."""
+"""From --clip_archive and --init_model to a model: every kind of checkpoint, and what is said about wrong ones."""
 
 from __future__ import annotations
 
@@ -10,34 +10,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from modules.config import Behaviour
 from modules.pretrain import PretrainModel
 from tests import tiny
-from tests.golden import DATA, Golden
-from tests.golden_data import recipe
-from utils.models import clip_weights
-from utils.models.clip_weights import CLIP_URL, find_clip_archive, read_clip_archive
-from utils.models.random_clip import ClipSizes, random_state_dict, save_archive
+from tests.utils.checkpoints import released_state
+from tests.utils.models.small_clip import SIZES, STATE, equal
+from utils.models.random_clip import random_state_dict, save_archive
 from utils.models.setup import setup_model
 from utils.runtime.checkpoint import CheckpointError, model_content, save_atomically
 from utils.settings.parser import parse_arguments
 
-SIZES = ClipSizes(32, 8, 64, 4, 64, 64, 3, context_length=20, vocab_size=100)
-STATE = random_state_dict(SIZES)
 OBJECTS = ("--need_object", "--use_action", "--object_count", "4", "--num_actions", "2")
-
-
-@pytest.fixture(autouse=True)
-def nothing_in_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_weights, "REPOSITORY", tmp_path / "repository")
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    save_archive(STATE, tmp_path / "clip.pt")
-    return tmp_path / "clip.pt"
 
 
 def make(archive: Path, *flags: str) -> tuple[Any, list[str]]:
@@ -55,70 +39,6 @@ def save_own(path: Path, behaviour: str = "intended", **choices: Any) -> Any:
     return model
 
 
-def released_state() -> dict[str, Tensor]:
-    keys = Golden(DATA / "tiny-seed0").meta["keys"]
-    return {key: torch.as_tensor(recipe.weight(key, shape, 0)) for key, shape in keys.items()}
-
-
-def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-# -- which file
-
-
-def test_the_archive_is_the_file_itself_or_the_one_in_the_folder(archive: Path, tmp_path: Path):
-    assert find_clip_archive(archive) == archive
-    folder = tmp_path / "models"
-    folder.mkdir()
-    (folder / "RN50.safetensors").touch()
-    assert find_clip_archive(folder) == folder / "RN50.safetensors", "a single one is meant, whatever its name"
-    (folder / "ViT-B-16.pt").touch()
-    assert find_clip_archive(str(folder)) == folder / "ViT-B-16.pt"
-
-
-def test_the_usual_places_are_looked_at(tmp_path: Path):
-    usual = tmp_path / "repository" / "modules" / "clip" / "ViT-B-16.pt"
-    usual.parent.mkdir(parents=True)
-    usual.touch()
-    assert find_clip_archive("data/models/nothing") == usual
-
-
-def test_several_files_in_the_folder_are_named(tmp_path: Path):
-    for name in ("b.pt", "a.safetensors", "notes.txt"):
-        (tmp_path / name).touch()
-    with pytest.raises(CheckpointError, match=r"several files \(a\.safetensors, b\.pt\): name one"):
-        find_clip_archive(tmp_path)
-
-
-def test_no_archive_lists_the_places_and_the_address(tmp_path: Path):
-    with pytest.raises(CheckpointError) as caught:
-        find_clip_archive(tmp_path / "absent")
-    text = str(caught.value)
-    assert text.startswith(f"no CLIP archive at --clip_archive {tmp_path / 'absent'}.")
-    for place in ("absent", "absent/ViT-B-16.pt", "repository/modules/clip/ViT-B-16.pt", "repository/data/models/clip"):
-        assert str(tmp_path / place) in text
-    assert CLIP_URL in text and "utils/make_random_clip.py" in text
-
-
-# -- reading it
-
-
-@pytest.mark.parametrize("kind", ["script", "plain", "wrapped", "parallel", "safetensors"])
-def test_every_kind_of_archive_gives_the_same_state(tmp_path: Path, kind: str):
-    path = tmp_path / ("clip.safetensors" if kind == "safetensors" else "clip.pt")
-    if kind == "script":
-        save_archive(STATE, path)
-    elif kind == "safetensors":
-        save_file(STATE, path)
-    elif kind == "parallel":
-        torch.save({"epoch": 3, "state_dict": {f"module.{name}": value for name, value in STATE.items()}}, path)
-    else:
-        torch.save(STATE if kind == "plain" else {"model_state_dict": STATE}, path)
-    expected = {k: v for k, v in STATE.items() if k not in ("input_resolution", "context_length", "vocab_size")}
-    assert equal(dict(sorted(read_clip_archive(path).items())), dict(sorted(expected.items())))
-
-
 def test_half_precision_archives_are_computed_in_full(tmp_path: Path):
     save_archive({k: v.half() if v.is_floating_point() else v for k, v in STATE.items()}, tmp_path / "half.pt")
     model, _ = make(tmp_path / "half.pt")
@@ -126,34 +46,10 @@ def test_half_precision_archives_are_computed_in_full(tmp_path: Path):
     assert torch.equal(model.clip.text_projection, STATE["text_projection"].half().float())
 
 
-@pytest.mark.parametrize("name", ["clip.pt", "clip.safetensors"])
-def test_no_archive_at_all_is_a_clear_error(tmp_path: Path, name: str):
-    (tmp_path / name).write_text("<html>404 Not Found</html>")
-    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / name))):
-        read_clip_archive(tmp_path / name)
-
-
-def test_a_damaged_archive_is_a_clear_error(archive: Path):
-    content = bytearray(archive.read_bytes())
-    archive.write_bytes(content[: len(content) // 2])
-    with pytest.raises(CheckpointError, match=r"clip\.pt"):
-        read_clip_archive(archive)
-    place = content.index(b"constants.pkl") + 60  # the table of contents stays whole, the content does not
-    content[place : place + 40] = bytes(40)
-    middle = len(content) // 2
-    content[1000:middle] = bytes(middle - 1000)
-    archive.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"clip\.pt: damaged TorchScript archive"):
-        read_clip_archive(archive)
-
-
 def test_a_state_dict_of_something_else_is_a_clear_error(tmp_path: Path):
     torch.save({"layer1.weight": torch.zeros(2)}, tmp_path / "resnet.pt")
     with pytest.raises(CheckpointError, match=r"resnet\.pt: not a CLIP ViT state dict.*visual\.conv1\.weight"):
         make(tmp_path / "resnet.pt")
-
-
-# -- the model
 
 
 def test_a_new_model_starts_from_clip_and_its_other_values_from_the_seed(archive: Path):

@@ -1,0 +1,68 @@
+"""Label maps from object files and from VinVL's dictionary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataloaders.label_map import check_label_map
+from utils.preparation.label_maps import label_map_from_objects, label_map_from_vinvl
+
+
+def write(path: Path, *frames: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(list(frames)))
+
+
+def test_all_classes_and_attributes_of_a_folder_in_alphabetical_order(tmp_path: Path):
+    dog = {"class": "dog", "attributes": ["brown", "small"]}
+    write(tmp_path / "b.json", {"objects": [dog, {"class": "cat", "attributes": None}]}, {"objects": [dog]})
+    write(tmp_path / "tsv_files" / "a.json", {"objects": [{"class": "ape", "attributes": ["brown"]}]})
+    write(tmp_path / "deeper" / "c.json", {"objects": [{"class": "elk"}]})
+    (tmp_path / "notes.txt").write_text("no objects")
+    label_map, unreadable = label_map_from_objects(tmp_path)
+    check_label_map(label_map, "made")
+    assert unreadable == []
+    assert label_map == {
+        "label_to_idx": {"ape": 1, "cat": 2, "dog": 3},
+        "idx_to_label": {"1": "ape", "2": "cat", "3": "dog"},
+        "attribute_to_idx": {"brown": 1, "small": 2},
+        "idx_to_attribute": {"1": "brown", "2": "small"},
+        "object_count": {"ape": 1, "cat": 1, "dog": 2},
+        "attribute_count": {"brown": 3, "small": 2},
+    }
+
+
+def test_what_is_no_object_is_passed_over_and_unreadable_files_are_named(tmp_path: Path):
+    odd = [None, 7, {"objects": None}, {"boxes": []}, {"objects": ["dog", {"class": 3}, {"rect": []}]}]
+    write(tmp_path / "odd.json", *odd, {"objects": [{"class": "cat"}]})
+    (tmp_path / "map.json").write_text("{}")
+    (tmp_path / "cut.json").write_text('[{"objects": [')
+    label_map, unreadable = label_map_from_objects(tmp_path)
+    assert label_map["label_to_idx"] == {"cat": 1} and label_map["attribute_to_idx"] == {}
+    assert len(unreadable) == 1 and unreadable[0].startswith(f"{tmp_path / 'cut.json'}: ")
+
+
+def test_a_folder_without_a_class_is_an_error(tmp_path: Path):
+    write(tmp_path / "a.json", {"objects": []})
+    with pytest.raises(ValueError, match="no object with a class in "):
+        label_map_from_objects(tmp_path)
+
+
+def test_vinvls_dictionary_is_reduced_to_what_it_defines(tmp_path: Path):
+    source = {"label_to_idx": {"man": 1}, "predicate_count": {"on": 2}}
+    (tmp_path / "vinvl.json").write_text(json.dumps({**source, "something": 3}))
+    assert label_map_from_vinvl(tmp_path / "vinvl.json") == source
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is not JSON"), ("{}", "has no 'label_to_idx'"), ('{"label_to_idx": {"man": 0}}', "indices start at 1")],
+)
+def test_a_file_that_is_no_dictionary_of_vinvl_is_an_error(tmp_path: Path, content: str, message: str):
+    (tmp_path / "vinvl.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"vinvl\.json.*{message}"):
+        label_map_from_vinvl(tmp_path / "vinvl.json")
