@@ -26,6 +26,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch):
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_pretrain_report(tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--size", "tiny", "--frames", "3", "--pairs", "2", "--no-plain-memory", "--output", str(tmp_path)]
     report = json.loads(pretrain.main(options).read_bytes())
@@ -60,6 +61,7 @@ def test_rerank_report(tmp_path: Path, one_thread: None, capsys: pytest.CaptureF
     assert "ours / plain" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_caption_report(tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--size", "tiny", "--frames", "3", "--pairs", "2", "--rounds", "1", "--no-plain-memory"]
     options += ["--captions", "6", "--few", "2", "--output", str(tmp_path)]
@@ -73,6 +75,7 @@ def test_caption_report(tmp_path: Path, one_thread: None, capsys: pytest.Capture
     assert "plain / ours" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_data_report(tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--videos-count", "2", "--seconds", "2", "--rounds", "1", "--clips", "3000", "--object-clips", "16"]
     options += ["--object-files", "100", "--workers", "1", "--starts", "1", "--output", str(tmp_path)]

@@ -9,7 +9,14 @@ import pytest
 from tests import golden
 
 
-@pytest.mark.parametrize("stem", ["tiny-seed0", "wide-seed5", "extra-seed0"])
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "tiny-seed0",
+        pytest.param("wide-seed5", marks=pytest.mark.slow),
+        pytest.param("extra-seed0", marks=pytest.mark.slow),
+    ],
+)
 def test_released_numbers(stem: str, capsys: pytest.CaptureFixture[str]):
     status = golden.main([stem])
     assert status == 0, capsys.readouterr().out

@@ -201,6 +201,7 @@ def test_library_functions_do_not_print():
         assert not {"print", "eval", "exec"} & set(names), path.relative_to(ROOT)
 
 
+@pytest.mark.slow
 def test_every_command_explains_itself():
     """One process for all of them: what a command imports, the next one finds imported."""
     code = """

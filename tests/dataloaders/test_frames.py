@@ -226,6 +226,7 @@ def test_the_module_needs_neither_torch_nor_tensorflow():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
+@pytest.mark.slow
 def test_frame_numbers_of_the_real_clips(shared: Path):
     stated = json.loads((shared / "realdata/objects/frames.json").read_text())
     assert len(stated) == 10

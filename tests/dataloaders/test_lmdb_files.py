@@ -98,6 +98,7 @@ def _read(source: VideoLmdb, results: Any) -> None:
     results.put(source.read("b", SETTINGS).original_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_worker_processes_read_an_lmdb_that_is_already_open(videos: Path, method: str):
     source = VideoLmdb(videos, ["b"])

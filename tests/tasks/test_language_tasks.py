@@ -59,6 +59,7 @@ def answer_flags(world: Downstream, folder: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "losses"), [("msrvtt", {"caption", "contrastive"}), ("msvd", {"caption"})])
 def test_captioning_scripts_run_to_the_end(downstream: Downstream, tmp_path: Path, dataset: str, losses: set[str]):
     paths = downstream.paths(dataset)
@@ -76,6 +77,7 @@ def test_captioning_scripts_run_to_the_end(downstream: Downstream, tmp_path: Pat
     assert losses <= set(line) and not ({"caption", "contrastive"} - losses) & set(line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["msrvtt", "msvd"])
 def test_question_answering_scripts_run_to_the_end(downstream: Downstream, tmp_path: Path, dataset: str):
     paths = {**downstream.paths(dataset), "QUESTIONS": str(downstream.folder / dataset / "qa")}
@@ -98,6 +100,7 @@ def test_released_answers_are_tokens_of_the_vocabulary(downstream: Downstream, t
     assert "vocabulary_head.bias" in keys and "answer_head.bias" not in keys
 
 
+@pytest.mark.slow
 def test_fine_tuned_models_are_evaluated_again_by_two_processes_and_without_objects(
     downstream: Downstream, tmp_path: Path
 ):
@@ -115,6 +118,7 @@ def test_fine_tuned_models_are_evaluated_again_by_two_processes_and_without_obje
         assert read(folder / "without")["items"] == one["items"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_like_an_undisturbed_one(
     downstream: Downstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -69,6 +69,7 @@ def readme_data(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_readme_command_runs_unchanged(world: World, readme_data: Path, tmp_path: Path, launcher: str):
     text = README_COMMAND.replace("./tasks", str(ROOT / "tasks")).replace("${DATA_PATH}", "webvid")
@@ -97,6 +98,7 @@ def trained(folder: Path) -> dict[str, Tensor]:
     return torch.load(folder / "restore.bin", weights_only=True)["model"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [8, 2])
 def test_two_processes_end_like_one_with_the_same_global_batch(world: World, tmp_path: Path, batch: int):
     """Dropout on, boxes and tags spread unevenly: masks, negatives and normalisation do not depend on the ranks.
@@ -133,6 +135,7 @@ def test_two_processes_end_like_one_with_the_same_global_batch(world: World, tmp
             assert other[name] == pytest.approx(mine[name], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(world: World, tmp_path: Path):
     flags = ["--epochs", "2", "--batch_size", "4", "--save_every", "2", "--num_thread_reader", "2"]
     run_ranks(main, world.flags(tmp_path / "whole", *flags), tmp_path / "logs1")
@@ -155,6 +158,7 @@ def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(world: World, t
         assert all(torch.equal(value, second["optimizer"]["state"][index][name]) for name, value in state.items())
 
 
+@pytest.mark.slow
 def test_released_contrastive_loss_ends_after_the_first_epoch_in_two_processes(world: World, tmp_path: Path):
     """Other parameters get gradients from then on, so DDP is built anew; validation is shared by the ranks."""
     flags = ["--behaviour", "released", "--use_sim_loss", "--epochs", "2", "--batch_size", "4", "--batch_size_val", "3"]

@@ -41,6 +41,7 @@ def flags_for(world: Downstream, folder: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "texts"), [("msrvtt", 7), ("msvd", 28), ("lsmdc", 7), ("didemo", 7)])
 def test_retrieval_scripts_run_to_the_end(downstream: Downstream, tmp_path: Path, dataset: str, texts: int):
     result = run_script(f"retrieval_{dataset}", downstream.paths(dataset), tmp_path, "--max_steps", "2")
@@ -68,6 +69,7 @@ def test_didemo_reads_a_folder_of_videos_as_it_reads_the_lmdb(downstream: Downst
     assert results[0] == results[1] and results[0]["metrics"]["videos"] == 7
 
 
+@pytest.mark.slow
 def test_multiple_choice_script_without_and_with_objects(downstream: Downstream, tmp_path: Path):
     plain = run_script("mc_msrvtt", downstream.choices(), tmp_path / "plain", "--max_steps", "2")
     assert plain["metrics"]["questions"] == 7 and len(plain["correct"]) == len(plain["items"]) == 7

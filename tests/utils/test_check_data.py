@@ -292,6 +292,7 @@ def test_questions_and_options_without_text(demo: Path):
     assert found == {("empty_question", items[1].get("clip_name") or items[1]["video_id"])}
 
 
+@pytest.mark.slow
 def test_what_keeps_training_from_starting(demo: Path, capsys: pytest.CaptureFixture[str]):
     root = demo / "lsmdc"
     assert run(demo, "lsmdc_retrieval", "--features_path", str(demo / "nowhere"))[0] == 2
@@ -328,6 +329,7 @@ def test_healthy_and_damaged_real_files(shared: Path, tmp_path: Path):
     }
 
 
+@pytest.mark.slow
 def test_real_rows_of_webvid_have_only_what_is_known_of_them(shared: Path, tmp_path: Path):
     real, report = shared / "realdata", tmp_path / "r.json"
     command = ["--datatype", "webvid", "--train_csv", str(real / "webvid/results_2M_val.csv"), "--need_object"]

@@ -72,6 +72,7 @@ def train_detector(world: Downstream, folder: Path, path: Path) -> None:
     torch.save(model.state_dict(), path)
 
 
+@pytest.mark.slow
 def test_a_local_torchvision_detector_finds_the_things(downstream: Downstream, clips: Path, tmp_path: Path, capsys):
     train_detector(downstream, clips, tmp_path / "weights.pth")
     (tmp_path / "names.txt").write_text("thing\n")

@@ -102,6 +102,7 @@ def test_full_disk_is_a_clear_error(converted: Converted):
     assert not list((out / "full").glob("path*.tfrecord"))
 
 
+@pytest.mark.slow
 def test_stopped_anywhere_and_run_again_ends_the_same(
     webvid_source: Path, converted: Converted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -164,6 +165,7 @@ def test_wrong_flags_are_errors(webvid_source: Path, tmp_path: Path, capsys: pyt
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_real_clips_and_the_missing_ones(shared: Path, tmp_path: Path):
     webvid = shared / "realdata/webvid"
     command = [sys.executable, str(COMMAND), "--csv", str(webvid / "results_2M_val.csv"), "--workers", "2"]

@@ -144,6 +144,7 @@ def check_or_die(task: ClipTask) -> ClipResult:
     return ClipResult([], True, len(task.objects))
 
 
+@pytest.mark.slow
 def test_a_decoder_that_dies_of_a_clip_costs_that_clip_alone():
     tasks = [ClipTask(video_id, f"{video_id}.mp4", None, ("o",)) for video_id in ("a", "deadly", "b")]
     found = list(check_all(check_or_die, tasks, 3, 2))

@@ -312,6 +312,7 @@ def make_released(shard_set: ShardSet, count: int) -> None:
         shard_set.object_file(video_id).unlink()
 
 
+@pytest.mark.slow
 def test_released_shards_with_objects_need_sizes(shard_set: ShardSet):
     make_released(shard_set, 4)
     shard_set.object_file(IDS[3]).write_text(json.dumps([]))  # gives no objects, so its size is not asked for

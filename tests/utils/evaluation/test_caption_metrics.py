@@ -106,6 +106,7 @@ def msvd_first_caption(shared: Path) -> tuple[dict[str, str], dict[str, list[str
     return first, others, json.loads((shared / "golden/msvd-first-caption.json").read_text())["scores"]
 
 
+@pytest.mark.slow
 @needs_java
 def test_scores_of_msvd_are_the_known_ones(shared: Path):
     first, others, expected = msvd_first_caption(shared)
@@ -115,6 +116,7 @@ def test_scores_of_msvd_are_the_known_ones(shared: Path):
     assert sum(result.cider_by_video.values()) / len(first) == pytest.approx(expected["CIDEr"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_without_java_scores_of_msvd_are_close(shared: Path, no_java: None):
     first, others, expected = msvd_first_caption(shared)
     scores = caption_scores(first, others, "field", max_words=30).scores
@@ -129,6 +131,7 @@ def test_without_java_the_rest_is_scored_and_what_is_missing_is_named(no_java: N
     assert all("java not found" in why and "default-jre-headless" in why for why in result.missing.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "limit", "starts", "ptb", "meteor"),
     [
@@ -175,6 +178,7 @@ def test_released_protocol_cuts_references_and_takes_signs_as_words(no_java: Non
     assert score(whole, references, "released", max_words=20).scores["Bleu_4"] < 0.5
 
 
+@pytest.mark.slow
 @needs_java
 def test_released_protocol_has_meteor_and_no_ptb_tokenizer():
     predictions = {"v1": "a man ||| plays\n the guitar |||||", "v2": "a dog runs"}
@@ -191,6 +195,7 @@ def test_a_perfect_prediction_scores_1(no_java: None):
         assert scores[name] == pytest.approx(1, abs=1e-6), name
 
 
+@pytest.mark.slow
 @needs_java
 def test_an_empty_prediction_scores_0_and_line_breaks_separate_words_only():
     result = score({"v": ""}, {"v": ["a man\nis ||| playing\r\nthe guitar\u2028on\x85stage|||||", "a guitar"]})

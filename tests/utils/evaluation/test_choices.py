@@ -75,6 +75,7 @@ def main(argv: list[str]) -> None:
     args.output.with_suffix(f".{runtime.rank}").write_text(json.dumps(results))
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path: Path):
     run_ranks(main, [str(tmp_path / "one")], tmp_path / "logs1")
     run_ranks(main, [str(tmp_path / "two")], tmp_path / "logs2", processes=2)

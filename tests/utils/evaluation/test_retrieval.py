@@ -138,6 +138,7 @@ def main(argv: list[str]) -> None:
     args.output.with_suffix(f".{runtime.rank}").write_text(json.dumps(results))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["meanP", "tightTransf"])
 def test_two_processes_give_what_one_gives(tmp_path: Path, header: str):
     flags = ["--header", header]

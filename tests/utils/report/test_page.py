@@ -74,6 +74,7 @@ def test_pictures_are_in_order_with_their_captions(html: str):
     assert shown.count("<figcaption>") == 1 and "<figcaption>boxes &amp; paths</figcaption>" in shown
 
 
+@pytest.mark.slow
 @NEEDS_BROWSER
 def test_in_browser(quickstart: Path, tmp_path: Path):
     page = quickstart / "report.html"
@@ -86,6 +87,7 @@ def test_in_browser(quickstart: Path, tmp_path: Path):
     assert dark.problems() == [] and cv2.imread(str(tmp_path / "dark.png"))[:20].mean() < 60 < shot[:20].mean()
 
 
+@pytest.mark.slow
 @NEEDS_BROWSER
 def test_the_browser_sees_what_is_wrong(tmp_path: Path):
     page = tmp_path / "page.html"

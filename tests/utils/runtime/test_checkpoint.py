@@ -73,6 +73,7 @@ def test_full_disk_keeps_the_previous_file_and_names_the_remedy(tmp_path, monkey
     assert [p.name for p in tmp_path.iterdir()] == ["restore.bin"]
 
 
+@pytest.mark.slow
 def test_disk_that_fills_while_tensors_are_written(tmp_path):
     """A file-size limit makes write(2) itself fail half-way, as a full disk does."""
     code = f"""

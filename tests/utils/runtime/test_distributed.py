@@ -36,6 +36,7 @@ ONE = "1 [['rank', '']] [1.0, 0.0]"
 TWO = "2 [['rank', ''], ['rank', 'é']] [2.0, 1.0]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "expected"),
     [

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from tests.utils.toy_run import ToyModel, run_processes
@@ -28,6 +29,7 @@ def test_two_processes_end_like_one_with_the_same_global_batch(tmp_path):
         assert first["step"] == second["step"] and abs(first.get("vtm", 0) - second.get("vtm", 0)) < 1e-4
 
 
+@pytest.mark.slow
 def test_accumulation_and_resume_in_two_processes(tmp_path):
     options = ["--dropout", "0.5", *settings(batch_size=4, gradient_accumulation_steps=2)]
     assert run_processes(str(tmp_path / "whole"), *options, processes=2)[0] == [0, 0]
