@@ -61,7 +61,7 @@ def setting(
 
 
 def check_settings(group: Any) -> None:
-    """Check the ranges of all settings of a dataclass instance; None is always allowed.
+    """Check the ranges of all settings of a dataclass instance; None is always allowed, a dict by its values.
 
     Raises:
         ValueError: a value is out of range; the message names the flag.
@@ -70,15 +70,19 @@ def check_settings(group: Any) -> None:
         value, rules = getattr(group, field.name), field.metadata
         if "help" not in rules or value is None:
             continue
-        name = f"--{rules['flag'] or field.name} {value}"
-        if rules["choices"] and value not in rules["choices"]:
-            raise ValueError(f"{name}: choose one of {', '.join(map(str, rules['choices']))}")
-        if rules["minimum"] is not None and not value >= rules["minimum"]:
-            raise ValueError(f"{name}: must be at least {rules['minimum']}")
-        if rules["maximum"] is not None and not value <= rules["maximum"]:
-            raise ValueError(f"{name}: must be at most {rules['maximum']}")
-        if rules["above"] is not None and not value > rules["above"]:
-            raise ValueError(f"{name}: must be above {rules['above']}")
+        for one in value.values() if isinstance(value, dict) else (value,):
+            _check_range(f"--{rules['flag'] or field.name} {one}", one, rules)
+
+
+def _check_range(name: str, value: Any, rules: Mapping[str, Any]) -> None:
+    if rules["choices"] and value not in rules["choices"]:
+        raise ValueError(f"{name}: choose one of {', '.join(map(str, rules['choices']))}")
+    if rules["minimum"] is not None and not value >= rules["minimum"]:
+        raise ValueError(f"{name}: must be at least {rules['minimum']}")
+    if rules["maximum"] is not None and not value <= rules["maximum"]:
+        raise ValueError(f"{name}: must be at most {rules['maximum']}")
+    if rules["above"] is not None and not value > rules["above"]:
+        raise ValueError(f"{name}: must be above {rules['above']}")
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,10 @@ class RunSettings:
     do_eval: bool = setting(False, "evaluate")
     select_on: str = setting("val", "split that the best model is chosen on", choices=("val", "test"))
     loss_weights: dict[str, float] = setting(
-        {}, "weights of named losses, e.g. vtm=1,mlm=0.5; 0 switches one off, the rest stay 1", metavar="NAME=W,..."
+        {},
+        "weights of named losses, e.g. vtm=1,mlm=0.5; 0 switches one off, the rest stay 1",
+        minimum=0,
+        metavar="NAME=W,...",
     )
     contrastive_weight: float = setting(1.0, "weight of the contrastive loss", minimum=0)
     contrastive_epochs: int | None = setting(

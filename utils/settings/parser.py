@@ -104,7 +104,7 @@ def read_config(path: str | Path, flags: Mapping[str, Flag]) -> dict[str, Any]:
         ValueError: not such a file, a setting that this task does not have, or a value of another type.
     """
     try:
-        saved = json.loads(Path(path).read_bytes())["arguments"]
+        saved = {**json.loads(Path(path).read_bytes())["arguments"]}
         names = sorted(set(saved) - set(flags))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the config.json of a run ({type(error).__name__}: {error})") from error

@@ -213,9 +213,11 @@ def test_whole_numbers_stand_for_fractions_and_null_for_what_may_be_left_empty(t
 
 def test_a_value_out_of_range_is_an_error_from_a_config_too(capsys, tmp_path: Path):
     assert "--epochs 0: must be at least 1" in rejected(capsys, "--config", saved_run(tmp_path, epochs=0))
+    weights = saved_run(tmp_path, loss_weights={"vtm": 1, "mlm": -0.5})
+    assert "--loss_weights -0.5: must be at least 0" in rejected(capsys, "--config", weights)
 
 
-@pytest.mark.parametrize("content", ["no json", "[1, 2]", "{}", '{"arguments": 3}'])
+@pytest.mark.parametrize("content", ["no json", "[1, 2]", "{}", '{"arguments": 3}', '{"arguments": []}'])
 def test_a_file_that_is_no_config_is_an_error(capsys, tmp_path: Path, content: str):
     (tmp_path / "config.json").write_text(content)
     message = rejected(capsys, "--config", str(tmp_path / "config.json"))
