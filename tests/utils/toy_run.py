@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a file
 
 from modules.collectives import global_mean
 from modules.random_streams import numpy_generator, sample_key
+from tests.processes import free_port
 from utils.runtime.distributed import Runtime, find_runtime
 from utils.runtime.run_log import RunLog
 from utils.runtime.sampler import GlobalBatchSampler
@@ -181,12 +181,6 @@ def main(argv: list[str] | None = None) -> TrainResult:
         result = trainer.fit()
         trainer.log.close()
     return result
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def run_processes(*argv: str, processes: int = 1) -> tuple[list[int], list[str]]:

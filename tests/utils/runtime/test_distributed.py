@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.utils.toy_run import free_port
+from tests.processes import free_port
 from utils.runtime.distributed import find_runtime
 
 ROOT = Path(__file__).parents[3]
