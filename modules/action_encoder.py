@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
-from modules.layers import LayerNorm, ResidualBlock
-from modules.module_clip import ObjectTokens
+from modules.layers import LayerNorm, ResidualBlock, draw_projection, draw_rows
+from modules.module_clip import CLIP, ObjectTokens
+from modules.parts import Owner
 
 
 class ActionEncoder(nn.Module):
@@ -18,6 +21,10 @@ class ActionEncoder(nn.Module):
     alone tell the order of frames.
     """
 
+    # The released rates: the blocks are fusion's, the queries an object's. Patches reach it detached.
+    owners = {"": Owner("actions", "fusion"), "queries": Owner("actions", "object")}
+    reads = {"actions": ("objects",)}
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.vision_width
@@ -25,6 +32,17 @@ class ActionEncoder(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(width, config.head_width) for _ in range(2))
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
+
+    def draw(self) -> None:
+        """Initial values of its own parameters."""
+        draw_rows(self.queries)
+        draw_projection(self.proj)
+
+    @staticmethod
+    def starts_from(clip: CLIP) -> Mapping[str, nn.Module | nn.Parameter]:
+        """What takes its initial values from which part of CLIP."""
+        visual = clip.visual
+        return {"blocks": visual.joint_blocks, "ln_post": visual.ln_post, "proj": visual.proj}
 
     def forward(self, early_tokens: Tensor, objects: ObjectTokens) -> Tensor:
         """Encode actions.

@@ -1,35 +1,98 @@
-"""Last step of collation, on the host: cut padding, and compute the indices that the model needs."""
+"""What a batch holds; and the last step of collation, on the host: cut padding, compute the indices the model needs."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-Batch = dict[str, Any]
+
+class Collated(TypedDict, total=False):
+    """What samples hold, stacked: tensors by their first dimension, everything else as lists.
+
+    Which of it is there depends on the task. B clips; Q texts, B of them but for questions and options. W is
+    `ModelConfig.max_words`; the other letters are those of modules/README.md.
+    """
+
+    video: Tensor  # (B, T, 3, R, R) uint8, or floats that are normalised already
+    video_mask: Tensor  # (B, T) bool, True = frame
+    boxes: Tensor  # (B, T, O, 4) x1 y1 x2 y2 in pixels of the R x R picture; x1 = -1 in an empty slot
+    box_trajectory: Tensor  # (B, T, O) int64, trajectory of each box, 0 in an empty slot
+    trajectory_ids: Tensor  # (B, N) int64, packed to the front, 0 = unused
+    text_ids: Tensor  # (Q, W) int64
+    text_mask: Tensor  # (Q, W) bool, True = token, start and end included
+    mlm_mask: Tensor  # (B, W) bool, tokens that are masked
+    noun_mask: Tensor  # (B, W) bool
+    verb_mask: Tensor  # (B, W) bool
+    plm_start: Tensor  # (B,) int64, first token of the next-token loss
+    random_keys: Tensor  # (Q,) int64, keys of the samples (modules/random_streams.py); needed in training
+    hard_negative_video: Tensor  # (B,) int64, wrong video of each text in the global batch, instead of a drawn one
+    hard_negative_text: Tensor  # (B,) int64, likewise
+    text_clip: Tensor  # (Q,) int64, clip of each question
+    answer: Any  # (Q,) int64, class or token id of each question's answer; multiple choice: B numbers of options
+    video_id: list[str]
+    index: list[int]  # of each clip in its data set
+    skipped: list[list[str]]  # files that could not be read before this sample took their place
+    bad_video: list[str]  # why a clip of an evaluation cannot be read; "" for those that can
+    places: list[list[int]]  # of each clip's questions in their list
 
 
-def finish_batch(batch: Batch) -> Batch:
+class Batch(Collated, total=False):
+    """A finished batch. Text columns are cut to L <= W, trajectories to the longest list."""
+
+    text_lengths: Tensor  # (Q,) int64, tokens, start and end included
+    box_index: Tensor  # (K,) int64, real boxes among the B·T·O slots
+    trajectory_counts: list[int]  # of each clip
+    mlm_positions: Tensor  # (B, R) int64, masked positions of each text, padded with 0
+    mlm_index: Tensor  # (K,) int64, the real ones among B·R
+    plm_index: (
+        Tensor  # (K,) int64, rows of the next-token loss among B·(L - 1), from `plm_start` (else 1) to the end token
+    )
+    noun_positions: list[list[int]]  # of each text, end token included: set matching is solved on the host
+    verb_positions: list[list[int]]
+
+
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
+TEXT_COLUMNS: tuple[Literal["text_ids", "text_mask", "mlm_mask", "noun_mask", "verb_mask"], ...] = (
+    "text_ids",
+    "text_mask",
+    "mlm_mask",
+    "noun_mask",
+    "verb_mask",
+)
+NEEDED = {  # what stands in a batch only together with what
+    "boxes": ("trajectory_ids",),
+    "text_mask": ("text_ids",),
+    "mlm_mask": ("text_mask",),
+    "noun_mask": ("text_mask",),
+    "verb_mask": ("text_mask",),
+    "plm_start": ("text_mask",),
+}
+
+
+def finish_batch(collated: Collated | Mapping[str, Any]) -> Batch:
     """Trim a collated batch and add indices that depend on the data; found on the device, they would cost a sync.
 
     Text is cut to the longest sequence (the text tower is causal), trajectory ids to the longest list (they are packed
     to the front). Neither shifts positions.
 
     Args:
-        batch: `text_ids`, `text_mask` (B, W) with, optionally, `mlm_mask`, `noun_mask`, `verb_mask` (B, W) and
-            `plm_start` (B,); `boxes` (B, T, O, 4), `box_trajectory` (B, T, O), `trajectory_ids` (B, N). Text or boxes
-            may be absent. CPU tensors.
+        collated: CPU tensors. Text or boxes may be absent; with them comes what `NEEDED` says.
 
-    Adds:
-        text_lengths: (B,) tokens, start and end included.
-        box_index: (K,) real boxes among the B·T·O slots.
-        trajectory_counts: list of B ints.
-        mlm_positions, mlm_index: (B, R) marked positions per clip, padded with 0, and (K,) the real ones among B·R.
-        plm_index: (K,) rows of the next-token loss among B·(L-1), from `plm_start` (else 1) to the end token.
-        noun_positions, verb_positions: lists of B lists, end token included (set matching is solved on the host).
+    Returns:
+        With text, `text_lengths`; for what is masked, tagged or predicted in it, its positions and indices; with boxes,
+        `box_index` and `trajectory_counts`.
+
+    Raises:
+        ValueError: something that is there needs something that is not; the message names both.
     """
-    batch = dict(batch)
+    for name, needed in NEEDED.items():
+        missing = [other for other in needed if name in collated and other not in collated]
+        if missing:
+            raise ValueError(f"a batch with {name} needs {' and '.join(missing)} too")
+    batch = cast(Batch, dict(collated))
     if "boxes" in batch:
         batch["box_index"] = (batch["boxes"][..., 0] != -1).flatten().nonzero()[:, 0]
         counts = (batch["trajectory_ids"] != 0).sum(1)
@@ -43,17 +106,17 @@ def finish_batch(batch: Batch) -> Batch:
 def _finish_text(batch: Batch) -> None:
     lengths = batch["text_mask"].sum(1)
     longest = int(lengths.max())
-    for name in ("text_ids", "text_mask", "mlm_mask", "noun_mask", "verb_mask"):
-        if name in batch:
-            batch[name] = batch[name][:, :longest]
+    columns: dict[str, Any] = {name: batch[name] for name in TEXT_COLUMNS if name in batch}
+    batch.update(cast(Batch, {name: column[:, :longest] for name, column in columns.items()}))
     batch["text_lengths"] = lengths
     if "mlm_mask" in batch:
         batch["mlm_positions"], batch["mlm_index"] = _pack_positions(batch["mlm_mask"])
     if "mlm_mask" in batch or "plm_start" in batch:
         batch["plm_index"] = _next_token_rows(lengths, batch.get("plm_start"), longest)
-    for name in ("noun", "verb"):
-        if f"{name}_mask" in batch:
-            batch[f"{name}_positions"] = _word_positions(batch[f"{name}_mask"], lengths)
+    if "noun_mask" in batch:
+        batch["noun_positions"] = _word_positions(batch["noun_mask"], lengths)
+    if "verb_mask" in batch:
+        batch["verb_positions"] = _word_positions(batch["verb_mask"], lengths)
 
 
 def _pack_positions(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,6 +146,7 @@ def _word_positions(mask: Tensor, lengths: Tensor) -> list[list[int]]:
     return [row.nonzero()[:, 0].tolist() for row in with_end]
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
     """Move the tensors, asynchronously where the memory is pinned; lists stay on the host."""
-    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return cast(AnyBatch, moved)

@@ -16,6 +16,7 @@ OBJECT_FUSES = ("fusion", "attention")
 SIM_HEADERS = ("meanP", "seqLSTM", "seqTransf", "tightTransf")
 LINEAR_PATCHES = ("2d", "3d")
 HEAD_WIDTH = 64  # of every CLIP that OpenAI published
+FORMER_SIZES = ("frame_dropout",)  # in the configuration of checkpoints that an earlier version wrote
 
 
 def setting(
@@ -99,13 +100,6 @@ class ModelChoices:
     fusion_layers: int | None = setting(None, "layers of the fusion encoder; default: 6", minimum=1, of_tensors=True)
     dropout: float = setting(
         0.5, "dropout before vocabulary heads and around the matching head", minimum=0, maximum=0.99
-    )
-    frame_dropout: float = setting(
-        0.0,
-        "share of training samples that show language losses and answers trajectories alone, without frames and "
-        "actions, so that these are learned to be read",
-        minimum=0,
-        maximum=1,
     )
     linear_patch: str | None = setting(
         None,
@@ -191,7 +185,6 @@ class ModelConfig:
     max_words: int = 32  # L, start and end tokens included
     fusion_layers: int = 6
     dropout: float = 0.5  # before vocabulary heads and on both sides of the matching head, nowhere else
-    frame_dropout: float = 0.0  # share of training samples of which language losses see trajectories alone
 
     need_object: bool = False
     object_count: int = 10  # O, boxes per frame; a clip has 2 * O trajectories
@@ -313,8 +306,12 @@ class Behaviour:
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """Rebuild a ModelConfig or Behaviour from a checkpoint's plain dict; ValueError for names that it does not have."""
+    """Rebuild a ModelConfig or Behaviour from a checkpoint's plain dict; ValueError for names that it does not have.
+
+    Fields that were of the model once, and are of its training now, are left out.
+    """
     known = {field.name for field in dataclasses.fields(cls)}
+    values = {name: value for name, value in values.items() if name not in FORMER_SIZES}
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.backbone import Backbone
 from modules.fusion_encoder import VideoTokens
+from modules.heads import VocabularyHead
 from modules.layers import ResidualBlock
-from modules.prefix_lm import PrefixLMModel
 
 
 class _Cache:
@@ -58,14 +59,15 @@ class CachedDecoder:
 
     Args:
         model: in evaluation mode.
+        head: of the vocabulary.
         video: clips of the batch.
         beams: K.
         steps: tokens at most that are appended to a beam.
     """
 
-    def __init__(self, model: PrefixLMModel, video: VideoTokens, beams: int, steps: int) -> None:
-        self.model, self.beams, self.step = model, beams, 0
-        context = model.fusion.context(video, frame_positions=model.frame_positions)
+    def __init__(self, model: Backbone, head: VocabularyHead, video: VideoTokens, beams: int, steps: int) -> None:
+        self.model, self.head, self.beams, self.step = model, head, beams, 0
+        context = model.fusion.context(video)
         self.context_mask, self.context_size = context.mask[:, None], context.tokens.shape[1]
         self.text = [_Cache(block, beams * steps) for block in model.clip.transformer.resblocks]
         fusion_slots = self.context_size + beams * (steps + 1)
@@ -98,18 +100,18 @@ class CachedDecoder:
         return self._logprobs(rows)
 
     def _logprobs(self, rows: Tensor) -> Tensor:
-        """(B, K, E) -> (B, K, V), in one buffer: fresh memory of this size would cost more time than the softmax."""
+        """(B, K, E) -> (B, K, V), in buffers that all steps share (see `VocabularyHead.forward`)."""
         logits, logprobs = self.scores
-        self.model.token_logits(rows.flatten(0, 1), logits)
+        self.head(rows.flatten(0, 1), self.model.clip.word_vectors, logits)
         return torch.log_softmax(logits, -1, out=logprobs).unflatten(0, rows.shape[:2])
 
     def _text_states(self, tokens: Tensor) -> Tensor:
         """Append to each text: (B, K) -> projected hidden states of the new tokens (B, K, E)."""
         clip = self.model.clip
-        x = clip.token_embedding(tokens) + clip.positional_embedding[self.step]
+        x = clip.embed(tokens, slice(self.step, self.step + 1))
         for cache in self.text:
             x = cache.run(x, self.beams * self.step, self.path[:, None])
-        return clip.ln_final(x) @ clip.text_projection
+        return clip.project(x)
 
     def _mask(self) -> Tensor:
         """(B, 1, K·2, C + K·(steps + 1)): rows see the context and their own beam; only blanks see themselves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,14 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.config import Behaviour, ModelConfig
-from modules.layers import ResidualBlock
+from modules.layers import ResidualBlock, draw_positions
+from modules.module_clip import CLIP
+from modules.parts import Owner
 
 
 class VideoTokens(NamedTuple):
     """Inputs of the fusion encoder from B clips.
 
     frames (B, T, E); frame_mask (B, T) True = valid; trajectories (B, N, E) with trajectory_mask (B, N) True = used,
-    and actions (B, A, E), or None where the model has none.
+    and actions (B, A, E), or None where the model has none. further (B, M, E) with further_mask (B, M) True = used:
+    tokens of encoders beside these (`Backbone.ENCODERS`), or None.
     """
 
     frames: Tensor
@@ -25,6 +28,8 @@ class VideoTokens(NamedTuple):
     trajectories: Tensor | None
     trajectory_mask: Tensor | None
     actions: Tensor | None
+    further: Tensor | None = None
+    further_mask: Tensor | None = None
 
     def select(self, index: Tensor) -> VideoTokens:
         """Clips `index` of the batch."""
@@ -77,13 +82,16 @@ class Projected(NamedTuple):
 
 
 class FusionEncoder(nn.Module):
-    """Bidirectional and prefix-causal passes over `[frames, frame mean, actions, trajectories, text]`.
+    """Bidirectional and prefix-causal passes over `[frames, frame mean, actions, further, trajectories, text]`.
 
     Position rows are those of the released layout `[frames, frame mean, trajectories, actions, text]`, absent parts
     left out: T + 1 + N + A + L rows. The order of the columns differs: trajectories stand last in the context, so that
     unused ones can be cut off. Columns that a batch trims away (these, and text padding) shift no position. As in the
-    released code, the frame mean and the end token are separators without a position in bidirectional passes.
+    released code, the frame mean and the end token are separators without a position in bidirectional passes. Further
+    tokens have no row of the table: an encoder that wants positions adds its own.
     """
+
+    owners = {"": Owner("fusion", "fusion")}
 
     def __init__(self, config: ModelConfig, behaviour: Behaviour) -> None:
         super().__init__()
@@ -97,8 +105,17 @@ class FusionEncoder(nn.Module):
         )
         self.positional_embedding = nn.Parameter(torch.empty(config.fusion_positions, config.embed_dim))
 
+    def draw(self) -> None:
+        """Initial values of its own parameters."""
+        draw_positions(self.positional_embedding)
+
+    @staticmethod
+    def starts_from(clip: CLIP) -> Mapping[str, nn.Module | nn.Parameter]:
+        """What takes its initial values from which part of CLIP."""
+        return {"blocks": clip.transformer.resblocks, "positional_embedding": clip.positional_embedding}
+
     def context(self, video: VideoTokens, *, frame_positions: bool = True, hidden: Tensor | None = None) -> Context:
-        """The sequence without text: frames, frame mean, actions, trajectories, with their positions.
+        """The sequence without text: frames, frame mean, actions, further tokens, trajectories, with their positions.
 
         Args:
             frame_positions: False: frames have no positions, as in the released prefix-LM loss.
@@ -114,6 +131,9 @@ class FusionEncoder(nn.Module):
         if video.actions is not None:
             parts.append(video.actions + positions[self.action_start : self.text_start])
             masks.append(video.frame_mask.new_ones(video.actions.shape[:2]))
+        if video.further is not None and video.further_mask is not None:
+            parts.append(video.further)
+            masks.append(video.further_mask)
         if hidden is not None:
             masks = [mask & ~hidden[:, None] for mask in masks]
         if video.trajectories is not None and video.trajectory_mask is not None:
@@ -142,6 +162,18 @@ class FusionEncoder(nn.Module):
         """
         sequence = torch.cat([context.tokens, self._place(text, end)], dim=1)
         return self._run(sequence, torch.cat([context.mask, text_mask], dim=1)[:, None, None], rows)
+
+    def matching_rows(self, video: VideoTokens, text: Tensor, text_mask: Tensor, lengths: Tensor) -> Tensor:
+        """Rows of the frame mean and of the end token of K pairs, which the matching head reads: (K, 2, E).
+
+        Args:
+            text, text_mask: as in `forward`.
+            lengths: (K,) tokens of each text, start and end included.
+        """
+        context = self.context(video)
+        end = lengths - 1
+        rows = torch.stack([torch.full_like(end, self.mean_row), self.text_rows(context, end)], dim=1)
+        return self(context, text, text_mask, end, rows)
 
     def text_positions(self, length: int) -> Tensor:
         """Position rows of the first `length` text tokens: (length, E)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,23 +16,18 @@ StateDict = Mapping[str, Tensor]
 def initialise(model: Backbone) -> None:
     """Draw every parameter from its initial distribution (torch's global generator; seed it first).
 
-    Linear and embedding weights N(0, .02), packed attention weights Xavier as torch's MultiheadAttention, biases 0,
-    position tables N(0, .01), raw embeddings and projection matrices N(0, 1) / sqrt(width).
+    Linear and embedding weights N(0, .02), biases 0; then what modules draw themselves: a module with parameters of its
+    own has a method `draw()` for them.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-    for name, parameter in model.named_parameters():
-        leaf = name.split(".")[-1]
-        if leaf == "in_proj_weight":
-            nn.init.xavier_uniform_(parameter)
-        elif leaf in ("positional_embedding", "frame_embedding"):
-            nn.init.normal_(parameter, std=0.01)
-        elif leaf in ("proj", "text_projection", "match", "unmatch", "queries", "cls_embedding", "class_embedding"):
-            fan = parameter.shape[0] if leaf in ("proj", "text_projection") else parameter.shape[-1]
-            nn.init.normal_(parameter, std=fan**-0.5)
+    for module in model.modules():
+        draw = getattr(module, "draw", None)
+        if callable(draw):
+            draw()
 
 
 def config_from_clip(state: StateDict, **choices: object) -> ModelConfig:
@@ -72,9 +67,8 @@ def count_blocks(state: StateDict, prefix: str) -> int:
 def load_clip(model: Backbone, state: StateDict, given: set[str] | None = None) -> list[str]:
     """Copy CLIP's weights, and what starts from them, into the model.
 
-    CLIP's own towers take their entries. Fusion blocks and sequence headers start from the text blocks, their positions
-    from CLIP's (first rows). Trajectory and action blocks start from the last two visual blocks, with the visual
-    tower's ln_post and projection.
+    CLIP's own towers take their entries. Other modules say in `starts_from` which part of CLIP their initial values
+    come from; where CLIP has nothing of the same shape, they keep their own.
 
     Args:
         state: OpenAI's keys.
@@ -87,73 +81,49 @@ def load_clip(model: Backbone, state: StateDict, given: set[str] | None = None) 
         ValueError: an entry of CLIP's towers is missing or of another size; all are named.
     """
     given = given or set()
-    targets = dict(model.named_parameters())
+    own = {f"clip.{name}": name for name, _ in model.clip.named_parameters()}
+    sources = own | _sources(model)
     problems, done = [], []
-    for name, parameter in targets.items():
-        source = _source_of(model, name)
-        if name in given or source is None:
+    for name, parameter in model.named_parameters():
+        if name in given or name not in sources:
             continue
-        value = state.get(source[0])
-        if value is None:
-            if name.startswith("clip."):
-                problems.append(f"{source[0]} is missing")
-            continue
-        value = source[1](value.float(), parameter)
-        if value.shape != parameter.shape:
-            if name.startswith("clip."):
-                problems.append(f"{source[0]} has shape {tuple(value.shape)}, the model needs {tuple(parameter.shape)}")
-            continue
-        with torch.no_grad():
-            parameter.copy_(value)
-        done.append(name)
+        key = sources[name]
+        value = state.get(key)
+        if value is not None:
+            value = _fit(value.float(), parameter, is_positions=name not in own and key == "positional_embedding")
+        if value is not None and value.shape == parameter.shape:
+            with torch.no_grad():
+                parameter.copy_(value)
+            done.append(name)
+        elif name in own:
+            found = "is missing" if value is None else f"has shape {tuple(value.shape)}"
+            problems.append(f"{key} {found}, the model needs {tuple(parameter.shape)}")
     if problems:
         raise ValueError("the CLIP weights do not fit the model: " + "; ".join(problems))
     return done
 
 
-def _source_of(model: Backbone, name: str) -> tuple[str, Callable[[Tensor, Tensor], Tensor]] | None:
-    """CLIP entry that a parameter starts from, and how its value is fitted; None when CLIP has nothing for it."""
-    last = model.config.vision_layers - 1
-    if name == "clip.visual.conv1.weight" and model.config.linear_patch == "3d":
-        return "visual.conv1.weight", _inflate
-    if name.startswith("clip."):
-        return name.removeprefix("clip."), _same
-    moves = {
-        "fusion.blocks.": "transformer.resblocks.",
-        "trajectory_encoder.block.": f"visual.transformer.resblocks.{last - 1}.",
-        "action_encoder.blocks.0.": f"visual.transformer.resblocks.{last - 1}.",
-        "action_encoder.blocks.1.": f"visual.transformer.resblocks.{last}.",
-        "trajectory_encoder.ln_post.": "visual.ln_post.",
-        "action_encoder.ln_post.": "visual.ln_post.",
-        "similarity.transformer.resblocks.": "transformer.resblocks.",
-    }
-    for prefix, source in moves.items():
-        if name.startswith(prefix):
-            return source + name[len(prefix) :], _same
-    if name in ("trajectory_encoder.proj", "action_encoder.proj"):
-        return "visual.proj", _same
-    if name in (
-        "fusion.positional_embedding",
-        "similarity.position_embeddings.weight",
-        "similarity.frame_position_embeddings.weight",
-    ):
-        return "positional_embedding", _first_rows
-    return None
+def _sources(model: Backbone) -> dict[str, str]:
+    """CLIP entry by the name of the parameter outside CLIP that starts from it."""
+    keys = {id(parameter): name for name, parameter in model.clip.named_parameters()}
+    found = {}
+    for path, module in model.named_modules():
+        if not hasattr(module, "starts_from"):
+            continue
+        for name, source in module.starts_from(model.clip).items():
+            parts = [("", source)] if isinstance(source, nn.Parameter) else source.named_parameters()
+            found.update({".".join(filter(None, (path, name, inner))): keys[id(part)] for inner, part in parts})
+    return found
 
 
-def _same(value: Tensor, parameter: Tensor) -> Tensor:
+def _fit(value: Tensor, parameter: Tensor, *, is_positions: bool) -> Tensor:
+    """A 2d patch filter becomes the centre slice of a 3d one (CLIP4Clip); a table of positions takes CLIP's first rows
+    in front of its own initial ones, if they are as wide.
+    """
+    if value.ndim == 4 and parameter.ndim == 5:
+        inflated = torch.zeros(*value.shape[:2], 3, *value.shape[2:])
+        inflated[:, :, 1] = value
+        return inflated
+    if is_positions and value.shape[1] == parameter.shape[1]:
+        return torch.cat([value[: parameter.shape[0]], parameter.detach().cpu()[value.shape[0] :]])
     return value
-
-
-def _inflate(value: Tensor, parameter: Tensor) -> Tensor:
-    """2d patch filter -> 3d filter whose centre slice it is (CLIP4Clip)."""
-    inflated = torch.zeros(*value.shape[:2], 3, *value.shape[2:])
-    inflated[:, :, 1] = value
-    return inflated
-
-
-def _first_rows(value: Tensor, parameter: Tensor) -> Tensor:
-    """CLIP's rows in front of the parameter's own initial rows; other widths leave the parameter as it is."""
-    if value.shape[1] != parameter.shape[1]:
-        return parameter.detach()
-    return torch.cat([value[: parameter.shape[0]], parameter.detach()[value.shape[0] :]])

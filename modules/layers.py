@@ -11,6 +11,21 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 
+def draw_positions(table: nn.Parameter) -> None:
+    """Initial values of a table of positions: N(0, .01)."""
+    nn.init.normal_(table, std=0.01)
+
+
+def draw_rows(rows: nn.Parameter) -> None:
+    """Initial values of vectors or of a bilinear form (..., D): N(0, 1) / sqrt(D)."""
+    nn.init.normal_(rows, std=rows.shape[-1] ** -0.5)
+
+
+def draw_projection(matrix: nn.Parameter) -> None:
+    """Initial values of a matrix (D, E) that tokens are multiplied by: N(0, 1) / sqrt(D)."""
+    nn.init.normal_(matrix, std=matrix.shape[0] ** -0.5)
+
+
 class LayerNorm(nn.LayerNorm):
     """Layer norm computed in fp32 whatever the autocast type."""
 
@@ -70,6 +85,10 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
+
+    def draw(self) -> None:
+        """Initial values of its own parameters: Xavier, as torch's MultiheadAttention."""
+        nn.init.xavier_uniform_(self.in_proj_weight)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

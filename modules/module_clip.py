@@ -5,19 +5,20 @@ Parameter names are those of OpenAI's archives, so that a CLIP state dict loads 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
-from modules.layers import LayerNorm, Transformer, maybe_checkpoint
+from modules.layers import LayerNorm, Transformer, draw_positions, draw_projection, draw_rows, maybe_checkpoint
+from modules.parts import Owner
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
-MAX_LOGIT_SCALE = 4.6052  # ln 100, CLIP's bound
+MAX_LOGIT_SCALE = math.log(100)  # CLIP's bound
 
 
 class ObjectTokens(NamedTuple):
@@ -27,19 +28,7 @@ class ObjectTokens(NamedTuple):
     is_padding: Tensor
 
 
-@dataclass
-class ObjectTap:
-    """The link between the visual tower and the object encoder.
-
-    Attributes:
-        blocks: indices of the blocks whose input patches are encoded.
-        encode: patches (B·T, P, D) -> ObjectTokens.
-        inject: whether those blocks attend to the tokens (`object_fuse=attention`).
-    """
-
-    blocks: tuple[int, ...]
-    encode: Callable[[Tensor], ObjectTokens]
-    inject: bool
+EncodeObjects = Callable[[Tensor], ObjectTokens]  # of patches (B·T, P, D)
 
 
 class VisionOutput(NamedTuple):
@@ -75,8 +64,32 @@ class VisionTower(nn.Module):
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
         self.grad_checkpoint = False
+        self.object_blocks = config.object_blocks
+        self.objects_take_part = config.object_fuse == "attention"
+        self.reads = {"frames": ("patches", "objects") if self.objects_take_part else ("patches",)}
+        self.owners = self._owners()
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
+
+    def _owners(self) -> dict[str, Owner]:
+        """What lies below the patches that objects are read from is a part of its own: objects train it too."""
+        frames, patches = Owner("frames", "clip"), Owner("patches", "clip")
+        if self.objects_take_part or not self.object_blocks:
+            return {"": frames}
+        below = ["conv1", "class_embedding", "positional_embedding", "ln_pre"]
+        below += [f"transformer.resblocks.{index}" for index in range(self.object_blocks[-1])]
+        return {"": frames, **dict.fromkeys(below, patches)}
+
+    def draw(self) -> None:
+        """Initial values of its own parameters."""
+        draw_rows(self.class_embedding)
+        draw_positions(self.positional_embedding)
+        draw_projection(self.proj)
+
+    @property
+    def joint_blocks(self) -> nn.ModuleList:
+        """The last two blocks, which attend over the tokens of all frames."""
+        return self.transformer.resblocks[-2:]
 
     def _patchify(self, video: Tensor) -> Tensor:
         """(B, T, 3, R, R) -> (B·T, 1 + P, D). uint8 is normalised here, on the device; floats already are."""
@@ -93,8 +106,13 @@ class VisionTower(nn.Module):
         cls = self.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         return self.ln_pre(torch.cat([cls, patches], dim=1) + self.positional_embedding)
 
-    def forward(self, video: Tensor, tap: ObjectTap | None = None, *, features_need_grad: bool = True) -> VisionOutput:
+    def forward(
+        self, video: Tensor, encode_objects: EncodeObjects | None = None, *, features_need_grad: bool = True
+    ) -> VisionOutput:
         """Encode video (B, T, 3, R, R), uint8 or normalised floats.
+
+        `encode_objects` reads the patches that enter the blocks of `ModelConfig.object_blocks`; with
+        `object_fuse=attention` those blocks attend to its tokens.
 
         The last block, ln_post and the projection are computed for the frames' [CLS] tokens only, since nothing else of
         their output is read; with `features_need_grad=False` no graph is kept for them.
@@ -109,9 +127,9 @@ class VisionTower(nn.Module):
             if index == first_joint:
                 early_tokens = x.detach()
             extra = mask = None
-            if tap is not None and index in tap.blocks and (tap.inject or index == tap.blocks[-1]):
-                objects = tap.encode(x[:, 1:])
-                if tap.inject:
+            if encode_objects is not None and index in self._blocks_that_encode():
+                objects = encode_objects(x[:, 1:])
+                if self.objects_take_part:
                     extra, mask = self._injected(objects, x.shape[1], joint=index >= first_joint)
             if index == last:
                 break
@@ -126,6 +144,10 @@ class VisionTower(nn.Module):
             cls = blocks[last](tokens.flatten(1, 2), mask, rows=tokens[:, :, 0], extra_keys=extra)
             features = self.ln_post(cls) @ self.proj
         return VisionOutput(features, early_tokens, objects)
+
+    def _blocks_that_encode(self) -> tuple[int, ...]:
+        """Tokens that leave the tower are those of the last block alone."""
+        return self.object_blocks if self.objects_take_part else self.object_blocks[-1:]
 
     @staticmethod
     def _injected(objects: ObjectTokens, tokens_per_frame: int, joint: bool) -> tuple[Tensor, Tensor]:
@@ -142,6 +164,13 @@ class VisionTower(nn.Module):
 class CLIP(nn.Module):
     """Vision tower under `visual`, causal text tower beside it."""
 
+    owners = {
+        "": Owner("text", "clip"),
+        "token_embedding": Owner("words", "clip"),
+        "logit_scale": Owner("temperature", "clip"),
+    }
+    reads = {"text": ("words",)}
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.visual = VisionTower(config)
@@ -152,8 +181,42 @@ class CLIP(nn.Module):
         self.text_projection = nn.Parameter(torch.empty(config.text_width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(2.6592))  # ln(1 / 0.07), CLIP's start
 
+    def draw(self) -> None:
+        """Initial values of its own parameters; the logit scale starts as CLIP's did."""
+        draw_positions(self.positional_embedding)
+        draw_projection(self.text_projection)
+
+    def clamp_logit_scale(self) -> None:
+        """Keep the logit scale within CLIP's bound."""
+        self.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
+
+    def lower_parameters(self, blocks: int) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters of the first `blocks` blocks of both towers and of all that is below them, by name.
+
+        Not below: what follows the blocks, the logit scale, and a patch layer with a time axis, which CLIP's weights
+        do not have.
+        """
+        above = ("ln_final.", "text_projection", "logit_scale", "visual.ln_post.", "visual.proj")
+        for name, parameter in self.named_parameters():
+            block = name.partition("resblocks.")[2].partition(".")[0]
+            is_3d_patch_layer = name.startswith("visual.conv1.") and self.visual.is_3d
+            if not (name.startswith(above) or (block and int(block) >= blocks) or is_3d_patch_layer):
+                yield name, parameter
+
     def encode_text(self, text_ids: Tensor) -> Tensor:
         """Projected hidden states of all tokens: (B, L) -> (B, L, E); causal, so none sees the padding behind it."""
-        x = self.token_embedding(text_ids) + self.positional_embedding[: text_ids.shape[1]]
-        x = self.transformer(x, is_causal=True)
+        x = self.embed(text_ids, slice(text_ids.shape[1]))
+        return self.project(self.transformer(x, is_causal=True))
+
+    @property
+    def word_vectors(self) -> Tensor:
+        """Embedding of each token, which vocabulary heads share: (V, text width)."""
+        return self.token_embedding.weight
+
+    def embed(self, text_ids: Tensor, positions: slice) -> Tensor:
+        """Input of the text tower's first block: (B, L) -> (B, L, text width)."""
+        return self.token_embedding(text_ids) + self.positional_embedding[positions]
+
+    def project(self, x: Tensor) -> Tensor:
+        """From the output of the text tower's last block to the joint space: (B, L, text width) -> (B, L, E)."""
         return self.ln_final(x) @ self.text_projection

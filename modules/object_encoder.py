@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from modules.config import ModelConfig
-from modules.layers import maybe_checkpoint
+from modules.layers import draw_positions, maybe_checkpoint
 from modules.module_clip import ObjectTokens
+from modules.parts import Owner
 
 
 class ObjectEncoder(nn.Module):
@@ -17,6 +18,9 @@ class ObjectEncoder(nn.Module):
     `with_frame_positions` adds `frame_embedding` (T, D) for the trajectory and action encoders; tokens that take part
     in the visual tower do without it. The rule is that of the released code's `object_encoder`.
     """
+
+    owners = {"": Owner("objects", "object")}
+    reads = {"objects": ("patches",)}
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -33,6 +37,11 @@ class ObjectEncoder(nn.Module):
         if config.object_fuse == "fusion":
             self.frame_embedding = nn.Parameter(torch.empty(config.max_frames, width))
         self.grad_checkpoint = False
+
+    def draw(self) -> None:
+        """Initial values of its own parameters; slots start equal."""
+        if hasattr(self, "frame_embedding"):
+            draw_positions(self.frame_embedding)
 
     def forward(self, patches: Tensor, boxes: Tensor, box_index: Tensor) -> ObjectTokens:
         """Encode boxes.

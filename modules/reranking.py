@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modules.fusion_encoder import Projected, VideoTokens
-from modules.matching import MatchingModel
+from modules.fusion_encoder import FusionEncoder, Projected, VideoTokens
+from modules.heads import MatchingHead
 
 OFFSET = 1000.0  # lifts re-ranked entries above every first-stage logit (at most 100)
 # A pass should fit into a CPU's caches (1.4 to 1.8 times as fast as 256 there); other devices need larger ones.
@@ -91,7 +91,7 @@ class PairScorer:
     them, and the last block runs for the two rows that the matching head reads.
 
     Args:
-        model: in evaluation mode.
+        fusion, head: of a model in evaluation mode.
         videos: cached clips, on the host or the device.
         texts: gives the tokens of the texts `index` (K,), cut to the longest of them.
         lengths: (M,) tokens of every text, start and end included, on the host.
@@ -101,7 +101,8 @@ class PairScorer:
 
     def __init__(
         self,
-        model: MatchingModel,
+        fusion: FusionEncoder,
+        head: MatchingHead,
         videos: VideoTokens,
         texts: Callable[[Tensor], TextTokens],
         lengths: Tensor,
@@ -109,7 +110,7 @@ class PairScorer:
         pairs_per_pass: int | None = None,
         items_per_chunk: int = 1024,
     ) -> None:
-        self.model, self.fusion, self.videos, self.texts = model, model.fusion, videos, texts
+        self.fusion, self.head, self.videos, self.texts = fusion, head, videos, texts
         self.device, self.items_per_chunk = device, items_per_chunk
         self.pairs_per_pass = pairs_per_pass or PAIRS_PER_PASS["cpu" if device.type == "cpu" else "other"]
         self.text_lengths = lengths
@@ -124,7 +125,7 @@ class PairScorer:
         parts = [torch.empty(0, *text_index.shape[1:])]
         for groups in self._chunks(text_index, video_index):
             rows = self._rows(text_index[groups].flatten(), video_index[groups].flatten())
-            scores = self.model.matching_head(rows.unflatten(0, text_index[groups].shape))
+            scores = self.head(rows.unflatten(0, text_index[groups].shape))
             parts.append(scores.softmax(-1)[..., 1].cpu())
         return torch.cat(parts)
 
@@ -174,7 +175,7 @@ class PairScorer:
 def _context_lengths(videos: VideoTokens) -> Tensor:
     """(V,) columns of each clip's context up to its last used trajectory, on the host."""
     count, frames = videos.frames.shape[:2]
-    fixed = frames + 1 + (0 if videos.actions is None else videos.actions.shape[1])
+    fixed = frames + 1 + sum(part.shape[1] for part in (videos.actions, videos.further) if part is not None)
     lengths = torch.full((count,), fixed)
     if videos.trajectory_mask is not None:
         lengths += videos.trajectory_mask.sum(1).cpu()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
 from modules.layers import LayerNorm, Transformer, gelu_linear
+from modules.module_clip import CLIP
+from modules.parts import Owner
 
 
 def pool_frames(frames: Tensor, frame_mask: Tensor, *, normalise_frames: bool = True) -> Tensor:
@@ -19,7 +23,7 @@ def pool_frames(frames: Tensor, frame_mask: Tensor, *, normalise_frames: bool = 
 class LooseSimilarity(nn.Module):
     """meanP, and base of the loose headers: cosine of text feature and pooled frames, times exp(logit scale)."""
 
-    is_loose = True
+    owners = {"": Owner("similarity", "head")}
 
     def contextualise(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
         """Hook for headers that read frames as a sequence: (B, T, E) -> (B, T, E)."""
@@ -57,6 +61,11 @@ class SeqTransf(LooseSimilarity):
         self.frame_position_embeddings = nn.Embedding(config.context_length, config.embed_dim)
         self.transformer = Transformer(config.embed_dim, config.header_layers, config.head_width)
 
+    @staticmethod
+    def starts_from(clip: CLIP) -> Mapping[str, nn.Module | nn.Parameter]:
+        """What takes its initial values from which part of CLIP."""
+        return {"transformer": clip.transformer, "frame_position_embeddings.weight": clip.positional_embedding}
+
     def contextualise(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E): frames plus the transformer's output."""
         positions = self.frame_position_embeddings.weight[: frames.shape[1]]
@@ -66,7 +75,7 @@ class SeqTransf(LooseSimilarity):
 class TightTransf(nn.Module):
     """A cross transformer over [text feature, frames] of every pair, read at row 0 through a pooler."""
 
-    is_loose = False
+    owners = {"": Owner("similarity", "head")}
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -76,6 +85,11 @@ class TightTransf(nn.Module):
         self.ln_pool = LayerNorm(width)
         self.dense = nn.Linear(width, width)
         self.similarity_dense = nn.Linear(width, 1)
+
+    @staticmethod
+    def starts_from(clip: CLIP) -> Mapping[str, nn.Module | nn.Parameter]:
+        """What takes its initial values from which part of CLIP."""
+        return {"transformer": clip.transformer, "position_embeddings.weight": clip.positional_embedding}
 
     def forward(self, text_feature: Tensor, frames: Tensor, frame_mask: Tensor) -> Tensor:
         """(Bt, E), (Bv, T, E), (Bv, T) -> (Bt, Bv) logits, without logit scale; nothing is normalised."""

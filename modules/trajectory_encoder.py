@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
-from modules.layers import LayerNorm, ResidualBlock
+from modules.layers import LayerNorm, ResidualBlock, draw_projection, draw_rows
+from modules.module_clip import CLIP
+from modules.parts import Owner
 
 
 class TrajectoryEncoder(nn.Module):
     """A [CLS] query attends to the boxes of one trajectory, in one block: the released code runs only its first."""
+
+    # The released rates: the block is fusion's, its query an object's.
+    owners = {"": Owner("trajectories", "fusion"), "cls_embedding": Owner("trajectories", "object")}
+    reads = {"trajectories": ("objects",)}
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -19,6 +27,17 @@ class TrajectoryEncoder(nn.Module):
         self.block = ResidualBlock(width, config.head_width)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
+
+    def draw(self) -> None:
+        """Initial values of its own parameters."""
+        draw_rows(self.cls_embedding)
+        draw_projection(self.proj)
+
+    @staticmethod
+    def starts_from(clip: CLIP) -> Mapping[str, nn.Module | nn.Parameter]:
+        """What takes its initial values from which part of CLIP."""
+        visual = clip.visual
+        return {"block": visual.joint_blocks[0], "ln_post": visual.ln_post, "proj": visual.proj}
 
     def forward(self, object_tokens: Tensor, box_trajectory: Tensor, trajectory_ids: Tensor) -> Tensor:
         """Encode trajectories.

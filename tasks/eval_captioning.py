@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from dataloaders.captions import CaptionTrainDataset
 from dataloaders.retrieval import VideoDataset
-from modules.captioning import CaptionModel
+from modules.objectives.captions import Captions
+from modules.tasks.captioning import CaptionModel
 from utils.data.captions import CaptionArguments, has_validation, open_split
 from utils.data.clips import evaluation_loader
 from utils.evaluation.captions import generate_captions, score_captions
@@ -29,13 +30,14 @@ class Captioning(FineTuning):
     """Trained on every caption, chosen by CIDEr. The contrastive loss is added on MSR-VTT, as released."""
 
     selection_metric = "CIDEr"
+    model_class: type[CaptionModel] = CaptionModel
 
     def __init__(self, args: CaptionArguments, runtime: Runtime, log: RunLog) -> None:
-        model = setup_model(CaptionModel, args, log.info)
+        model = setup_model(self.model_class, args, log.info)
         super().__init__(args, runtime, log, model)
         self.args: CaptionArguments = args
         self.model: CaptionModel = model
-        model.label_smoothing = args.label_smoothing
+        model.objective(Captions).label_smoothing = args.label_smoothing
         self.search = args.search_settings(model.config)
         open_one = partial(open_split, args, model.config, log=log.info)
         self.open_splits(open_one, has_validation=has_validation(args))

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from dataloaders.choices import ChoiceDataset, collate_choices
 from dataloaders.retrieval import RetrievalTrainDataset
-from modules.multiple_choice import MultipleChoiceModel
+from modules.tasks.multiple_choice import MultipleChoiceModel
 from utils.data.clips import SplitClips, evaluation_loader
 from utils.data.retrieval import ChoiceArguments, Choices, has_validation, open_choices, open_split, ranking_of
 from utils.evaluation.choices import evaluate_choices
@@ -27,9 +27,10 @@ class MultipleChoice(FineTuning):
     """Trained on MSR-VTT's retrieval pairs. With objects, the matching head weighs the scores."""
 
     selection_metric = "accuracy"
+    model_class: type[MultipleChoiceModel] = MultipleChoiceModel
 
     def __init__(self, args: ChoiceArguments, runtime: Runtime, log: RunLog) -> None:
-        model = setup_model(MultipleChoiceModel, args, log.info)
+        model = setup_model(self.model_class, args, log.info)
         super().__init__(args, runtime, log, model)
         self.model: MultipleChoiceModel = model
         self.use_matching = bool(ranking_of(args, model, log.warning).rerank_top)

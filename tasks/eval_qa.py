@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 from torch.utils.data import Dataset
 
 from dataloaders.question_samples import AnswerCode, QuestionDataset, QuestionTrainDataset, collate_questions
-from modules.answering import AnswerModel
+from modules.tasks.answering import AnswerModel
 from modules.tokenizer import ClipTokenizer
 from utils.data.clips import evaluation_loader
 from utils.data.questions import NEVER_READ, AnswerArguments, choose_answers, has_validation, open_questions
@@ -28,11 +28,12 @@ class QuestionAnswering(FineTuning):
     """By default answers are classes; in released behaviour they are the first tokens of answers."""
 
     selection_metric = "accuracy"
+    model_class: type[AnswerModel] = AnswerModel
     collate = staticmethod(collate_questions)
 
     def __init__(self, args: AnswerArguments, runtime: Runtime, log: RunLog) -> None:
         answers = choose_answers(args, log.info) if args.do_train else []
-        model = setup_model(AnswerModel, args, log.info, answers)
+        model = setup_model(self.model_class, args, log.info, answers)
         super().__init__(args, runtime, log, model)
         self.args: AnswerArguments = args
         self.model: AnswerModel = model

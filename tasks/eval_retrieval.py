@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 from torch.utils.data import Dataset
 
 from dataloaders.retrieval import RetrievalTrainDataset, VideoDataset
-from modules.retrieval import RetrievalModel
+from modules.tasks.retrieval import RetrievalModel
 from utils.data.clips import evaluation_loader
 from utils.data.retrieval import RetrievalArguments, has_validation, open_split, ranking_of
 from utils.evaluation.result import Evaluation
@@ -28,9 +28,10 @@ class Retrieval(FineTuning):
     """Fine-tuning on one data set; the second stage re-ranks where the matching head has been trained."""
 
     selection_metric = "t2v_R1"
+    model_class: type[RetrievalModel] = RetrievalModel
 
     def __init__(self, args: RetrievalArguments, runtime: Runtime, log: RunLog) -> None:
-        model = setup_model(RetrievalModel, args, log.info)
+        model = setup_model(self.model_class, args, log.info)
         super().__init__(args, runtime, log, model)
         self.ranking = ranking_of(args, model, log.warning)
         open_one = partial(open_split, args, model.config, log=log.info)

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.files import atomic_write_text
 from dataloaders.retrieval import VideoDataset
-from modules.pretrain import PretrainModel
+from modules.tasks.pretrain import PretrainModel
 from utils.data.clips import evaluation_loader, train_loader
 from utils.data.pretraining import (
     PretrainArguments,
@@ -40,11 +40,17 @@ def loss_weights(args: Arguments, model: PretrainModel) -> Callable[[int], dict[
 
 
 class Pretraining:
-    """One run: model and data are prepared on construction, before the process group starts."""
+    """One run: model and data are prepared on construction, before the process group starts.
+
+    Attributes:
+        model_class: of the model that is trained; a task of one's own is a subclass with another.
+    """
+
+    model_class: type[PretrainModel] = PretrainModel
 
     def __init__(self, args: PretrainArguments, runtime: Runtime, log: RunLog) -> None:
         self.args, self.runtime, self.log = args, runtime, log
-        self.model = setup_model(PretrainModel, args, log.info)
+        self.model = setup_model(self.model_class, args, log.info)
         self.model.set_grad_checkpoint(args.grad_checkpoint)
         data = prepare_pretraining(args, self.model.config, log.info)
         self.dataset = pretraining_dataset(args, self.model.config, data, log.info)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 from dataloaders.frames import UnreadableVideo
 from dataloaders.video_files import list_videos
 from modules.beam_search import SearchSettings
-from modules.captioning import CaptionModel
+from modules.tasks.captioning import CaptionModel
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.loading import add_released_flags
 from utils.inference.predictor import NO_REPEAT, Predictor

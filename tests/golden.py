@@ -18,21 +18,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modules.answering import AnswerModel
 from modules.batch import finish_batch
 from modules.beam_search import SearchSettings
-from modules.captioning import CaptionModel
 from modules.config import Behaviour
 from modules.decoder import CachedDecoder
 from modules.fusion_encoder import VideoTokens
-from modules.matching import MatchingModel
-from modules.multiple_choice import MultipleChoiceModel
-from modules.prefix_lm import PrefixLMModel
-from modules.pretrain import PretrainModel
+from modules.objectives.answers import Answers
+from modules.objectives.masked_tokens import MaskedTokens
+from modules.objectives.matching import Matching
+from modules.objectives.next_tokens import NextTokens
+from modules.objectives.set_matching import SetMatching
 from modules.released_checkpoint import config_from_released, convert, released_names
 from modules.reranking import OFFSET, PairScorer, TextTokens, rerank_both
-from modules.retrieval import RetrievalModel
-from modules.task_model import TaskModel
+from modules.tasks.answering import AnswerModel
+from modules.tasks.captioning import CaptionModel
+from modules.tasks.multiple_choice import MultipleChoiceModel
+from modules.tasks.pretrain import PretrainModel
+from modules.tasks.retrieval import RetrievalModel
+from modules.tasks.task_model import TaskModel
 from tests.golden_data import recipe
 from utils.evaluation.metrics import ranks_of_diagonal, retrieval_metrics, text_to_video_ranks, video_to_text_ranks
 from utils.training.optimizer import BertAdam
@@ -130,7 +133,7 @@ def pretrain(golden: Golden) -> Iterator[Check]:
     size = golden.meta.get("batch", 2)
     model, batch = golden.model(), golden.batch(**_negatives(golden, "pretrain", size))
     g, name = golden, "pretrain."
-    seen = model.clip.visual(batch["video"], model.object_tap(batch))
+    seen = model.clip.visual(batch["video"], model.object_tokens(batch))
     video, text = model.encode_video(batch), model.encode_text(batch["text_ids"])
     yield g.check(name + "frame_features", video.frames.flatten(0, 1))
     yield g.check(name + "object_tokens", seen.objects.tokens)
@@ -140,7 +143,7 @@ def pretrain(golden: Golden) -> Iterator[Check]:
     yield g.check(name + "trajectory_tokens", video.trajectories.detach().numpy()[used], stored=stored)
     yield g.check(name + "action_tokens", video.actions)
     yield from _text_checks(g, model, batch, text)
-    yield g.check(name + "similarity", model.similarity_logits(batch, video, text).text_to_video)
+    yield g.check(name + "similarity", model.similarity_logits(video, text, batch["text_lengths"]).text_to_video)
     yield from _fusion_checks(g, model, batch, video, text)
     yield from _losses(g, "pretrain", model, batch)
 
@@ -165,39 +168,37 @@ def _text_checks(g: Golden, model: PretrainModel, batch: dict, text: Tensor) -> 
 
 def _fusion_checks(g: Golden, model: PretrainModel, batch: dict, video: Any, text: Tensor) -> Iterator[Check]:
     start = model.fusion.text_start
-    rows, index = model.masked_token_rows(batch, video), batch["mlm_index"]
+    rows, index = model.objective(MaskedTokens).rows(model.encoded(batch)), batch["mlm_index"]
     clip = torch.arange(len(rows))[:, None].expand_as(batch["mlm_positions"]).flatten()[index]
     at = batch["mlm_positions"].flatten()[index]
     stored = g.stored("pretrain.fusion_mlm")[clip, start + at]
     yield g.check("pretrain.fusion_mlm", rows.flatten(0, 1)[index], stored=stored)
 
-    yield _matching_rows(g, "pretrain", model, batch, video, text)
+    yield _matching_rows(g, "pretrain", model, batch)
 
     yield _next_token_rows(g, "pretrain", model, batch, video, text)
 
 
-def _next_token_rows(g: Golden, task: str, model: PrefixLMModel, batch: dict, video: Any, text: Tensor) -> Check:
+def _next_token_rows(g: Golden, task: str, model: TaskModel, batch: dict, video: Any, text: Tensor) -> Check:
     predicted = batch["text_mask"].numpy()[:, 1:]
     stored = g.stored(f"{task}.fusion_next_token")[:, : predicted.shape[1]][predicted]
-    value = model.next_token_rows(video, text).detach().numpy()[predicted]
+    value = model.objective(NextTokens).rows(model.fusion, video, text).detach().numpy()[predicted]
     return g.check(f"{task}.fusion_next_token", value, stored=stored)
 
 
-def _matching_rows(g: Golden, task: str, model: MatchingModel, batch: dict, video: Any, text: Tensor) -> Check:
+def _matching_rows(g: Golden, task: str, model: TaskModel, batch: dict) -> Check:
     """The two rows that the matching head reads, of positives and negatives."""
-    negatives = model._negatives(batch, model.similarity_logits(batch, video, text))
-    pairs = model._pairs(batch, video, text, negatives)
+    pairs = model.objective(Matching).pairs(model.encoded(batch))
     ends = model.fusion.text_start + pairs.text_lengths.numpy() - 1
     all_rows = g.stored(f"{task}.fusion_vtm")
     stored = np.stack([all_rows[:, model.fusion.mean_row], all_rows[np.arange(len(ends)), ends]], axis=1)
-    return g.check(f"{task}.fusion_vtm", model.matching_rows(*pairs), stored=stored)
+    return g.check(f"{task}.fusion_vtm", model.fusion.matching_rows(*pairs), stored=stored)
 
 
 def retrieval(golden: Golden) -> Iterator[Check]:
     size = golden.meta.get("batch", 2)
     model, batch = golden.model(RetrievalModel), golden.batch(**_negatives(golden, "retrieval", size))
-    video, text = model.encode_video(batch), model.encode_text(batch["text_ids"])
-    yield _matching_rows(golden, "retrieval", model, batch, video, text)
+    yield _matching_rows(golden, "retrieval", model, batch)
     yield from _losses(golden, "retrieval", model, batch)
 
 
@@ -245,7 +246,7 @@ def greedy(golden: Golden) -> Iterator[Check]:
     yield golden.check("greedy.lengths", ended, "exact")
     compared = np.arange(tokens.shape[1]) <= lengths[:, None]
     yield golden.check("greedy.ids", tokens[compared], "exact", stored=golden.stored("greedy.ids")[compared])
-    decoder = CachedDecoder(model, model.encode_video(batch), beams=1, steps=tokens.shape[1])
+    decoder = CachedDecoder(model, model.vocabulary_head, model.encode_video(batch), beams=1, steps=tokens.shape[1])
     column, chosen = torch.full((size, 1), spec["start_token"]), []
     for step in range(tokens.shape[1]):
         following = decoder.advance(column)
@@ -259,7 +260,9 @@ def question_answering(golden: Golden) -> Iterator[Check]:
     model, batch = golden.model(AnswerModel), golden.batch()
     answers = torch.from_numpy(golden.stored("qa.answer_ids")).long()
     batch |= {"text_clip": torch.arange(len(answers)), "answer": answers}
-    yield golden.check("qa.fusion", model.slot_rows(batch), stored=golden.stored("qa.fusion")[:, -1])
+    yield golden.check(
+        "qa.fusion", model.objective(Answers).slots(model.encoded(batch)), stored=golden.stored("qa.fusion")[:, -1]
+    )
     yield golden.check("qa.predicted_ids", model.predict(batch), "exact")
     yield from _losses(golden, "qa", model, batch)
 
@@ -289,7 +292,14 @@ def rerank(golden: Golden) -> Iterator[Check]:
     lengths = torch.from_numpy(raw["input_mask"].sum(1))
     first = model.similarity_matrix(text_feature, frames, videos.frame_mask)
     yield golden.check("rerank.similarity", first)
-    scorer = PairScorer(model, videos, lambda i: TextTokens(tokens[i], lengths[i]), lengths, torch.device("cpu"))
+    scorer = PairScorer(
+        model.fusion,
+        model.matching_head,
+        videos,
+        lambda i: TextTokens(tokens[i], lengths[i]),
+        lengths,
+        torch.device("cpu"),
+    )
     both = rerank_both(first, spec["top"], scorer.probabilities, model.matching_head.is_pairwise)
     for name, scores in (("t2v", both.text_to_video), ("v2t", both.video_to_text.t())):
         lifted = scores >= OFFSET / 2
@@ -380,15 +390,16 @@ def corner_cases(golden: Golden) -> Iterator[Check]:
         if video.actions is not None:
             yield golden.check(f"{name}.action_tokens", video.actions)
         yield golden.check(f"{name}.frame_features", video.frames.flatten(0, 1))
-        pairs = model._pairs(batch, video, text, model._negatives(batch, None))
-        yield golden.check(f"{name}.fusion_vtm_video_row", model.matching_rows(*pairs)[:, 0])
+        pairs = model.objective(Matching).pairs(model.encoded(batch))
+        yield golden.check(f"{name}.fusion_vtm_video_row", model.fusion.matching_rows(*pairs)[:, 0])
         yield _assignments(golden, name, model, batch, video, text)
         yield from _losses(golden, name, model, batch)
 
 
 def _assignments(g: Golden, name: str, model: PretrainModel, batch: dict, video: Any, text: Tensor) -> Check:
     """The stored assignments against ours; the error counts those that differ."""
-    solved = model.solve_set_matching(batch, model.start_set_matching(batch, video, text))
+    matching = model.objective(SetMatching)
+    solved = matching.solve(batch, matching.scores(batch, video, text, model.active_losses))
     ours = []
     for sample in range(2):
         for kind, words in (("object_noun", "noun_positions"), ("action_verb", "verb_positions")):
@@ -447,9 +458,9 @@ def similarity(golden: Golden) -> Iterator[Check]:
         if header == "meanP":
             yield golden.check("similarity.frame_features", video.frames)
             yield golden.check("similarity.text_feature", feature)
-            all_frames = model.similarity_logits(batch, video, text).text_to_video
+            all_frames = model.similarity_logits(video, text, batch["text_lengths"]).text_to_video
             yield golden.check("similarity.meanP_all_frames", all_frames)
-        logits = model.similarity_logits(batch, video._replace(frame_mask=mask), text)
+        logits = model.similarity_logits(video._replace(frame_mask=mask), text, batch["text_lengths"])
         yield golden.check(f"similarity.{header}", logits.text_to_video)
 
 
@@ -458,7 +469,7 @@ def attention(golden: Golden) -> Iterator[Check]:
     for layer in (12, 11, 10, -3, None):
         choices = {"object_layer": layer, "object_fuse": "attention"} if layer else {}
         model, batch = golden.model(**choices).eval(), golden.batch(2)
-        seen = model.clip.visual(batch["video"], model.object_tap(batch))
+        seen = model.clip.visual(batch["video"], model.object_tokens(batch))
         name = f"attention.{str(layer).lower()}"
         yield golden.check(f"{name}.frame_features", seen.frame_features)
         if f"{name}.object_tokens" in golden.arrays:

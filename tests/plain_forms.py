@@ -6,6 +6,8 @@ them together.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,17 +15,22 @@ from torchvision.ops import roi_align
 
 from modules.backbone import Backbone
 from modules.batch import Batch
-from modules.captioning import CaptionModel
+from modules.encoded import Encoded
 from modules.fusion_encoder import Context, FusionEncoder, VideoTokens
-from modules.heads import MatchingHead, SampleDropout, VocabularyHead
+from modules.heads import MatchingHead, VocabularyHead
 from modules.layers import ResidualBlock
-from modules.losses import TokenLoss, matching_loss, token_loss
-from modules.matching import MatchingModel
-from modules.module_clip import CLIP, ObjectTap, ObjectTokens, VisionOutput, VisionTower
+from modules.losses import TokenLoss, token_loss
+from modules.module_clip import CLIP, EncodeObjects, ObjectTokens, VisionOutput, VisionTower
 from modules.object_encoder import ObjectEncoder
-from modules.prefix_lm import PrefixLMModel
-from modules.pretrain import PretrainModel
-from modules.task_model import Logits
+from modules.objectives.captions import Captions
+from modules.objectives.contrastive import Contrastive, PretrainContrastive
+from modules.objectives.masked_tokens import MaskedTokens
+from modules.objectives.matching import Matching, matching_loss
+from modules.objectives.next_tokens import NextTokens
+from modules.objectives.set_matching import SetMatching
+from modules.tasks.captioning import CaptionModel
+from modules.tasks.pretrain import PretrainModel
+from modules.tasks.retrieval import RetrievalModel
 
 
 def additive(mask: Tensor | None) -> Tensor | None:
@@ -57,7 +64,7 @@ def text_tower(clip: CLIP, ids: Tensor) -> Tensor:
     return clip.ln_final(x) @ clip.text_projection
 
 
-def vision_tower(tower: VisionTower, video: Tensor, tap: ObjectTap | None) -> VisionOutput:
+def vision_tower(tower: VisionTower, video: Tensor, encode_objects: EncodeObjects | None) -> VisionOutput:
     """The last block, ln_post and projection on all tokens of all frames."""
     batch, frames = video.shape[:2]
     x = tower._patchify(video)
@@ -68,11 +75,11 @@ def vision_tower(tower: VisionTower, video: Tensor, tap: ObjectTap | None) -> Vi
         if index == len(layers) - 2:
             early = x.detach()
         sequence = x.reshape(batch, -1, width) if joint else x
-        if tap is None or index not in tap.blocks:
+        if encode_objects is None or index not in tower.object_blocks:
             x = block(layer, sequence).view(batch * frames, count, width)
             continue
-        objects = tap.encode(x[:, 1:])
-        if not tap.inject:
+        objects = encode_objects(x[:, 1:])
+        if not tower.objects_take_part:
             x = block(layer, sequence).view(batch * frames, count, width)
             continue
         extra = objects.tokens.reshape(sequence.shape[0], -1, width)
@@ -135,14 +142,12 @@ def fusion(encoder: FusionEncoder, context: Context, text: Tensor, text_mask: Te
     return x
 
 
-def next_token(model: PrefixLMModel, context: Context, ids: Tensor, *, text_grad: bool = False) -> list[Tensor]:
+def next_token(model: Backbone, context: Context, ids: Tensor, *, text_grad: bool = False) -> list[Tensor]:
     """One text encoding and one fusion pass per target position; entry i predicts token i + 1: L - 1 of (B, E)."""
     return [next_token_row(model, context, ids, step, text_grad=text_grad) for step in range(ids.shape[1] - 1)]
 
 
-def next_token_row(
-    model: PrefixLMModel, context: Context, ids: Tensor, step: int, *, text_grad: bool = False
-) -> Tensor:
+def next_token_row(model: Backbone, context: Context, ids: Tensor, step: int, *, text_grad: bool = False) -> Tensor:
     """Prediction of token step + 1 from the tokens before, everything encoded for it: (B, E)."""
     encoder, length, size = model.fusion, ids.shape[1], context.tokens.shape[1]
     positions = encoder.positional_embedding[encoder.text_start :][:length]
@@ -176,7 +181,7 @@ def matching_scores(head: MatchingHead, rows: Tensor, keep: Tensor | None = None
 
 @torch.no_grad()
 def match_probabilities(
-    model: MatchingModel, videos: VideoTokens, text: Tensor, lengths: Tensor, text_index: Tensor, video_index: Tensor
+    model: RetrievalModel, videos: VideoTokens, text: Tensor, lengths: Tensor, text_index: Tensor, video_index: Tensor
 ) -> Tensor:
     """One query at a time, as the released re-ranking: text (M, L, E) and all trajectory slots, padding and all rows
     computed. (Q, k) indices twice -> (Q, k).
@@ -200,7 +205,7 @@ class PlainScorer:
     def __init__(self, model: CaptionModel, video: VideoTokens, beams: int, length: int) -> None:
         self.model, self.beams, self.step = model, beams, 0
         clips = torch.arange(len(video.frames), device=video.frames.device).repeat_interleave(beams)
-        self.context = model.fusion.context(video.select(clips), frame_positions=model.frame_positions)
+        self.context = model.fusion.context(video.select(clips))
         self.ids = torch.zeros(len(clips), length, dtype=torch.int64, device=clips.device)
 
     @torch.no_grad()
@@ -220,10 +225,10 @@ class PlainTowers(Backbone):
     """Both of CLIP's towers and the object, trajectory and action encoders in their plain forms."""
 
     def encode_video(self, batch: Batch, *, features_need_grad: bool = True) -> VideoTokens:
-        tap = self.object_tap(batch)
-        if tap is not None:
-            tap.encode = lambda patches: object_encoder(self.object_encoder, patches, batch["boxes"])
-        seen = vision_tower(self.clip.visual, batch["video"], tap)
+        encode = None
+        if self.object_encoder is not None:
+            encode = partial(object_encoder, self.object_encoder, boxes=batch["boxes"])
+        seen = vision_tower(self.clip.visual, batch["video"], encode)
         if not (self.config.has_trajectories or self.config.has_actions):
             return VideoTokens(seen.frame_features, batch["video_mask"], None, None, None)
         objects, ids = self.object_encoder.with_frame_positions(seen.objects), batch["trajectory_ids"]
@@ -238,62 +243,78 @@ class PlainTowers(Backbone):
         return text_tower(self.clip, text_ids)
 
 
+class PlainCaptions(Captions):
+    """One pass of both encoders per target."""
+
+    def loss(self, encoded: Encoded, video: VideoTokens, text: Tensor) -> TokenLoss:
+        model, ids = encoded.model, encoded.batch["text_ids"]
+        rows = next_token(model, model.fusion.context(video), ids, text_grad=True)
+        return _token_loss(self.head, encoded, rows, self.label_smoothing)
+
+
+class PlainMaskedTokens(MaskedTokens):
+    """The rows of all tokens, then the masked ones among them."""
+
+    def losses(self, encoded: Encoded) -> dict[str, Tensor]:
+        batch, model = encoded.batch, encoded.model
+        rows, marked = self.rows(encoded), batch["mlm_mask"]
+        logits = vocabulary_logits(self.head, rows[marked], model.clip.token_embedding.weight)
+        loss = token_loss(logits, batch["text_ids"][marked])
+        return {"mlm": loss.loss, "mlm_accuracy": loss.accuracy}
+
+    def rows(self, encoded: Encoded) -> Tensor:
+        batch, model = encoded.batch, encoded.model
+        text = model.encode_text(batch["text_ids"].masked_fill(batch["mlm_mask"], 0)).detach()
+        text = text * ~batch["mlm_mask"][..., None]
+        context = model.fusion.context(encoded.detached_video)
+        rows = fusion(model.fusion, context, text, batch["text_mask"], batch["text_lengths"] - 1)
+        return rows[:, context.tokens.shape[1] :]
+
+
+class PlainNextTokens(NextTokens):
+    """One pass of both encoders per target."""
+
+    def loss(self, encoded: Encoded, video: VideoTokens, text: Tensor) -> TokenLoss:
+        model, ids = encoded.model, encoded.batch["text_ids"]
+        context = model.fusion.context(video, frame_positions=self.frame_positions)
+        return _token_loss(self.head, encoded, next_token(model, context, ids))
+
+
+class PlainMatching(Matching):
+    """All rows of every pair, and a square of scores of which the diagonal is read."""
+
+    def loss(self, encoded: Encoded) -> TokenLoss:
+        pairs, model = self.pairs(encoded), encoded.model
+        context, end = model.fusion.context(pairs.video), pairs.text_lengths - 1
+        text = model.encode_text(encoded.batch["text_ids"]).detach()[self._text_order(encoded)]
+        rows = fusion(model.fusion, context, text, pairs.text_mask, end)
+        mean = rows[:, model.fusion.mean_row]
+        last = rows[torch.arange(len(end), device=end.device), context.tokens.shape[1] + end]
+        return matching_loss(matching_scores(self.head, torch.stack([mean, last], dim=1)), 3)
+
+    def _text_order(self, encoded: Encoded) -> Tensor:
+        """Which text each of the 3·B pairs has."""
+        ids = encoded.batch["text_ids"]
+        own = torch.arange(len(ids), device=ids.device)
+        return torch.stack([own, own, self.negatives(encoded).text], dim=1).flatten()
+
+
+def _token_loss(head: VocabularyHead, encoded: Encoded, rows: list[Tensor], label_smoothing: float = 0.0) -> TokenLoss:
+    """Of the next tokens, `rows` as `next_token` gives them."""
+    embedding = encoded.model.clip.token_embedding.weight
+    logits = torch.stack([vocabulary_logits(head, row, embedding) for row in rows], dim=1)
+    index = encoded.batch["plm_index"]
+    targets = encoded.batch["text_ids"][:, 1:].flatten()[index]
+    return token_loss(logits.flatten(0, 1)[index], targets, label_smoothing)
+
+
 class PlainCaptionModel(PlainTowers, CaptionModel):
     """Captioning with every plain form in place. Takes untrimmed batches as well as trimmed ones."""
 
-    def next_token_loss(
-        self,
-        batch: Batch,
-        video: VideoTokens,
-        text: Tensor,
-        drop: SampleDropout,
-        stream: str,
-        label_smoothing: float = 0.0,
-    ) -> TokenLoss:
-        context, ids = self.fusion.context(video, frame_positions=self.frame_positions), batch["text_ids"]
-        embedding = self.clip.token_embedding.weight
-        rows = next_token(self, context, ids, text_grad=True)
-        logits = torch.stack([vocabulary_logits(self.vocabulary_head, row, embedding) for row in rows], dim=1)
-        index = batch["plm_index"]
-        return token_loss(logits.flatten(0, 1)[index], ids[:, 1:].flatten()[index], label_smoothing)
+    OBJECTIVES = (PlainCaptions, Contrastive)
 
 
 class PlainPretrainModel(PlainTowers, PretrainModel):
     """Pre-training with every plain form in place. Takes untrimmed batches as well as trimmed ones."""
 
-    def masked_token_rows(self, batch: Batch, video: VideoTokens) -> Tensor:
-        text = self.encode_text(batch["text_ids"].masked_fill(batch["mlm_mask"], 0)).detach()
-        text = text * ~batch["mlm_mask"][..., None]
-        context = self.fusion.context(video)
-        rows = fusion(self.fusion, context, text, batch["text_mask"], batch["text_lengths"] - 1)
-        return rows[:, context.tokens.shape[1] :]
-
-    def _masked_token_loss(self, batch: Batch, video: VideoTokens, drop: SampleDropout) -> TokenLoss:
-        rows, marked = self.masked_token_rows(batch, video), batch["mlm_mask"]
-        logits = vocabulary_logits(self.vocabulary_head, rows[marked], self.clip.token_embedding.weight)
-        return token_loss(logits, batch["text_ids"][marked])
-
-    def _next_token_loss(self, batch: Batch, video: VideoTokens, text: Tensor, drop: SampleDropout) -> TokenLoss:
-        context, ids = self.fusion.context(video, frame_positions=self.frame_positions), batch["text_ids"]
-        embedding = self.clip.token_embedding.weight
-        logits = [vocabulary_logits(self.vocabulary_head, row, embedding) for row in next_token(self, context, ids)]
-        return token_loss(
-            torch.stack(logits, dim=1).flatten(0, 1)[batch["plm_index"]], ids[:, 1:].flatten()[batch["plm_index"]]
-        )
-
-    def _matching_loss(
-        self, batch: Batch, video: VideoTokens, text: Tensor, logits: Logits, drop: SampleDropout
-    ) -> TokenLoss:
-        pairs = self._pairs(batch, video, text, self._negatives(batch, logits))
-        context, end = self.fusion.context(pairs.video), pairs.text_lengths - 1
-        rows = fusion(self.fusion, context, self.encode_text(batch["text_ids"]).detach()[self._text_order(batch,
-        logits)],
-                      pairs.text_mask, end)  # fmt: skip
-        mean = rows[:, self.fusion.mean_row]
-        last = rows[torch.arange(len(end), device=end.device), context.tokens.shape[1] + end]
-        return matching_loss(matching_scores(self.matching_head, torch.stack([mean, last], dim=1)), 3)
-
-    def _text_order(self, batch: Batch, logits: Logits) -> Tensor:
-        """Which text each of the 3·B pairs has."""
-        own = torch.arange(len(batch["text_ids"]), device=batch["text_ids"].device)
-        return torch.stack([own, own, self._negatives(batch, logits).text], dim=1).flatten()
+    OBJECTIVES = (PlainMatching, PlainMaskedTokens, PlainNextTokens, SetMatching, PretrainContrastive)

@@ -9,8 +9,8 @@ import torch
 from modules.batch import Batch, finish_batch
 from modules.config import Behaviour, ModelConfig
 from modules.initialise import initialise
-from modules.pretrain import PretrainModel
 from modules.random_streams import sample_key
+from modules.tasks.pretrain import PretrainModel
 
 SIZES: dict[str, Any] = {
     "image_resolution": 32,

@@ -23,8 +23,8 @@ import torch
 
 from modules.batch import Batch
 from modules.beam_search import Hypotheses, SearchSettings, search
-from modules.captioning import CaptionModel
 from modules.fusion_encoder import VideoTokens
+from modules.tasks.captioning import CaptionModel
 from tests.benchmark import memory
 from tests.benchmark.pretrain import compare_losses, seconds_of
 from tests.benchmark.report import add_output_flag, machine_facts, print_table, write_report

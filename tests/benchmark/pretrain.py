@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from modules.batch import Batch
-from modules.pretrain import PretrainModel
+from modules.tasks.pretrain import PretrainModel
 from tests.benchmark import memory
 from tests.benchmark.minimum import pretraining_minimum
 from tests.benchmark.report import add_output_flag, machine_facts, print_table, write_report

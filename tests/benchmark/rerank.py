@@ -22,7 +22,7 @@ from modules.config import Behaviour, ModelConfig
 from modules.fusion_encoder import VideoTokens
 from modules.initialise import initialise
 from modules.reranking import PairScorer, TextTokens, rerank_both
-from modules.retrieval import RetrievalModel
+from modules.tasks.retrieval import RetrievalModel
 from tests.benchmark.pretrain import seconds_of
 from tests.benchmark.report import add_output_flag, machine_facts, peak_memory, print_table, write_report
 from tests.benchmark.steps import README, SEED
@@ -80,7 +80,9 @@ class Cache:
         return TextTokens(self.tokens[index.to(self.device), : int(lengths.max())], lengths)
 
     def scorer(self) -> PairScorer:
-        return PairScorer(self.model, self.videos, self.texts, self.lengths, self.device)
+        return PairScorer(
+            self.model.fusion, self.model.matching_head, self.videos, self.texts, self.lengths, self.device
+        )
 
     def plain(self, text_index: Tensor, video_index: Tensor) -> Tensor:
         index = text_index.to(self.device), video_index.to(self.device)

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from modules.batch import Batch, finish_batch, to_device
-from modules.captioning import CaptionModel
 from modules.config import Behaviour, ModelConfig
 from modules.initialise import initialise
-from modules.pretrain import PretrainModel
 from modules.random_streams import sample_key
+from modules.tasks.captioning import CaptionModel
+from modules.tasks.pretrain import PretrainModel
 from tests.golden_data import recipe
 from tests.plain_forms import PlainCaptionModel, PlainPretrainModel
 from utils.training.optimizer import BertAdam, freeze_layers, parameter_groups
-from utils.training.trainer import MAX_LOGIT_SCALE
 
 # The README's flags. Dropout would be .5; the plain forms have none, so both are measured without.
 README = {"need_object": True, "object_layer": None, "object_fuse": "fusion", "use_action": True, "dropout": 0.0}
@@ -126,7 +125,7 @@ def update(model: PretrainModel, optimizer: BertAdam) -> None:
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    model.clip.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
+    model.after_update()
 
 
 def describe(config: ModelConfig, batch: Batch) -> dict[str, Any]:

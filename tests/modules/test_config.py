@@ -70,7 +70,6 @@ def test_choices_are_fields_of_the_configuration():
 def test_given_is_what_was_chosen():
     assert ModelChoices().given() == {
         "dropout": 0.5,
-        "frame_dropout": 0.0,
         "need_object": False,
         "use_action": False,
         "action_only": False,
@@ -85,7 +84,7 @@ def test_given_is_what_was_chosen():
     [
         {},
         {"need_object": False, "use_action": False, "object_layer": 0},
-        {"action_only": True, "object_layer": -2, "frame_dropout": 0.3},
+        {"action_only": True, "object_layer": -2},
         {"object_fuse": "attention", "linear_patch": "3d"},
         {"sim_header": "tightTransf", "header_layers": 2, "max_words": 7},
     ],
@@ -210,3 +209,9 @@ def test_a_configuration_comes_back_from_its_plain_form():
 def test_unknown_names_in_a_plain_form_are_an_error():
     with pytest.raises(ValueError, match="ModelConfig: unknown fields depth, width; was the file .* newer version"):
         from_dict(ModelConfig, {"width": 1, "max_frames": 2, "depth": 3})
+
+
+def test_a_size_that_is_of_the_training_now_is_left_out_of_an_earlier_checkpoint():
+    values = dataclasses.asdict(tiny.config())
+    assert from_dict(ModelConfig, {**values, "frame_dropout": 0.3}) == tiny.config()
+    assert "frame_dropout" not in values

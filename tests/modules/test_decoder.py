@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from modules.decoder import CachedDecoder
 from tests import plain_forms
-from tests.modules.test_captioning import VARIANTS, caption_batch, caption_model
+from tests.modules.tasks.test_captioning import VARIANTS, caption_batch, caption_model
 
 
 @pytest.mark.parametrize("choices", VARIANTS, ids=str)
@@ -19,7 +19,7 @@ def test_cached_log_probabilities_equal_encoding_everything_again(choices, beams
     model = caption_model(**choices).eval()
     batch, draw = caption_batch(range(3), model), torch.Generator().manual_seed(0)
     video, steps = model.encode_video(batch), model.config.max_words - 1
-    decoder = CachedDecoder(model, video, beams, steps)
+    decoder = CachedDecoder(model, model.vocabulary_head, video, beams, steps)
     texts = torch.full((3, beams, 1), model.config.start_token)
     for _ in range(steps):
         found = decoder.advance(texts[..., -1])
@@ -39,9 +39,9 @@ def test_cached_log_probabilities_equal_encoding_everything_again(choices, beams
 def test_log_probabilities_are_single_precision_under_autocast():
     model = caption_model().eval()
     video, start = model.encode_video(caption_batch(range(3), model)), torch.full((3, 2), model.config.start_token)
-    exact = CachedDecoder(model, video, 2, 4).advance(start)
+    exact = CachedDecoder(model, model.vocabulary_head, video, 2, 4).advance(start)
     with torch.autocast("cpu", torch.bfloat16):
-        found = CachedDecoder(model, video, 2, 4).advance(start)
+        found = CachedDecoder(model, model.vocabulary_head, video, 2, 4).advance(start)
     assert found.dtype == torch.float32 and not torch.equal(found, exact)
     torch.testing.assert_close(found, exact, rtol=0, atol=0.4)
     torch.testing.assert_close(found.exp().sum(-1), torch.ones(3, 2))

@@ -8,7 +8,7 @@ import torch
 from modules.backbone import Backbone
 from modules.config import Behaviour
 from modules.initialise import config_from_clip, initialise, load_clip
-from modules.pretrain import PretrainModel
+from modules.tasks.pretrain import PretrainModel
 from tests import tiny
 
 

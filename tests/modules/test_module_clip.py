@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from modules.backbone import Backbone
-from modules.module_clip import ObjectTap, ObjectTokens
+from modules.module_clip import EncodeObjects, ObjectTokens
 from tests import plain_forms as plain
 from tests import tiny
 from tests.modules.agreement import assert_same
@@ -21,9 +21,9 @@ def objects(batch: int = 2, frames: int = 3, slots: int = 2) -> ObjectTokens:
     return ObjectTokens(tokens, torch.arange(slots).expand(batch, frames, -1) == slots - 1)
 
 
-def tap(tokens: ObjectTokens, *blocks: int, inject: bool) -> ObjectTap:
-    """Gives these tokens, whatever the patches are."""
-    return ObjectTap(blocks, lambda patches: tokens, inject)
+def reading(fuse: str, layer: int) -> Backbone:
+    """A model that reads objects at a block, from 1."""
+    return tiny.model(Backbone, object_fuse=fuse, object_layer=layer, use_action=False)
 
 
 def test_last_visual_block_for_cls_rows_equals_all_rows():
@@ -71,19 +71,19 @@ def test_early_tokens_carry_no_gradient():
     assert not seen.early_tokens.requires_grad and seen.frame_features.requires_grad
 
 
-def features(model: Backbone, video: Tensor, how: ObjectTap | None) -> Tensor:
-    return model.clip.visual(video, how).frame_features
+def features(model: Backbone, video: Tensor, encode: EncodeObjects | None) -> Tensor:
+    return model.clip.visual(video, encode).frame_features
 
 
-@pytest.mark.parametrize("block", [0, 2, 3])
+@pytest.mark.parametrize("layer", [1, 3, 4])
 @torch.no_grad()
-def test_injected_objects_are_attended_to_and_empty_slots_are_not(block: int):
+def test_objects_that_take_part_are_attended_to_and_empty_slots_are_not(layer: int):
     """In a block over one frame, in one over all frames, and in the last."""
-    model, found = tiny.model(Backbone, **WITHOUT_OBJECTS), objects()
+    model, found = reading("attention", layer), objects()
     video = tiny.batch(2, model.config)["video"]
     noise, empty = torch.randn(found.tokens.shape), found.is_padding[..., None]
     before, padded, seen = (
-        features(model, video, tap(found._replace(tokens=tokens), block, inject=True))
+        features(model, video, lambda patches, tokens=tokens: found._replace(tokens=tokens))
         for tokens in (found.tokens, torch.where(empty, noise, found.tokens), torch.where(empty, found.tokens, noise))
     )
     torch.testing.assert_close(before, padded)
@@ -92,24 +92,49 @@ def test_injected_objects_are_attended_to_and_empty_slots_are_not(block: int):
 
 @torch.no_grad()
 def test_objects_that_leave_the_tower_change_no_feature():
-    model, found = tiny.model(Backbone, **WITHOUT_OBJECTS), objects()
+    model, found = reading("fusion", 2), objects()
     video = tiny.batch(2, model.config)["video"]
-    seen = model.clip.visual(video, tap(found, 1, inject=False))
+    seen = model.clip.visual(video, lambda patches: found)
     assert seen.objects is found
     assert torch.equal(seen.frame_features, features(model, video, None))
 
 
+@pytest.mark.parametrize(("fuse", "layer", "times"), [("fusion", 3, 1), ("fusion", -3, 1), ("attention", -3, 3)])
 @torch.no_grad()
-def test_objects_are_read_from_the_patches_that_enter_the_block():
-    model = tiny.model(Backbone, **WITHOUT_OBJECTS)
+def test_objects_are_read_from_the_patches_that_enter_the_block(fuse: str, layer: int, times: int):
+    """Those that leave the tower once, at the last of the blocks; those that take part at every one."""
+    model = reading(fuse, layer)
     batch, read = tiny.batch(2, model.config), []
 
     def encode(patches: Tensor) -> ObjectTokens:
         read.append(patches)
         return objects()
 
-    seen = model.clip.visual(batch["video"], ObjectTap((2,), encode, inject=False))
-    assert len(read) == 1 and torch.equal(read[0], seen.early_tokens[:, 1:])
+    seen = model.clip.visual(batch["video"], encode)
+    assert len(read) == times and torch.equal(read[-1], seen.early_tokens[:, 1:])
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_lower_parameters_are_those_below_a_block_of_either_tower(blocks: int):
+    model = tiny.model(Backbone, **WITHOUT_OBJECTS)
+    lower = {name for name, _ in model.clip.lower_parameters(blocks)}
+    below = {"visual.conv1.weight", "visual.class_embedding", "visual.positional_embedding", "visual.ln_pre.weight"}
+    below |= {"visual.ln_pre.bias", "token_embedding.weight", "positional_embedding"}
+    assert {name for name in lower if "resblocks" not in name} == below
+    numbers = {tower: {int(n.split("resblocks.")[1].split(".")[0]) for n in lower if n.startswith(tower + ".res")}
+               for tower in ("visual.transformer", "transformer")}  # fmt: skip
+    assert numbers["visual.transformer"] == numbers["transformer"] == set(range(blocks))
+    with_time = tiny.model(Backbone, linear_patch="3d", **WITHOUT_OBJECTS)
+    assert {name for name, _ in with_time.clip.lower_parameters(0)} == below - {"visual.conv1.weight"}
+
+
+@torch.no_grad()
+def test_the_logit_scale_stays_within_its_bound():
+    clip = tiny.model(Backbone, **WITHOUT_OBJECTS).clip
+    for value, expected in ((9.0, 100.0), (1.0, 2.71828)):
+        clip.logit_scale.fill_(value)
+        clip.clamp_logit_scale()
+        assert float(clip.logit_scale.exp()) == pytest.approx(expected, rel=1e-5)
 
 
 @torch.no_grad()

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from modules.config import Behaviour
-from modules.pretrain import PretrainModel
 from modules.released_checkpoint import config_from_released, convert, is_released, our_name
+from modules.tasks.pretrain import PretrainModel
 from tests.golden import DATA, Golden
 from tests.golden_data import recipe
 

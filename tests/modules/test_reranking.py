@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modules.fusion_encoder import VideoTokens
 from modules.reranking import OFFSET, PairScorer, TextTokens, rerank, rerank_both
-from modules.retrieval import RetrievalModel
+from modules.tasks.retrieval import RetrievalModel
 from tests import tiny
 from tests.plain_forms import match_probabilities
 
@@ -42,7 +42,7 @@ def scorer(model: RetrievalModel, videos: VideoTokens, tokens: Tensor, lengths: 
     def texts(index: Tensor) -> TextTokens:
         return TextTokens(tokens[index, : int(lengths[index].max())], lengths[index])
 
-    return PairScorer(model, videos, texts, lengths, CPU, **bounds)
+    return PairScorer(model.fusion, model.matching_head, videos, texts, lengths, CPU, **bounds)
 
 
 @pytest.mark.parametrize("behaviour", ["intended", "released"])

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from modules.config import Behaviour, ModelConfig
-from modules.pretrain import PretrainModel
+from modules.tasks.pretrain import PretrainModel
 from tasks.pre_training import main
 from tests.dataloaders.datasets.test_webvid import damage
 from tests.world import World

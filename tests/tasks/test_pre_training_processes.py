@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.pretrain import PretrainModel
+from modules.tasks.pretrain import PretrainModel
 from tasks.pre_training import main
 from tests.processes import Ranks, free_port, run_ranks
 from tests.world import ROOT, World

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from modules.beam_search import SearchSettings
-from modules.retrieval import RetrievalModel
+from modules.tasks.retrieval import RetrievalModel
 from tasks import eval_captioning, eval_qa, eval_retrieval, predict
 from tests.tasks.test_language_tasks import answer_flags, caption_flags, read
 from tests.tasks.test_retrieval_tasks import QUICK, WITH_OBJECTS

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modules.pretrain import PretrainModel
+from modules.tasks.pretrain import PretrainModel
 from tests import tiny
 from tests.golden import DATA, Golden
 from tests.golden_data import recipe

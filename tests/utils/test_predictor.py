@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modules.captioning import CaptionModel
+from modules.tasks.captioning import CaptionModel
 from tests.utils.checkpoints import save_tiny
 from tests.videos import write_video
 from utils import predictor as top

@@ -3,11 +3,13 @@
 import argparse
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a file
 
 from modules.collectives import global_mean
+from modules.parts import Owner
 from modules.random_streams import numpy_generator, sample_key
 from tests.processes import free_port
 from utils.runtime.distributed import Runtime, find_runtime
@@ -40,6 +43,11 @@ class ToyBehaviour:
     preset: str = "intended"
 
 
+class ToyClip(nn.Module):
+    def lower_parameters(self, blocks: int) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.named_parameters() if name.startswith("token_embedding."))
+
+
 class ToyModel(nn.Module):
     """Two losses over an uneven number of terms per sample; `contrastive` alone reaches `clip`."""
 
@@ -47,14 +55,19 @@ class ToyModel(nn.Module):
         super().__init__()
         torch.manual_seed(7)
         self.config, self.behaviour = ToyConfig(width), ToyBehaviour()
-        self.clip = nn.Module()
+        self.clip = ToyClip()
         self.clip.logit_scale = nn.Parameter(torch.tensor(4.7))
         self.clip.text_projection = nn.Parameter(torch.randn(width, width))
         self.fusion = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Dropout(dropout))
         self.matching_head = nn.Linear(width, width)
+        self.owners = {"clip": Owner("clip", "clip"), "": Owner("rest", "fusion")}
+        self.frame_dropout = 0.0
         self.active: set[str] = {"vtm", "contrastive"}
         self.kill_at: int | None = None
         self.forwards = 0
+
+    def after_update(self) -> None:
+        self.clip.logit_scale.data.clamp_(max=math.log(100))
 
     def remember_trainable(self) -> None:
         self.trainable = {name for name, p in self.named_parameters() if p.requires_grad}

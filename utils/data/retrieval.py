@@ -9,7 +9,7 @@ from dataloaders.caption_split import CaptionSplit
 from dataloaders.datasets import didemo, lsmdc, msrvtt, msvd
 from dataloaders.multiple_choice import ChoiceItem, read_choices
 from modules.config import ModelConfig
-from modules.retrieval import RetrievalModel
+from modules.tasks.retrieval import RetrievalModel
 from utils.data.clips import Log, SplitClips, open_captioned, open_clips, prepare_split_objects
 from utils.evaluation.retrieval import RankingSettings
 from utils.settings.arguments import ListArguments
@@ -95,8 +95,7 @@ def ranking_of(args: RetrievalArguments, model: RetrievalModel, warn: Log) -> Ra
     """Settings of a ranking, without its second stage if the matching head is absent, or untrained and not to train."""
     if not model.needs_fusion(model.config):
         return replace(args.ranking, rerank_top=0)
-    is_new = any(name.startswith("matching_head.") for name in model.new_names)
-    if args.do_train or not args.ranking.rerank_top or not is_new:
+    if args.do_train or not args.ranking.rerank_top or model.is_trained("matching"):
         return args.ranking
     warn("the matching head has not been trained: results are those of the first stage, without re-ranking")
     return replace(args.ranking, rerank_top=0)

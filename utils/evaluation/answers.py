@@ -9,8 +9,8 @@ from typing import Any
 
 from dataloaders.question_samples import UNKNOWN, AnswerCode
 from dataloaders.questions import Question, normalised
-from modules.answering import AnswerModel
 from modules.batch import Batch
+from modules.tasks.answering import AnswerModel
 from utils.evaluation.loop import over_clips, with_missing
 from utils.evaluation.result import Evaluation
 from utils.runtime.distributed import Runtime

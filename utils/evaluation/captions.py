@@ -9,8 +9,8 @@ from typing import Any
 from dataloaders.caption_split import CaptionSplit
 from modules.batch import Batch, to_device
 from modules.beam_search import SearchSettings
-from modules.captioning import CaptionModel
 from modules.fusion_encoder import VideoTokens, join
+from modules.tasks.captioning import CaptionModel
 from modules.tokenizer import ClipTokenizer
 from utils.evaluation.caption_metrics import CaptionScores, caption_scores
 from utils.evaluation.loop import over_clips
@@ -21,6 +21,12 @@ from utils.settings.groups import ReadSettings
 
 # A decoding step reads all weights however many beams there are, so clips of several batches are decoded together.
 BEAMS_TOGETHER = 256
+
+
+class EncodedClips(Batch, total=False):
+    """Clips of several batches together."""
+
+    tokens: VideoTokens
 
 
 def generate_captions(
@@ -43,7 +49,7 @@ def generate_captions(
     """
     tokenizer = ClipTokenizer(model.config.vocab_size)
 
-    def captions(encoded: Batch) -> Sequence[Any]:
+    def captions(encoded: EncodedClips) -> Sequence[Any]:
         tokens = model.decode(encoded["tokens"], search).tokens.tolist()
         return [(name, tokenizer.decode(row)) for name, row in zip(encoded["video_id"], tokens, strict=True)]
 
@@ -59,7 +65,7 @@ def clips_together(beams: int) -> int:
 
 def _encoded(
     model: CaptionModel, batches: Iterable[Batch], runtime: Runtime, precision: str, clips: int
-) -> Iterator[Batch]:
+) -> Iterator[EncodedClips]:
     """Encode batches one by one and join at least `clips` clips: their `tokens`, `video_id` and `bad_video`."""
     names: list[str] = []
     reasons: list[str] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from dataloaders.multiple_choice import ChoiceItem
 from modules.batch import Batch
-from modules.multiple_choice import MultipleChoiceModel
+from modules.tasks.multiple_choice import MultipleChoiceModel
 from utils.evaluation.loop import over_clips, with_missing
 from utils.evaluation.result import Evaluation
 from utils.runtime.distributed import Runtime

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from modules.batch import Batch, to_device
+from modules.batch import AnyBatch, to_device
 from utils.evaluation.bad_videos import BadVideos, check_bad_videos
 from utils.runtime.distributed import Runtime
 from utils.runtime.precision import autocast
@@ -24,8 +24,8 @@ class Gathered(NamedTuple):
 @torch.no_grad()
 def over_clips(
     model: Any,
-    batches: Iterable[Batch],
-    compute: Callable[[Batch], Sequence[Any]],
+    batches: Iterable[AnyBatch],
+    compute: Callable[[AnyBatch], Sequence[Any]],
     runtime: Runtime,
     settings: ReadSettings,
 ) -> Gathered:

@@ -163,6 +163,7 @@ def _gather_videos(
     """Clips of all ranks in rank order; a rank may have none, so sizes come from the configuration."""
     width, trajectories = config.embed_dim, config.num_trajectories if config.has_trajectories and with_objects else 0
     actions = config.num_actions if config.has_actions and with_objects else 0
+    further = max(runtime.gather_json(max((_columns(part.further) for part in parts), default=0)))
 
     def everywhere(name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         mine = [torch.empty(0, *shape, dtype=dtype), *(getattr(part, name).to(dtype) for part in parts)]
@@ -174,7 +175,13 @@ def _gather_videos(
         everywhere("trajectories", (trajectories, width)) if trajectories else None,
         everywhere("trajectory_mask", (trajectories,), torch.bool) if trajectories else None,
         everywhere("actions", (actions, width)) if actions else None,
+        everywhere("further", (further, width)) if further else None,
+        everywhere("further_mask", (further,), torch.bool) if further else None,
     )
+
+
+def _columns(tokens: Tensor | None) -> int:
+    return 0 if tokens is None else tokens.shape[1]
 
 
 def encode_texts(model: Any, captions: list[str], runtime: Runtime, settings: ReadSettings) -> TextBank:
@@ -215,7 +222,7 @@ def pair_scores(
     def tokens(index: Tensor) -> TextTokens:
         return TextTokens(_encode(model, texts.ids, texts.lengths, index, runtime), texts.lengths[index])
 
-    scorer = PairScorer(model, videos, tokens, texts.lengths, runtime.device)
+    scorer = PairScorer(model.fusion, model.matching_head, videos, tokens, texts.lengths, runtime.device)
 
     def probabilities(text_index: Tensor, video_index: Tensor) -> Tensor:
         mine = own_part(len(text_index), runtime)

@@ -55,7 +55,7 @@ def load_for_inference(
 
     Args:
         settings: of `use_settings`.
-        needs: parts of the model that must have been trained, of those that it has.
+        needs: parts of the model, heads by name (modules/parts.py), that must have been trained, of those that it has.
 
     Raises:
         CheckpointError, ValueError: as `setup_model`; or nothing gave a needed part values.
@@ -65,17 +65,11 @@ def load_for_inference(
     except ValueError as error:
         raise CheckpointError(f"{settings.init_model}: {error}; name a checkpoint of this task") from error
     for part in needs:
-        if hasattr(model, part) and not is_trained(model, part):
+        if model.part(part) and not model.is_trained(part):
             raise CheckpointError(
-                f"{settings.init_model}: its {part.replace('_', ' ')} has not been trained; name a checkpoint of this "
-                "task"
+                f"{settings.init_model}: its {part} head has not been trained; name a checkpoint of this task"
             )
     return model.to(device).eval().requires_grad_(False)
-
-
-def is_trained(model: Any, part: str) -> bool:
-    """Whether a model has this part, with values from a checkpoint."""
-    return hasattr(model, part) and not any(name.split(".")[0] == part for name in model.new_names)
 
 
 def _run_settings(checkpoint: Path) -> dict[str, Any]:

@@ -26,15 +26,15 @@ from dataloaders.questions import Question
 from dataloaders.retrieval import ClipReader, VideoDataset
 from dataloaders.samples import ClipFrames, SampleSettings, collate
 from dataloaders.video_files import read_frames
-from modules.answering import AnswerModel
 from modules.batch import Batch, to_device
 from modules.beam_search import SearchSettings
-from modules.captioning import CaptionModel
 from modules.config import ModelConfig
 from modules.fusion_encoder import VideoTokens
-from modules.pretrain import PretrainModel
-from modules.retrieval import RetrievalModel
 from modules.similarity import LooseSimilarity
+from modules.tasks.answering import AnswerModel
+from modules.tasks.captioning import CaptionModel
+from modules.tasks.pretrain import PretrainModel
+from modules.tasks.retrieval import RetrievalModel
 from modules.tokenizer import ClipTokenizer
 from utils.data.clips import evaluation_loader, object_settings, sample_settings
 from utils.evaluation.bad_videos import check_bad_videos
@@ -47,15 +47,15 @@ from utils.evaluation.retrieval import (
     first_stage,
     pair_scores,
 )
-from utils.inference.loading import is_trained, load_for_inference, use_settings
+from utils.inference.loading import load_for_inference, use_settings
 from utils.models.setup import ModelClass
 from utils.runtime.distributed import find_runtime
 from utils.runtime.precision import autocast
 
 # Parts of a model that a checkpoint must have trained; the answer head is a classifier or, as released, the vocabulary.
 NEEDS: dict[ModelClass, tuple[str, ...]] = {
-    CaptionModel: ("vocabulary_head",),
-    AnswerModel: ("answer_head", "vocabulary_head"),
+    CaptionModel: ("vocabulary",),
+    AnswerModel: ("answer", "vocabulary"),
     RetrievalModel: (),
     PretrainModel: (),
 }
@@ -213,7 +213,7 @@ class Predictor:
             BadVideos: as `caption`.
         """
         model = self.model(RetrievalModel)
-        with_objects = is_trained(model, "matching_head")
+        with_objects = model.is_trained("matching")
         return encode_videos(model, self._clips(model, videos), self.runtime, self.settings, with_objects=with_objects)
 
     def encode_texts(self, texts: Sequence[str]) -> TextBank:
@@ -257,7 +257,7 @@ class Predictor:
     @property
     def can_rerank(self) -> bool:
         """Whether the checkpoint has a trained matching head."""
-        return is_trained(self.model(RetrievalModel), "matching_head")
+        return self.model(RetrievalModel).is_trained("matching")
 
     def model(self, model_class: ModelClass) -> Any:
         """The checkpoint as a task's model, in evaluation mode.

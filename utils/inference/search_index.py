@@ -17,7 +17,7 @@ from dataloaders.files import atomic_file, file_stamp
 from dataloaders.label_map import label_map_hash
 from dataloaders.video_files import VIDEO_SUFFIXES
 from modules.fusion_encoder import VideoTokens, join
-from modules.retrieval import RetrievalModel
+from modules.tasks.retrieval import RetrievalModel
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.predictor import Predictor
 
@@ -162,7 +162,7 @@ class SearchIndex:
             "checkpoint": file_stamp(Path(settings.init_model or "")),
             "samples": self.predictor.sample_settings(config).seen(),
             "objects": objects and [objects.settings.stored(), label_map_hash(dict(objects.label_map))],
-            "model": asdict(config),
+            "model": {**asdict(config), "frame_dropout": 0.0},  # a field once: indexes of that time are kept
             "rerank": self.predictor.can_rerank,
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

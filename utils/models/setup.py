@@ -12,8 +12,9 @@ from torch import Tensor
 
 from modules.config import Behaviour, ModelChoices, ModelConfig, from_dict
 from modules.initialise import config_from_clip, initialise, load_clip
+from modules.parts import owners
 from modules.released_checkpoint import config_from_released, convert, is_released
-from modules.task_model import TaskModel
+from modules.tasks.task_model import TaskModel
 from utils.models.clip_weights import find_clip_archive, is_torchscript, read_clip_archive
 from utils.runtime.checkpoint import CheckpointError, check_own, is_own, load
 from utils.settings.groups import UseSettings
@@ -98,7 +99,8 @@ class _Setup:
         _note_other_layout(config, saved, path, self.log)
         weights = dict(state["model"])
         if config.answers != saved.answers:
-            weights = {name: value for name, value in weights.items() if not name.startswith("answer_head.")}
+            classifier = set(model.part("answer"))
+            weights = {name: value for name, value in weights.items() if name not in classifier}
         self.fill(model, weights, path)
         _note_sizes(choices, config, path, self.log)
         return model
@@ -143,7 +145,8 @@ class _Setup:
         try:
             state = read_clip_archive(find_clip_archive(self.settings.clip_archive))
         except CheckpointError:
-            if any(name.startswith("clip.") for name in missing):
+            own = owners(model)
+            if any(own[name].rate == "clip" for name in missing):
                 raise
             state = {}
         done = load_clip(model, state, given) if state else []

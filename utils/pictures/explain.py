@@ -19,9 +19,9 @@ from dataloaders.samples import ClipFrames, SampleSettings, clip_part, collate, 
 from dataloaders.tagging import Tagger, make_tagger, tag_caption
 from dataloaders.video_files import read_sampled
 from modules.batch import Batch, to_device
-from modules.pretrain import PretrainModel
+from modules.objectives.set_matching import Pairs, SetMatching
 from modules.random_streams import sample_key
-from modules.set_matching import Pairs
+from modules.tasks.pretrain import PretrainModel
 from modules.tokenizer import ClipTokenizer, split_words
 from utils.inference.predictor import Predictor
 from utils.runtime.checkpoint import CheckpointError
@@ -104,8 +104,8 @@ class Explanation:
 def explain(predictor: Predictor, video: str | Path, text: str | None = None) -> Explanation:
     """Run a model on a video and a text, and keep what it looked at.
 
-    The matching is that of the pre-training losses (modules/set_matching.py): a noun or verb belongs to at most one
-    trajectory or action, and so does the end token, which stands for nothing.
+    The matching is that of the pre-training losses (modules/objectives/set_matching.py): a noun or verb belongs to at
+    most one trajectory or action, and so does the end token, which stands for nothing.
 
     Args:
         text: default: the caption that the checkpoint gives the video.
@@ -154,18 +154,19 @@ def _run(
 
     The weights are those of the queries over sources (T, A, P + O) and of the actions over time (1, A, 1 + T).
     """
-    on_device = to_device(batch, predictor.runtime.device)
+    on_device, matching = to_device(batch, predictor.runtime.device), model.objective(SetMatching)
     weights = None
     with autocast(predictor.settings.precision, predictor.runtime.device):
         visual = model.visual_tokens(on_device, features_need_grad=False)
         tokens = model.video_tokens(on_device, visual)
-        scores = model.start_set_matching(on_device, tokens, model.encode_text(on_device["text_ids"]))
+        text = model.encode_text(on_device["text_ids"])
+        scores = matching.scores(on_device, tokens, text, set(matching.available))
         if model.action_encoder is not None:
             assert visual.objects is not None
             seen = (visual.early_tokens, visual.objects)
             weights = model.action_encoder.source_weights(*seen), model.action_encoder.frame_weights(*seen)
-    pairs = model.solve_set_matching(batch, scores)
-    return weights, {name: _matches(scores[name].result()[0], pairs[name], words) for name in pairs}
+    pairs = matching.solve(batch, scores)
+    return weights, {name: _matches(scores[name][0], pairs[name], words) for name in pairs}
 
 
 @lru_cache(maxsize=2)

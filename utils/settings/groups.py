@@ -107,6 +107,13 @@ class TrainSettings(ComputeSettings):
         choices=("warmup_cosine", "warmup_linear", "warmup_constant"),
     )
     max_grad_norm: float = setting(1.0, "norm to which all gradients together are cut; 0: not cut", minimum=0)
+    frame_dropout: float = setting(
+        0.0,
+        "share of training samples that show language losses and answers trajectories alone, without frames and "
+        "actions, so that these are learned to be read",
+        minimum=0,
+        maximum=1,
+    )
     freeze_layer_num: int = setting(
         0, "CLIP blocks frozen in both towers, with all below; -1: nothing is frozen", minimum=-1
     )

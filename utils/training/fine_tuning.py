@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from dataloaders.files import atomic_write_text
 from dataloaders.samples import collate
 from modules.batch import Batch
-from modules.task_model import TaskModel
+from modules.tasks.task_model import TaskModel
 from utils.data.clips import train_loader
 from utils.evaluation.result import Evaluation
 from utils.runtime.checkpoint import CheckpointError, check_own, load, load_parameters, model_content, save_atomically
@@ -31,11 +31,13 @@ class FineTuning(ABC):
 
     Attributes:
         selection_metric: of `Evaluation.metrics`; the best model has the largest value.
+        model_class: of the model that is trained; a task of one's own is a subclass with another.
         collate: makes a batch of training samples.
         splits: data of the test split, and in training of the training and validation splits, by name.
     """
 
     selection_metric: str
+    model_class: type[TaskModel]
     collate: Callable[..., Batch] = staticmethod(collate)
 
     def __init__(self, args: TaskArguments, runtime: Runtime, log: RunLog, model: TaskModel) -> None:

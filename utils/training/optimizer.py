@@ -8,21 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modules.parts import owners
 from utils.training.schedule import SCHEDULES
-
-FUSION_PREFIXES = (
-    "fusion.",
-    "vocabulary_head.",
-    "matching_head.",
-    "trajectory_encoder.block.",
-    "trajectory_encoder.ln_post.",
-    "trajectory_encoder.proj",
-    "action_encoder.blocks.",
-    "action_encoder.ln_post.",
-    "action_encoder.proj",
-)
-OBJECT_PREFIXES = ("object_encoder.", "trajectory_encoder.cls_embedding", "action_encoder.queries")
-HEAD_PREFIXES = ("similarity.", "answer_head.")
 
 
 class BertAdam(torch.optim.Optimizer):
@@ -144,67 +131,50 @@ def parameter_groups(
     fusion_lr: float,
     object_lr: float | None = None,
     weight_decay: float = 0.2,
-    head_prefixes: tuple[str, ...] = HEAD_PREFIXES,
 ) -> list[dict[str, Any]]:
-    """Groups for `BertAdam` by parameter name; biases (any name with "bias" in it) have no decay.
+    """Groups for `BertAdam` by what the parameters' owners state (modules/parts.py).
 
-    | label  | parameters                                              | rate                      |
-    |--------|---------------------------------------------------------|---------------------------|
-    | clip   | CLIP's own towers                                       | lr · coef_lr              |
-    | fusion | what the released names call fusion (`FUSION_PREFIXES`) | fusion_lr                 |
-    | object | new object and action parameters (`OBJECT_PREFIXES`)    | object_lr, None means lr  |
-    | head   | similarity header and heads of downstream tasks         | lr                        |
+    | label  | parameters                                       | rate                      |
+    |--------|--------------------------------------------------|---------------------------|
+    | clip   | CLIP's own towers                                | lr · coef_lr              |
+    | fusion | what the released names call fusion              | fusion_lr                 |
+    | object | new object and action parameters                 | object_lr, None means lr  |
+    | head   | similarity header and heads of downstream tasks  | lr                        |
 
-    The released code gives `fusion` 1e-5 whatever --lr says and `object` lr · coef_lr.
+    Biases (any name with "bias" in it) have no decay. The released code gives `fusion` 1e-5 whatever --lr says and
+    `object` lr · coef_lr.
 
     Raises:
-        ValueError: a parameter that no rule names.
+        ValueError: a parameter without an owner, or whose owner names another group.
     """
-    rules: tuple[tuple[str, tuple[str, ...], float], ...] = (
-        ("clip", ("clip.",), lr * coef_lr),
-        ("fusion", FUSION_PREFIXES, fusion_lr),
-        ("object", OBJECT_PREFIXES, lr if object_lr is None else object_lr),
-        ("head", head_prefixes, lr),
-    )
+    rates = {"clip": lr * coef_lr, "fusion": fusion_lr, "object": lr if object_lr is None else object_lr, "head": lr}
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    own = owners(model)
     for name, parameter in model.named_parameters():
-        rule = next(((label, rate) for label, prefixes, rate in rules if name.startswith(prefixes)), None)
-        if rule is None:
-            raise ValueError(
-                f"parameter {name} belongs to no learning-rate group: name it in utils/training/optimizer.py or in "
-                "head_prefixes"
-            )
-        label, rate = rule
-        decays = "bias" not in name
-        empty = {"params": [], "names": [], "label": label, "lr": rate, "weight_decay": weight_decay if decays else 0.0}
+        label, decays = own[name].rate, "bias" not in name
+        if label not in rates:
+            raise ValueError(f"parameter {name}: no learning-rate group {label}; choose one of {', '.join(rates)}")
+        decay = weight_decay if decays else 0.0
+        empty = {"params": [], "names": [], "label": label, "lr": rates[label], "weight_decay": decay}
         group = groups.setdefault((label, decays), empty)
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
 
 
-def freeze_layers(model: nn.Module, freeze_layer_num: int) -> list[str]:
+def freeze_layers(model: Any, freeze_layer_num: int) -> list[str]:
     """Freeze CLIP's first `freeze_layer_num` blocks of both towers and everything below them; -1 freezes nothing.
 
-    What stays trainable inside `clip.`: blocks from `freeze_layer_num` on, `ln_final`, `text_projection`,
-    `logit_scale`, `visual.ln_post`, `visual.proj`, and a patch layer with a time axis (`--linear_patch 3d`: CLIP has
-    none to keep). With 0 that freezes the patch layer, class and position embeddings, `ln_pre` and the token embedding.
-    Parameters outside `clip.` are not touched.
+    What stays trainable inside `clip.` is said by `CLIP.lower_parameters`. With 0 the patch layer, class and position
+    embeddings, `ln_pre` and the token embedding are frozen. Parameters outside `clip.` are not touched.
 
     Returns:
         Names of the parameters frozen here.
     """
     if freeze_layer_num < 0:
         return []
-    tops = ("clip.ln_final.", "clip.text_projection", "clip.logit_scale", "clip.visual.ln_post.", "clip.visual.proj")
     frozen = []
-    for name, parameter in model.named_parameters():
-        if not name.startswith("clip.") or name.startswith(tops):
-            continue
-        if ".resblocks." in name and int(name.split(".resblocks.")[1].split(".")[0]) >= freeze_layer_num:
-            continue
-        if name.startswith("clip.visual.conv1.") and parameter.dim() == 5:
-            continue
+    for name, parameter in model.clip.lower_parameters(freeze_layer_num):
         parameter.requires_grad_(False)
-        frozen.append(name)
+        frozen.append(f"clip.{name}")
     return frozen

@@ -22,7 +22,7 @@ from utils.runtime.run_log import RunLog
 from utils.runtime.stop_signals import StopSignals
 from utils.settings.fields import flat_values
 from utils.settings.groups import TrainSettings
-from utils.training.optimizer import HEAD_PREFIXES, BertAdam, freeze_layers, parameter_groups
+from utils.training.optimizer import BertAdam, freeze_layers, parameter_groups
 from utils.training.resume import (
     check_same_run,
     gather_random_states,
@@ -31,8 +31,6 @@ from utils.training.resume import (
     untouched_random_state,
 )
 from utils.training.step_meters import Meter, SkippedFiles, StepFlags
-
-MAX_LOGIT_SCALE = math.log(100)
 
 
 class NonFiniteLoss(Exception):
@@ -52,8 +50,9 @@ class Trainer:
     """Trains a model on batches: the model decides what is computed, the trainer when and how.
 
     An update is `gradient_accumulation_steps` batches; their gradients are averaged, cut to `max_grad_norm` and given
-    to BertAdam; then the logit scale is clamped to ln 100. No value is read from the device within an update (but for
-    fp16's GradScaler, which looks at its overflow flag): sums stay on the device until a display step.
+    to BertAdam; then the model brings parameters back into their bounds. The trainer reads no value from
+    the device within an update (but for fp16's GradScaler, which looks at its overflow flag): sums stay on the device
+    until a display step.
 
     The run ends after `epochs * steps_per_epoch` updates, or after `max_steps` if that is less; the learning-rate
     schedule is laid out over the same number. `steps_per_epoch` counts updates: a rest that fills none is left out.
@@ -66,8 +65,9 @@ class Trainer:
     agree on that, and on non-finite losses, through `StepFlags`.
 
     Args:
-        model: has `config`, `behaviour`, `remember_trainable()`, `set_active_losses(names)`; maps a batch to named
-            scalar losses and to detached scalars named `*_accuracy`.
+        model: a `TaskModel`, or what has its `config`, `behaviour`, `frame_dropout`, `remember_trainable()`,
+            `set_active_losses(names)` and `after_update()`; maps a batch to named scalar losses and to detached scalars
+            named `*_accuracy`.
         runtime: this process; its process group has been started.
         settings: an `Arguments`, or a bare `TrainSettings`.
         make_loader: (epoch, start_batch) -> batches of that epoch from `start_batch` on, asked for once per epoch.
@@ -80,7 +80,6 @@ class Trainer:
         extra: plain values of the task (best score so far, ...) that travel in restore.bin: written as they are then,
             and filled again on resume.
         arguments: plain values kept in checkpoints and compared on resume; `settings` by flag by default.
-        head_prefixes: parameter names that learn at `lr` beside the model's common parts.
     """
 
     def __init__(
@@ -95,7 +94,6 @@ class Trainer:
         evaluate: Callable[[int], Mapping[str, Any] | None] | None = None,
         extra: dict[str, Any] | None = None,
         arguments: Mapping[str, Any] | None = None,
-        head_prefixes: tuple[str, ...] = HEAD_PREFIXES,
     ) -> None:
         if steps_per_epoch < 1:
             raise ValueError("the training data do not fill one update: lower --batch_size or the number of processes")
@@ -107,6 +105,7 @@ class Trainer:
         self.step = 0
         self.extra: dict[str, Any] = {} if extra is None else extra
 
+        model.frame_dropout = settings.frame_dropout
         freeze_layers(model, settings.freeze_layer_num)
         model.remember_trainable()
         groups = parameter_groups(
@@ -116,14 +115,12 @@ class Trainer:
             settings.fusion_lr,
             settings.object_lr,
             settings.weight_decay,
-            head_prefixes,
         )
         self.optimizer = BertAdam(
             groups, settings.lr, settings.schedule, settings.warmup_proportion, int(self.total_steps)
         )
         self.precision = resolve_precision(settings.precision, runtime.device)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=self.precision == "fp16")
-        self.logit_scale = dict(model.named_parameters()).get("clip.logit_scale")
         self.folder = CheckpointFolder(settings.output_dir, settings.keep_checkpoints)
         self.meter, self.flags = Meter(runtime), StepFlags(runtime)
         self.skips = SkippedFiles(runtime)
@@ -204,8 +201,7 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.logit_scale is not None:
-            self.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
+        self.model.after_update()
 
     def _after_step(self, end: int) -> None:
         settings, epoch = self.settings, self.step // self.steps_per_epoch

@@ -11,8 +11,8 @@ import pytest
 
 from dataloaders.frames import FrameSettings
 from modules.config import ModelConfig
-from modules.multiple_choice import MultipleChoiceModel
-from modules.retrieval import RetrievalModel
+from modules.tasks.multiple_choice import MultipleChoiceModel
+from modules.tasks.retrieval import RetrievalModel
 from tests import tiny
 from utils.data.retrieval import (
     ChoiceArguments,

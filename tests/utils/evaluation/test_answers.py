@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from dataloaders.question_samples import AnswerCode, QuestionDataset, collate_questions
 from dataloaders.questions import Question
-from modules.answering import AnswerModel
+from modules.tasks.answering import AnswerModel
 from modules.tokenizer import ClipTokenizer
 from tests import tiny
 from tests.processes import run_ranks

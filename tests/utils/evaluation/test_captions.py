@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from dataloaders.retrieval import VideoDataset
 from dataloaders.samples import collate
 from modules.beam_search import SearchSettings
-from modules.captioning import CaptionModel
+from modules.tasks.captioning import CaptionModel
 from modules.tokenizer import ClipTokenizer
 from tests import tiny
 from tests.processes import run_ranks

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from dataloaders.choices import ChoiceDataset, collate_choices
 from dataloaders.multiple_choice import ChoiceItem
-from modules.multiple_choice import MultipleChoiceModel
+from modules.tasks.multiple_choice import MultipleChoiceModel
 from modules.tokenizer import ClipTokenizer
 from tests import tiny
 from tests.processes import run_ranks

@@ -19,9 +19,10 @@ from dataloaders.frames import UnreadableVideo
 from dataloaders.retrieval import ClipReader, VideoDataset
 from dataloaders.samples import Sample, SampleSettings, collate
 from modules.config import ModelConfig
-from modules.fusion_encoder import VideoTokens, pad_columns
+from modules.fusion_encoder import join, pad_columns
 from modules.reranking import OFFSET, Reranked
-from modules.retrieval import RetrievalModel
+from modules.similarity import LooseSimilarity
+from modules.tasks.retrieval import RetrievalModel
 from modules.tokenizer import ClipTokenizer
 from tests import tiny
 from tests.plain_forms import match_probabilities
@@ -84,7 +85,9 @@ def captioned(numbers: Collection[int]) -> CaptionSplit:
 def make_model(**choices: Any) -> RetrievalModel:
     model = tiny.model(RetrievalModel, vocab_size=ClipTokenizer().vocab_size, header_layers=1, **choices).eval()
     model.matching_head.match.data.mul_(50)  # so that the second stage moves ranks
-    if not model.similarity.is_loose:  # let the clip weigh as much as the text, or all scores of a text all but agree
+    if not isinstance(
+        model.similarity, LooseSimilarity
+    ):  # let the clip weigh as much as the text, or all scores of a text all but agree
         model.similarity.transformer.resblocks[-1].attn.out_proj.weight.data.mul_(30)
     return model
 
@@ -163,7 +166,7 @@ def plain_scores(model: RetrievalModel, split: CaptionSplit, top: int) -> tuple[
         video = model.encode_video(collate([data[0, index]]))
         paths = [pad_columns(part, config.num_trajectories) for part in (video.trajectories, video.trajectory_mask)]
         clips.append(video._replace(trajectories=paths[0], trajectory_mask=paths[1]))
-    videos = VideoTokens(*(torch.cat(parts) for parts in zip(*clips, strict=True)))
+    videos = join(clips)
     padded = [tokenizer.to_tensor_ids(caption, config.max_words) for caption in split.captions]
     tokens = torch.cat([model.encode_text(torch.from_numpy(ids)[None]) for ids, _ in padded])
     lengths = torch.tensor([int(mask.sum()) for _, mask in padded])

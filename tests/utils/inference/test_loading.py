@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from modules.answering import AnswerModel
-from modules.captioning import CaptionModel
 from modules.config import Behaviour
-from modules.pretrain import PretrainModel
-from modules.retrieval import RetrievalModel
+from modules.tasks.answering import AnswerModel
+from modules.tasks.captioning import CaptionModel
+from modules.tasks.pretrain import PretrainModel
+from modules.tasks.retrieval import RetrievalModel
 from tests.utils.checkpoints import SIZES, released_state, save_tiny
-from utils.inference.loading import add_released_flags, is_trained, load_for_inference, use_settings
+from utils.inference.loading import add_released_flags, load_for_inference, use_settings
 from utils.models.setup import ModelClass
 from utils.runtime.checkpoint import CheckpointError
 from utils.settings.fields import flat_values
@@ -111,22 +111,22 @@ def test_a_checkpoint_that_is_not_there_and_a_config_that_is_none_are_errors(tmp
 
 
 def test_a_model_for_use_is_evaluated_and_does_not_learn(tmp_path: Path):
-    model = load_as(PretrainModel, save_tiny(tmp_path), "vocabulary_head", "matching_head")
+    model = load_as(PretrainModel, save_tiny(tmp_path), "vocabulary", "matching")
     assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
-    assert is_trained(model, "matching_head") and not is_trained(model, "answer_head")
+    assert model.is_trained("matching") and not model.is_trained("answer")
 
 
 def test_a_part_that_must_have_been_trained_is_missed(tmp_path: Path):
     checkpoint = save_tiny(tmp_path, RetrievalModel)
     with pytest.raises(CheckpointError, match=r"RetrievalModel\.bin: its vocabulary head has not been trained; name a"):
-        load_as(CaptionModel, checkpoint, "vocabulary_head")
-    assert not is_trained(load_as(CaptionModel, checkpoint), "vocabulary_head")
-    assert not hasattr(load_as(RetrievalModel, checkpoint, "vocabulary_head"), "vocabulary_head"), "it has none"
+        load_as(CaptionModel, checkpoint, "vocabulary")
+    assert not load_as(CaptionModel, checkpoint).is_trained("vocabulary")
+    assert not hasattr(load_as(RetrievalModel, checkpoint, "vocabulary"), "vocabulary_head"), "it has none"
 
 
 def test_a_checkpoint_that_does_not_fit_the_task_is_an_error_that_names_it(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"CaptionModel\.bin: .*; name a checkpoint of this task"):
-        load_as(AnswerModel, save_tiny(tmp_path, CaptionModel), "answer_head")
+        load_as(AnswerModel, save_tiny(tmp_path, CaptionModel), "answer")
 
 
 def test_flags_that_a_released_checkpoint_needs_are_left_out_unless_given(tmp_path: Path):

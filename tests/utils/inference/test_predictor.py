@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from dataloaders.samples import SampleSettings
-from modules.answering import AnswerModel
 from modules.beam_search import SearchSettings
-from modules.captioning import CaptionModel
-from modules.pretrain import PretrainModel
-from modules.retrieval import RetrievalModel
+from modules.tasks.answering import AnswerModel
+from modules.tasks.captioning import CaptionModel
+from modules.tasks.pretrain import PretrainModel
+from modules.tasks.retrieval import RetrievalModel
 from tests.utils.checkpoints import save_tiny
 from tests.videos import write_noise, write_video
 from utils.evaluation.bad_videos import BadVideos

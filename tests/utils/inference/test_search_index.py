@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from modules.captioning import CaptionModel
+from modules.tasks.captioning import CaptionModel
 from tests.utils.checkpoints import save_tiny
 from tests.videos import write_noise, write_video
 from utils.evaluation.bad_videos import BadVideos

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from modules.config import Behaviour
-from modules.pretrain import PretrainModel
+from modules.tasks.pretrain import PretrainModel
 from tests import tiny
 from tests.utils.checkpoints import released_state
 from tests.utils.models.small_clip import SIZES, STATE, equal

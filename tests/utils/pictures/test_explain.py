@@ -12,8 +12,8 @@ import torch
 
 from dataloaders.label_map import class_names, load_label_map
 from dataloaders.samples import collate, text_part
-from modules.pretrain import PretrainModel
-from modules.retrieval import RetrievalModel
+from modules.tasks.pretrain import PretrainModel
+from modules.tasks.retrieval import RetrievalModel
 from modules.tokenizer import ClipTokenizer
 from tests.utils.checkpoints import save_tiny
 from tests.utils.pictures.pictured import TEXT

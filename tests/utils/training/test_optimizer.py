@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from modules.parts import Owner
+from modules.tasks.answering import AnswerModel
+from tests import tiny
 from tests.golden_data import recipe
 from utils.training.optimizer import BertAdam, freeze_layers, parameter_groups
 from utils.training.schedule import SCHEDULES
@@ -105,24 +108,33 @@ def test_gradient_scaler_skips_an_update_with_infinite_gradient():
     assert optimizer.param_groups[0]["step"] == 1 and scaler.get_scale() == 2.0
 
 
-class Named(nn.Module):
-    """One scalar parameter for each dotted name."""
+class WithGroups(nn.Module):
+    """Parameters of two groups, one of which states an exception."""
 
-    def __init__(self, names: list[str], shape: tuple[int, ...] = (1,)) -> None:
+    def __init__(self, rate: str = "fusion") -> None:
         super().__init__()
-        for name in names:
-            module: nn.Module = self
-            *path, leaf = name.split(".")
-            for part in path:
-                if not hasattr(module, part):
-                    module.add_module(part, nn.Module())
-                module = module.get_submodule(part)
-            module.register_parameter(leaf, nn.Parameter(torch.zeros(shape)))
+        self.block = nn.Linear(2, 2)
+        self.block.owners = {"": Owner("block", rate), "bias": Owner("block", "object")}
+        self.head = nn.Linear(2, 2, bias=False)
+        self.head.owners = {"": Owner("head", "head")}
 
 
-def test_groups_follow_names():
+def test_groups_are_those_that_the_owners_state():
+    groups = parameter_groups(WithGroups(), lr=1e-4, coef_lr=1e-3, fusion_lr=1e-5, object_lr=3e-4)
+    found = {n: (g["label"], g["lr"], g["weight_decay"]) for g in groups for n in g["names"]}
+    assert found == {
+        "block.weight": ("fusion", 1e-5, 0.2),
+        "block.bias": ("object", 3e-4, 0.0),
+        "head.weight": ("head", 1e-4, 0.2),
+    }
+    assert BertAdam(groups, lr=0.0).rates().keys() == {"fusion", "object", "head"}
+
+
+def test_groups_of_a_model_are_the_released_ones():
+    """The trajectory block is in the fusion group and its query in the objects', as the released names have it."""
     expected = {
         "clip.visual.proj": ("clip", 1e-7, 0.2),
+        "clip.logit_scale": ("clip", 1e-7, 0.2),
         "clip.transformer.resblocks.0.attn.in_proj_bias": ("clip", 1e-7, 0.0),
         "fusion.positional_embedding": ("fusion", 1e-5, 0.2),
         "vocabulary_head.bias": ("fusion", 1e-5, 0.0),
@@ -133,43 +145,30 @@ def test_groups_follow_names():
         "action_encoder.queries": ("object", 1e-4, 0.2),
         "object_encoder.frame_embedding": ("object", 1e-4, 0.2),
         "similarity.dense.weight": ("head", 1e-4, 0.2),
-        "answer_head.bias": ("head", 1e-4, 0.0),
     }
-    groups = parameter_groups(
-        Named(list(expected)), lr=1e-4, coef_lr=1e-3, fusion_lr=1e-5, head_prefixes=("similarity.", "answer_head.")
-    )
+    groups = parameter_groups(tiny.model(sim_header="tightTransf"), lr=1e-4, coef_lr=1e-3, fusion_lr=1e-5)
     found = {n: (g["label"], pytest.approx(g["lr"]), g["weight_decay"]) for g in groups for n in g["names"]}
-    assert found == expected
-    assert BertAdam(groups, lr=0.0).rates().keys() == {"clip", "fusion", "object", "head"}
+    assert {name: found[name] for name in expected} == expected
+    answers = parameter_groups(tiny.model(AnswerModel, answers=("a", "b")), lr=1e-4, coef_lr=1e-3, fusion_lr=1e-5)
+    assert [g["label"] for g in answers if "answer_head.bias" in g["names"]] == ["head"]
 
 
-def test_parameter_without_rule_is_an_error():
-    with pytest.raises(ValueError, match=r"mystery\.weight belongs to no learning-rate group"):
-        parameter_groups(Named(["mystery.weight"]), 1.0, 1.0, 1.0)
+def test_parameter_without_an_owner_is_an_error():
+    model = WithGroups()
+    model.mystery = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"mystery\.weight belongs to no part"):
+        parameter_groups(model, 1.0, 1.0, 1.0)
 
 
-@pytest.mark.parametrize(("layers", "block0", "below"), [(-1, False, False), (0, False, True), (1, True, True)])
-def test_frozen_layers(layers, block0, below):
-    frozen_by_rule = {
-        "clip.visual.conv1.weight": below,
-        "clip.visual.class_embedding": below,
-        "clip.visual.ln_pre.weight": below,
-        "clip.token_embedding.weight": below,
-        "clip.positional_embedding": below,
-        "clip.visual.transformer.resblocks.0.ln_1.weight": block0,
-        "clip.transformer.resblocks.0.ln_1.weight": block0,
-        "clip.transformer.resblocks.1.ln_1.weight": False,
-        "clip.ln_final.weight": False,
-        "clip.text_projection": False,
-        "clip.logit_scale": False,
-        "clip.visual.ln_post.weight": False,
-        "clip.visual.proj": False,
-        "fusion.blocks.0.ln_1.weight": False,
-    }
-    model = Named(list(frozen_by_rule))
-    assert set(freeze_layers(model, layers)) == {name for name, is_frozen in frozen_by_rule.items() if is_frozen}
-    assert {n: not p.requires_grad for n, p in model.named_parameters()} == frozen_by_rule
+def test_a_group_that_does_not_exist_is_an_error():
+    with pytest.raises(ValueError, match=r"block\.weight: no learning-rate group slow; choose one of clip, fusion"):
+        parameter_groups(WithGroups("slow"), 1.0, 1.0, 1.0)
 
 
-def test_patch_layer_with_a_time_axis_trains():
-    assert freeze_layers(Named(["clip.visual.conv1.weight"], shape=(2, 3, 3, 4, 4)), 0) == []
+@pytest.mark.parametrize("layers", [-1, 0, 1])
+def test_frozen_layers_are_the_lower_ones_of_clip(layers: int):
+    model = tiny.model()
+    frozen = freeze_layers(model, layers)
+    lower = [f"clip.{name}" for name, _ in model.clip.lower_parameters(layers)] if layers >= 0 else []
+    assert frozen == lower and bool(lower) == (layers >= 0)
+    assert {n for n, p in model.named_parameters() if not p.requires_grad} == set(lower)

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from modules.pretrain import LOSSES, PretrainModel
+from modules.tasks.pretrain import PretrainModel
 from tests import tiny
 from tests.plain_forms import PlainPretrainModel
 
+LOSSES = ("vtm", "mlm", "plm", "object_noun", "action_verb", "contrastive")
 WITHOUT_OBJECTS = {"need_object": False, "use_action": False}
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from modules.set_matching import Pairs, PendingScores, assign, squared_distance, word_scores
+from modules.objectives.set_matching import Pairs, SetMatching, assign, squared_distance, word_scores
+from tests import tiny
 
 
 def normal(*shape: int) -> torch.Tensor:
@@ -75,6 +76,20 @@ def test_no_pair_has_distance_zero_with_a_gradient_path():
     assert found == 0 and tokens.grad is not None and not tokens.grad.any()
 
 
-def test_scores_on_the_host_are_there_at_once():
-    scores = normal(2, 3, 4)
-    np.testing.assert_array_equal(PendingScores(scores).result(), scores.numpy())
+def test_only_the_wanted_kinds_are_scored_and_a_clip_without_boxes_takes_part_with_its_actions():
+    model = tiny.model()
+    items = [tiny.sample(i, model.config, boxes=2 * i) for i in range(2)]
+    batch, matching = tiny.collate(items), model.objective(SetMatching)
+    encoded = model.encoded(batch)
+    found = matching.scores(batch, encoded.video, encoded.text, {"action_verb"})
+    assert found.keys() == {"action_verb"} and found["action_verb"].shape[:2] == (2, model.config.num_actions)
+    assert set(matching.solve(batch, found)["action_verb"].sample) == {0, 1}
+    both = matching.scores(batch, encoded.video, encoded.text, set(matching.available))
+    assert set(matching.solve(batch, both)["object_noun"].sample) == {1}
+    assert matching.solve(batch, {}) == {}
+
+
+def test_a_model_without_the_tokens_does_not_have_the_loss():
+    assert tiny.model(use_action=False).objective(SetMatching).available == ("object_noun",)
+    assert tiny.model(action_only=True).objective(SetMatching).available == ("action_verb",)
+    assert tiny.model(object_fuse="attention").objective(SetMatching).available == ()

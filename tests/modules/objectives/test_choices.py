@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.batch import Batch, finish_batch
-from modules.multiple_choice import MultipleChoiceModel
+from modules.tasks.multiple_choice import MultipleChoiceModel
 from tests import tiny
 
 OPTIONS = 3
@@ -54,7 +54,7 @@ def plain_scores(model: MultipleChoiceModel, clip: int, *, use_matching: bool) -
         cosines.append(F.normalize(text[0, -1].float(), dim=-1) @ pooled)
         if use_matching:
             mask = torch.ones(1, length, dtype=torch.bool)
-            rows.append(model.matching_rows(video, text, mask, torch.tensor([length])))
+            rows.append(model.fusion.matching_rows(video, text, mask, torch.tensor([length])))
     scores = torch.stack(cosines)
     if not use_matching:
         return scores
@@ -75,19 +75,6 @@ def test_scores_equal_a_plain_loop(choices, use_matching, behaviour):
     expected = torch.stack([plain_scores(model, clip, use_matching=use_matching) for clip in range(4)])
     # The softmax is over cosines times the logit scale, which multiplies their rounding: 4e-5 was seen.
     torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-4, atol=1e-6)
-
-
-@torch.no_grad()
-def test_matching_changes_scores_and_without_objects_there_is_none():
-    model = make_model()
-    batch = choice_batch(range(4), model)
-    with_matching, without = (model.score_options(batch, use_matching=flag) for flag in (True, False))
-    assert bool((with_matching.argsort() != without.argsort()).any())
-    bare = make_model(**WITHOUT_OBJECTS)
-    assert bare.available_losses == ("contrastive",)
-    assert not any(n.startswith(("fusion.", "matching_head.")) for n, _ in bare.named_parameters())
-    batch = choice_batch(range(4), bare)
-    assert torch.equal(bare.score_options(batch), bare.score_options(batch, use_matching=False))
 
 
 @pytest.mark.parametrize("header", ["meanP", "seqLSTM", "seqTransf", "tightTransf"])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from modules.losses import contrastive_loss
-from modules.retrieval import RetrievalModel
+from modules.objectives.contrastive import contrastive_loss
+from modules.tasks.retrieval import RetrievalModel
 from tests import tiny
 
 WITHOUT_OBJECTS = {"need_object": False, "use_action": False}

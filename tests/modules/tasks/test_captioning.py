@@ -10,7 +10,8 @@ from torch import Tensor
 
 from modules.batch import Batch
 from modules.beam_search import SearchSettings
-from modules.captioning import CaptionModel
+from modules.objectives.captions import Captions
+from modules.tasks.captioning import CaptionModel
 from tests import plain_forms, tiny
 
 WITHOUT_OBJECTS = {"need_object": False, "use_action": False}
@@ -66,29 +67,6 @@ def plain_logits(model: CaptionModel, batch: Batch) -> Tensor:
     return torch.stack([plain_forms.vocabulary_logits(model.vocabulary_head, row, embedding) for row in rows], dim=1)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_loss_and_gradients_equal_one_pass_per_token(smoothing: float):
-    model = tiny.model(CaptionModel)
-    model.set_active_losses({"caption"})
-    model.label_smoothing = smoothing
-    batch = caption_batch(range(3), model)
-    loss = model(batch)["caption"]
-    loss.backward()
-    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    logits, terms = plain_logits(model, batch), []
-    for row, ids, length in zip(logits, batch["text_ids"], batch["text_lengths"].tolist(), strict=True):
-        logprobs = row[: length - 1].log_softmax(-1)
-        right = logprobs.gather(1, ids[1:length, None])[:, 0]
-        terms.append(-(1 - smoothing) * right - smoothing * logprobs.mean(-1))
-    expected = torch.cat(terms).mean()
-    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-    expected.backward()
-    for name, parameter in model.named_parameters():
-        if name in found:
-            torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-6, msg=name)
-
-
 @torch.no_grad()
 def test_greedy_captions_equal_the_plain_loop():
     model = caption_model().eval()
@@ -139,18 +117,9 @@ def test_score_is_the_log_probability_of_the_caption_under_the_training_pass():
     start = torch.full((4, 1), model.config.start_token)
     ids = torch.cat([start, found.tokens], dim=1)
     video = model.encode_video(batch)
-    logits = model.token_logits(model.next_token_rows(video, model.encode_text(ids)))
+    rows = model.objective(Captions).rows(model.fusion, video, model.encode_text(ids))
+    logits = model.vocabulary_head(rows, model.clip.token_embedding.weight)
     each = logits.log_softmax(-1).gather(2, found.tokens[..., None])[..., 0]
     ends = found.tokens == model.config.end_token
     counted = ends.cumsum(1) - ends.int() == 0
     torch.testing.assert_close(found.score, (each * counted).sum(1), rtol=1e-4, atol=1e-3)
-
-
-def test_an_empty_caption_trains_the_end_token_alone():
-    model = tiny.model(CaptionModel)
-    model.set_active_losses({"caption"})
-    items = [tiny.sample(i, model.config, words=0) for i in range(2)]
-    for item in items:
-        item["plm_start"] = torch.tensor(1)
-    batch = tiny.collate(items)
-    assert batch["plm_index"].tolist() == [0, 1] and torch.isfinite(model(batch)["caption"])

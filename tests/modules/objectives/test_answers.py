@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.answering import AnswerModel
 from modules.batch import Batch, finish_batch
+from modules.objectives.answers import Answers
+from modules.tasks.answering import AnswerModel
 from tests import plain_forms, tiny
 
 ANSWERS = tuple(f"answer {i}" for i in range(7))
@@ -75,9 +76,9 @@ def test_slot_equals_one_question_at_a_time(choices, behaviour):
     model = answer_model(behaviour, **choices).eval()
     batch = question_batch(model, [2, 0, 0, 1, 2])
     assert len(batch["video"]) == 3
-    expected = plain_rows(model, batch)
-    torch.testing.assert_close(model.slot_rows(batch), expected, rtol=1e-4, atol=1e-5)
-    if model.is_classifier:
+    expected, answers = plain_rows(model, batch), model.objective(Answers)
+    torch.testing.assert_close(answers.slots(model.encoded(batch)), expected, rtol=1e-4, atol=1e-5)
+    if answers.classifier is not None:
         logits = model.answer_head(expected)
     else:
         logits = plain_forms.vocabulary_logits(model.vocabulary_head, expected, model.clip.token_embedding.weight)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modules.answering import AnswerModel
-from modules.captioning import CaptionModel
-from modules.pretrain import LOSSES, PretrainModel
-from modules.retrieval import RetrievalModel
+from modules.tasks.answering import AnswerModel
+from modules.tasks.captioning import CaptionModel
+from modules.tasks.pretrain import PretrainModel
+from modules.tasks.retrieval import RetrievalModel
 from tests import tiny
-from tests.modules.test_answering import ANSWERS, question_batch
+from tests.modules.objectives.test_answers import ANSWERS, question_batch
 
 WITHOUT_OBJECTS = {"need_object": False, "use_action": False}
 
@@ -27,7 +27,7 @@ def test_frozen_layers_stay_frozen_when_losses_change():
     model.clip.visual.conv1.weight.requires_grad_(False)
     model.remember_trainable()
     model.set_active_losses({"mlm"})
-    model.set_active_losses(set(LOSSES))
+    model.set_active_losses(set(model.losses))
     assert not model.clip.visual.conv1.weight.requires_grad
     assert model.clip.text_projection.requires_grad
 
@@ -48,7 +48,7 @@ def test_scores_of_a_batch_are_those_of_every_text_with_every_clip(header: str):
     model = tiny.model(RetrievalModel, sim_header=header, **WITHOUT_OBJECTS)
     batch = tiny.batch(4, model.config)
     video, text = model.encode_video(batch), model.encode_text(batch["text_ids"])
-    logits = model.similarity_logits(batch, video, text)
+    logits = model.similarity_logits(video, text, batch["text_lengths"])
     features = model.text_feature(text, batch["text_lengths"])
     expected = model.similarity_matrix(features, video.frames, video.frame_mask)
     torch.testing.assert_close(logits.text_to_video, expected, rtol=1e-4, atol=1e-5)
@@ -56,32 +56,11 @@ def test_scores_of_a_batch_are_those_of_every_text_with_every_clip(header: str):
     assert not torch.allclose(expected, expected.t(), atol=1e-3), "the directions can be told apart"
 
 
-def test_share_of_hidden_samples_follows_the_rate_and_clips_without_boxes_are_shown():
-    model = tiny.model(CaptionModel, frame_dropout=0.3)
-    keys = torch.randint(0, 2**62, (2000,))
-    video = model.encode_video(tiny.batch(2, model.config, boxes=2))
-    video = video.select(torch.zeros(2000, dtype=torch.int64))
-    hidden = model.hidden_frames({"random_keys": keys}, video)
-    assert hidden is not None and 0.25 < hidden.float().mean() < 0.35
-    assert torch.equal(hidden[:7], model.hidden_frames({"random_keys": keys[:7]}, video.select(torch.arange(7))))
-    none = video._replace(trajectory_mask=torch.zeros_like(video.trajectory_mask))
-    assert not model.hidden_frames({"random_keys": keys}, none).any()
-
-
-def test_nothing_is_hidden_in_evaluation_or_without_trajectories():
-    model = tiny.model(CaptionModel, frame_dropout=1.0)
-    batch = shown_batch(model)
-    video = model.encode_video(batch)
-    assert model.hidden_frames(batch, video).all()
-    assert model.eval().hidden_frames(batch, video) is None
-    without = tiny.model(CaptionModel, frame_dropout=1.0, need_object=False, use_action=False)
-    assert without.hidden_frames(batch, without.encode_video(batch)) is None
-
-
 @pytest.mark.parametrize("cls", [CaptionModel, PretrainModel, AnswerModel])
 def test_every_parameter_that_trains_has_a_gradient_when_all_is_hidden(cls):
     choices = {"answers": ANSWERS} if cls is AnswerModel else {}
-    model = tiny.model(cls, frame_dropout=1.0, **choices)
+    model = tiny.model(cls, **choices)
+    model.frame_dropout = 1.0
     batch = question_batch(model, [0, 0, 1, 2]) if cls is AnswerModel else shown_batch(model)
     model.set_active_losses(set(model.available_losses))
     shown = tiny.model(cls, **choices)

@@ -1,0 +1,32 @@
+"""Captioning: every token of a caption, from its clip and the tokens before it."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from torch import Tensor
+
+from modules.encoded import Encoded
+from modules.objectives.next_tokens import NextTokens
+
+
+class Captions(NextTokens):
+    """The next-token loss of fine-tuning: nothing is detached, and frames have positions, as released."""
+
+    NAMES = ("caption",)
+    STREAM = "caption"
+    TURN = 0
+
+    @property
+    def frame_positions(self) -> bool:
+        """Frames have positions, whatever the behaviour."""
+        return True
+
+    def trains(self, active: Set[str]) -> set[str]:
+        """Both towers, the fusion encoder and the vocabulary head."""
+        return {"frames", "text", "fusion", "vocabulary"}
+
+    def losses(self, encoded: Encoded) -> dict[str, Tensor]:
+        """`caption`, and `caption_accuracy`, the share of right arg-max tokens."""
+        loss = self.loss(encoded, encoded.video, encoded.text)
+        return {"caption": loss.loss, "caption_accuracy": loss.accuracy}

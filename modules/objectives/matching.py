@@ -1,0 +1,158 @@
+"""Video-text matching: is this the text of this clip? Trained on hard negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modules.collectives import gather, gather_constant, rank, world_size
+from modules.config import Behaviour, ModelConfig
+from modules.encoded import Encoded
+from modules.fusion_encoder import VideoTokens, pad_columns
+from modules.heads import MatchingHead
+from modules.losses import TokenLoss, token_loss
+from modules.objectives.base import Heads, Objective
+from modules.random_streams import uniform
+
+
+class Matching(Objective):
+    """Each pair of the batch is joined by a wrong video and a wrong text, drawn in proportion to softmax(similarity).
+
+    Frame features and text tokens are detached, trajectories and actions are not, as released.
+    """
+
+    NAMES = ("vtm",)
+    TURN = 3
+
+    def __init__(self, config: ModelConfig, behaviour: Behaviour, heads: Heads) -> None:
+        super().__init__(config, behaviour, heads)
+        self.head = heads.get("matching_head", lambda: MatchingHead(config, behaviour))
+
+    def trains(self, active: Set[str]) -> set[str]:
+        """The fusion encoder and the matching head."""
+        return {"fusion", "matching"}
+
+    def losses(self, encoded: Encoded) -> dict[str, Tensor]:
+        """`vtm` and `vtm_accuracy`; a single clip in the global batch has no negative, and 0 as its loss."""
+        if encoded.similarity.text_to_video.shape[1] == 1:  # with the gradient path that DDP expects
+            return {"vtm": 0.0 * (self.head.match.sum() + self.head.unmatch.sum())}
+        loss = self.loss(encoded)
+        return {"vtm": loss.loss, "vtm_accuracy": loss.accuracy}
+
+    def loss(self, encoded: Encoded) -> TokenLoss:
+        """Of this rank's positives with two negatives each."""
+        rows = encoded.model.fusion.matching_rows(*self.pairs(encoded))
+        factors = encoded.dropout.factors("vtm", 3, 2, 2, rows.shape[-1])
+        scores = self.head(rows, None if factors is None else factors.flatten(0, 1))
+        return matching_loss(scores, 3)
+
+    def pairs(self, encoded: Encoded) -> Pool:
+        """The 3·B pairs of this rank, in the order positive, wrong video, wrong text."""
+        negatives = self.negatives(encoded)
+        pool = self._global_pool(encoded)
+        size, device = len(encoded.batch["text_lengths"]), pool.text.device
+        own = torch.arange(size, device=device) + rank() * size
+        which_video = interleave(own, negatives.video, own)
+        which_text = interleave(own, own, negatives.text)
+        return Pool(
+            pool.video.select(which_video),
+            pool.text[which_text],
+            pool.text_mask[which_text],
+            pool.text_lengths[which_text],
+        )
+
+    @staticmethod
+    def negatives(encoded: Encoded) -> Negatives:
+        """Those that the batch names, else drawn ones."""
+        batch = encoded.batch
+        if "hard_negative_video" in batch:
+            return Negatives(batch["hard_negative_video"], batch["hard_negative_text"])
+        return hard_negatives(*encoded.similarity, batch["random_keys"])
+
+    def _global_pool(self, encoded: Encoded) -> Pool:
+        """Clips and texts of all ranks; gradients of trajectories and actions go back to the rank that owns them."""
+        video, text = encoded.detached_video, encoded.detached_text
+        mask, lengths = encoded.batch["text_mask"], encoded.batch["text_lengths"]
+        if world_size() == 1:
+            return Pool(video, text, mask, lengths)
+        # Ranks trim to different sizes; the full size is known to all without communication.
+        words, trajectories = self.config.max_words, self.config.num_trajectories
+
+        def padded(part: Tensor | None) -> Tensor | None:
+            return None if part is None else pad_columns(part, trajectories)
+
+        everywhere = VideoTokens(
+            gather_constant(video.frames),
+            gather_constant(video.frame_mask),
+            _gather(padded(video.trajectories)),
+            _gather(padded(video.trajectory_mask)),
+            _gather(video.actions),
+            _gather(video.further),
+            _gather(video.further_mask),
+        )
+        return Pool(
+            everywhere,
+            gather_constant(pad_columns(text, words)),
+            gather_constant(pad_columns(mask, words)),
+            gather_constant(lengths),
+        )
+
+
+def _gather(part: Tensor | None) -> Tensor | None:
+    """Rows of all ranks, with gradient where there is one."""
+    if part is None:
+        return None
+    return gather_constant(part) if part.dtype == torch.bool else gather(part)
+
+
+class Negatives(NamedTuple):
+    """Indices into the global batch: `video[i]` is the wrong video for text i, `text[i]` the wrong text for video i."""
+
+    video: Tensor
+    text: Tensor
+
+
+@torch.no_grad()
+def hard_negatives(text_to_video: Tensor, video_to_text: Tensor, keys: Tensor) -> Negatives:
+    """Draw, for each of this rank's pairs, a wrong video and a wrong text in proportion to softmax(similarity).
+
+    Args:
+        text_to_video, video_to_text: (B, G) logits of this rank's texts and videos against the global batch, G > 1.
+        keys: (B,) keys of the samples; the draw depends on nothing else.
+    """
+    batch = len(keys)
+    own = torch.arange(batch, device=keys.device) + rank() * batch
+
+    def draw(logits: Tensor, stream: str) -> Tensor:
+        weights = logits.float().scatter(1, own[:, None], float("-inf")).softmax(-1).cumsum(-1)
+        point = uniform(keys, stream, 1) * weights[:, -1:]
+        index = torch.searchsorted(weights, point, right=True)[:, 0].clamp(max=weights.shape[1] - 1)
+        # Rounding at the very end of the table may fall on the own pair; its neighbour is a negative.
+        beside = torch.where(own == weights.shape[1] - 1, own - 1, own + 1)
+        return torch.where(index == own, beside, index)
+
+    return Negatives(draw(text_to_video, "negative video"), draw(video_to_text, "negative text"))
+
+
+class Pool(NamedTuple):
+    """Clips beside texts: text (K, L, E), text_mask (K, L) and text_lengths (K,)."""
+
+    video: VideoTokens
+    text: Tensor
+    text_mask: Tensor
+    text_lengths: Tensor
+
+
+def interleave(positive: Tensor, wrong_video: Tensor, wrong_text: Tensor) -> Tensor:
+    """(B, ...) three times -> (3·B, ...) in the released order: positive, wrong video, wrong text of each sample."""
+    return torch.stack([positive, wrong_video, wrong_text], dim=1).flatten(0, 1)
+
+
+def matching_loss(scores: Tensor, pairs_per_sample: int) -> TokenLoss:
+    """Two-way cross-entropy of (B·p, 2) scores; the first of each sample's p pairs is the match."""
+    target = torch.zeros(scores.shape[0], dtype=torch.int64, device=scores.device)
+    target[::pairs_per_sample] = 1
+    return token_loss(scores, target)
