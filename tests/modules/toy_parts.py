@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Set
 
-import torch
 from torch import Tensor, nn
 
 from modules.backbone import TokenEncoder
@@ -81,8 +79,3 @@ class ExtendedPretraining(Pretraining):
 def main(argv: list[str] | None = None) -> int:
     """As tasks/pre_training.py."""
     return run_task(ExtendedPretraining, PretrainArguments, argv, __doc__)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    sys.exit(main())
