@@ -7,31 +7,31 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-# FFmpeg writes a line to stderr for every damaged packet; what matters of it is in UnreadableVideo.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-
-import cv2  # after the two settings, which OpenCV reads when it starts
-
+from dataloaders.decoders import (
+    BACKENDS,
+    ROUNDING,
+    Decoder,
+    NothingDecodes,
+    OpenCVVideo,
+    Transform,
+    UnreadableVideo,
+    has_av,
+    open_video,
+)
 from modules.config import check_settings, setting
 
-# Data-loader workers are forked: OpenCV's thread pool does not survive that, and one thread per worker is enough.
-cv2.setNumThreads(0)
-
 HEAD, TAIL, UNIFORM = 0, 1, 2
-MIN_FPS = 0.01
-MAX_STATED_FRAMES = 1_000_000
-
-
-class UnreadableVideo(Exception):
-    """No frame can be had from a video; the message names the file and the reason."""
+# Of what is made of frames: 1, or none stated, chose them by number times mean rate, 2 by time.
+FRAME_RULE = 2
+MILLISECOND = 1e-3  # that containers round time stamps to
+MAX_CANDIDATES = 100_000  # where all are read; more than a day at one per second
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class FrameSettings:
     end_seconds: float | None = setting(
         None, "frames are taken before this second of a video; default: the whole video", above=0, seen=True
     )
+    video_backend: str = setting(
+        "auto",
+        "decoder of video files; auto: OpenCV, and PyAV where OpenCV decodes nothing and PyAV is installed",
+        choices=BACKENDS,
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -55,6 +60,11 @@ class FrameSettings:
             raise ValueError(
                 f"--feature_framerate {self.feature_framerate}, --end_seconds {self.end_seconds}: must be finite"
             )
+
+    def rule(self) -> dict[str, float | int | None]:
+        """All that decides which frames those are, as plain values; decoders give the same ones."""
+        names = ("feature_framerate", "slice_framepos", "end_seconds")
+        return {**{name: getattr(self, name) for name in names}, "frame_rule": FRAME_RULE}
 
 
 WHOLE_VIDEO = FrameSettings()
@@ -68,10 +78,14 @@ class Clip:
         frames: T images, uint8 (H, W, 3), RGB; a frame that was picked twice is the same array twice.
         width: width of the video as it is shown (after rotation), in pixels, before any transform.
         height: height of the video as it is shown, in pixels, before any transform.
-        fps: frames per second, as the container states it.
-        frame_indices: int64 (T,), the number of each frame in decoding order.
+        fps: frames per second, as the container states it; where it states none, as its time stamps say.
+        frame_indices: int64 (T,), the number of each frame in the order in which frames are shown.
         decoded_frames: how many frames decode, up to `end_seconds`.
         stated_frames: how many the container states, up to `end_seconds`; 0 where it states none.
+        num_candidates: how many frames the rule picks from.
+        seconds: length up to `end_seconds`, by time stamps.
+        backend: the decoder, `opencv` or `av`.
+        notes: what is to be said of the reading: another decoder than OpenCV was taken, or there are no time stamps.
     """
 
     frames: list[np.ndarray]
@@ -81,10 +95,78 @@ class Clip:
     frame_indices: np.ndarray
     decoded_frames: int
     stated_frames: int
+    num_candidates: int = 0
+    seconds: float = 0.0
+    backend: str = "opencv"
+    notes: list[str] = field(default_factory=list)
+
+
+class FrameTimes(NamedTuple):
+    """When each frame of a video is shown.
+
+    seconds: float64 (n,), counted from the first frame's, never falling, n at least 1. interval: mean seconds from one
+    frame to the next. by_number: there were no usable time stamps, and these are numbers over the stated rate.
+    """
+
+    seconds: np.ndarray
+    interval: float
+    by_number: bool = False
+
+    @classmethod
+    def of(cls, stamps: np.ndarray, fps: float) -> FrameTimes:
+        """From the stamps of a decoder in seconds, nan where there is none, and the stated rate, nan without one.
+
+        The last frames may lack a stamp (a decoder that is emptied does not know them): they follow at the mean
+        interval. Stamps that are those of the stated rate but for the container's rounding are taken as that rate, so
+        that rounding decides no tie.
+
+        Raises:
+            ValueError: neither stamps nor a rate.
+        """
+        known = len(stamps)
+        while known > 2 and math.isnan(stamps[known - 1]):
+            known -= 1
+        seconds = stamps[:known] - stamps[0]
+        if known == 1 and math.isfinite(fps):
+            return cls(np.zeros(1), 1 / fps)
+        if known > 1 and np.isfinite(seconds).all() and (np.diff(seconds) >= 0).all() and seconds[-1] > 0:
+            interval = float(seconds[-1] / (known - 1))
+            missing = seconds[-1] + interval * np.arange(1, len(stamps) - known + 1)
+            seconds = np.concatenate([seconds, missing])
+            stated = np.arange(len(stamps)) / fps  # nan without a rate
+            is_stated = np.abs(seconds - stated).max() <= MILLISECOND
+            return cls(stated, 1 / fps) if is_stated else cls(seconds, interval)
+        if not math.isfinite(fps):
+            raise ValueError("neither usable time stamps nor a usable frame rate")
+        return cls.constant(len(stamps), fps)
+
+    @classmethod
+    def constant(cls, num_frames: int, fps: float) -> FrameTimes:
+        """Of frames at a constant rate, by their numbers."""
+        return cls(np.arange(num_frames) / fps, 1 / fps, by_number=True)
+
+    def num_candidates(self, feature_framerate: float) -> int:
+        """How many times k / feature_framerate, k = 0, 1, 2, ..., are nearer to a frame than to one behind the last."""
+        end = self.seconds[-1] + self.interval / 2
+        last = math.floor((end + ROUNDING) * feature_framerate)
+        is_tie = abs(last / feature_framerate - end) <= ROUNDING
+        return last if is_tie and last and len(self.seconds) % 2 == 0 else last + 1
+
+    def frames_at(self, seconds: np.ndarray) -> np.ndarray:
+        """The frame nearest to each time, int64; the one before it, if it is shown more than half an interval later.
+
+        Of two frames that are equally near, the one with the even number, as `np.rint` has it.
+        """
+        after = np.searchsorted(self.seconds, seconds - ROUNDING).clip(max=len(self.seconds) - 1)
+        before = np.maximum(after - 1, 0)
+        late, early = self.seconds[after] - seconds, seconds - self.seconds[before]
+        is_tie = np.abs(late - early) <= ROUNDING
+        takes_after = np.where(is_tie, after % 2 == 0, late < early)
+        return np.where(takes_after & (late <= self.interval / 2 + ROUNDING), after, before).astype(np.int64)
 
 
 def candidate_indices(num_frames: int, fps: float, feature_framerate: float = 1) -> np.ndarray:
-    """Numbers of the frames that may be sampled: round(k / feature_framerate * fps) for k = 0, 1, 2, ...
+    """Numbers of the frames that may be sampled at a constant rate: round(k / feature_framerate * fps), k = 0, 1, ...
 
     The fractional frame rate is used; the released code cut it to an integer, which drifts by up to 1.5 s in 35 s.
 
@@ -127,120 +209,135 @@ def pick_positions(num_candidates: int, max_frames: int, slice_framepos: int = U
     return np.arange(start, start + max_frames, dtype=np.int64)
 
 
+def pick_frames(times: FrameTimes, max_frames: int | None, settings: FrameSettings) -> np.ndarray:
+    """Numbers of the frames that are read: int64 (T,); all candidates, if `max_frames` is None.
+
+    Candidate k is the frame shown at k / feature_framerate seconds.
+
+    Raises:
+        ValueError: all of more than MAX_CANDIDATES are asked for.
+    """
+    count = times.num_candidates(settings.feature_framerate)
+    if max_frames is None and count > MAX_CANDIDATES:
+        raise ValueError(
+            f"{count} candidate frames in {times.seconds[-1]:.0f} s, more than {MAX_CANDIDATES}: lower "
+            "--feature_framerate"
+        )
+    positions = np.arange(count) if max_frames is None else pick_positions(count, max_frames, settings.slice_framepos)
+    return times.frames_at(positions / settings.feature_framerate)
+
+
 def read_clip(
     path: str | os.PathLike[str],
     max_frames: int | None,
     settings: FrameSettings = WHOLE_VIDEO,
-    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    transform: Transform | None = None,
 ) -> Clip:
-    """Decode a video forward and keep the frames of the rule above.
+    """Read the frames of the rule above.
 
-    Every frame is decoded (`grab`), only picked ones are converted to an image (`retrieve`). The picks depend on how
-    many frames decode, and containers state that wrongly; when the truth changes the picks, the file is read again.
+    The picks depend on the time stamps of all frames that decode. OpenCV knows them when it has decoded the file, which
+    it does with a guess by the stated rate and number of frames; where the truth changes the picks, as in a video whose
+    rate varies, the file is read again. PyAV knows them before.
 
     Args:
         path: the video file.
         max_frames: T, or None for all candidates.
-        settings: candidates per second, and which of them. At `end_seconds` the video ends for the rule, and decoding
-            does too: only frames with index / fps below it count.
-        transform: applied to each kept frame as it is decoded, for instance to shrink a long video on the way.
+        settings: candidates per second, which of them, and the decoder. At `end_seconds` the video ends for the rule,
+            and decoding does too: only frames that are shown before it count.
+        transform: applied to each kept frame as it is decoded, to shrink it on the way.
 
     Raises:
-        UnreadableVideo: the file is absent or empty, states no frame rate, or no frame of it decodes.
+        UnreadableVideo: the file is absent or empty, has neither time stamps nor a frame rate, is a sound file with a
+            cover picture, states pictures of an absurd size, or no frame of it decodes.
     """
-    video = _Video(Path(path), transform, settings.end_seconds)
+    path = Path(path)
+    backend = "av" if settings.video_backend == "av" else "opencv"
     try:
-        num_frames = video.walk(_picks(video.stated_frames, video.fps, max_frames, settings))
-        while num_frames:
-            picks = _picks(num_frames, video.fps, max_frames, settings)
-            missing = set(picks.tolist()) - video.kept.keys()
-            if not missing:
-                frames = [video.kept[index] for index in picks.tolist()]
-                return Clip(frames, video.width, video.height, video.fps, picks, num_frames, video.stated_frames)
-            num_frames = min(num_frames, video.walk(missing))
-    finally:
-        video.capture.release()
-    raise UnreadableVideo(f"{path}: no frame decodes (a damaged file, or a codec that OpenCV cannot decode)")
+        return _read_with(backend, path, max_frames, settings, transform)
+    except NothingDecodes as error:
+        if settings.video_backend != "auto" or not has_av():
+            raise
+        try:
+            clip = _read_with("av", path, max_frames, settings, transform)
+        except UnreadableVideo:
+            raise error from None
+    clip.notes.append(f"{path}: decoded by PyAV, as OpenCV decodes nothing of it")
+    return clip
 
 
 def all_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
-    """Every frame of a video that decodes, in order: uint8 (H, W, 3), RGB.
+    """Every frame of a video that OpenCV decodes, in order, as shown: uint8 (H, W, 3), RGB.
 
     Raises:
-        UnreadableVideo: the file is absent or empty, or states no frame rate.
+        UnreadableVideo: the file is absent or empty.
     """
-    video = _Video(Path(path), None, None)
+    yield from OpenCVVideo(Path(path)).pictures()
+
+
+def _read_with(
+    backend: str,
+    path: Path,
+    max_frames: int | None,
+    settings: FrameSettings,
+    transform: Transform | None,
+) -> Clip:
+    video = open_video(path, backend, transform)
     try:
-        while video.capture.grab():
-            is_image, image = video.capture.retrieve()
-            if not is_image or image is None:
-                return
-            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        stamps = video.scan(_predicted(video, max_frames, settings), settings.end_seconds)
+        while len(stamps):
+            if video.is_cover and len(stamps) == 1:
+                raise UnreadableVideo(f"{path}: no video in it, only sound and a cover picture")
+            times = FrameTimes.of(stamps, video.fps)
+            picks = pick_frames(times, max_frames, settings)
+            missing = set(picks.tolist()) - video.kept.keys()
+            if not missing:
+                return _clip(video, path, times, picks, settings)
+            for index in video.kept.keys() - set(picks.tolist()):
+                del video.kept[index]
+            stamps = video.fetch(missing, settings.end_seconds)[: len(stamps)]
+    except ValueError as error:
+        raise UnreadableVideo(f"{path}: {error}") from error
     finally:
-        video.capture.release()
+        video.close()
+    raise NothingDecodes(f"{path}: {_nothing_decodes(backend)}")
 
 
-def _picks(num_frames: int, fps: float, max_frames: int | None, settings: FrameSettings) -> np.ndarray:
-    """Numbers of the frames to keep if `num_frames` decode: int64 (T,), empty when none do."""
-    candidates = candidate_indices(num_frames, fps, settings.feature_framerate)
-    if max_frames is None or not len(candidates):
-        return candidates
-    return candidates[pick_positions(len(candidates), max_frames, settings.slice_framepos)]
+def _nothing_decodes(backend: str) -> str:
+    reason = "no frame decodes (a damaged file, or a codec that {} cannot decode)"
+    if backend == "opencv" and not has_av():
+        return reason.format("OpenCV") + "; PyAV decodes more: pip install -r requirements-optional.txt"
+    return reason.format("PyAV" if backend == "av" else "OpenCV")
 
 
-class _Video:
-    """An open video file and the frames kept of it so far, by frame number."""
+def _predicted(video: Decoder, max_frames: int | None, settings: FrameSettings) -> list[int]:
+    """The picks of a constant rate, if the file states the truth; none if it states nothing, or an absurd number."""
+    count = video.stated_frames
+    if settings.end_seconds is not None and math.isfinite(video.fps):
+        count = min(count, math.ceil(settings.end_seconds * video.fps))
+    if not count or not math.isfinite(video.fps):
+        return []
+    try:
+        return pick_frames(FrameTimes.constant(count, video.fps), max_frames, settings).tolist()
+    except ValueError:
+        return []
 
-    def __init__(
-        self, path: Path, transform: Callable[[np.ndarray], np.ndarray] | None, end_seconds: float | None
-    ) -> None:
-        self.path = path
-        self.transform = transform
-        self.kept: dict[int, np.ndarray] = {}
-        self.width = self.height = 0
-        self.capture = self._open()
-        self._is_at_start = True
-        self.fps = float(self.capture.get(cv2.CAP_PROP_FPS))
-        if not (math.isfinite(self.fps) and self.fps >= MIN_FPS):
-            self.capture.release()
-            raise UnreadableVideo(f"{path}: the file states no usable frame rate ({self.fps})")
-        self.limit = sys.maxsize if end_seconds is None else math.ceil(end_seconds * self.fps)
-        stated = self.capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        # Nonsense counts (negative, NaN, 2**63 / something) mean "unknown": the first walk then only counts.
-        self.stated_frames = min(int(stated), self.limit) if 0 < stated < MAX_STATED_FRAMES else 0
 
-    def walk(self, wanted: Collection[int]) -> int:
-        """Decode from the start to the end or the limit, keep the wanted frames, return how many frames decode."""
-        if not self._is_at_start:
-            self.capture.release()
-            self.capture = self._open()
-        self._is_at_start = False
-        wanted = set(wanted)
-        count = 0
-        while count < self.limit and self.capture.grab():
-            if count in wanted and not self._keep(count):
-                break
-            count += 1
-        return count
-
-    def _keep(self, index: int) -> bool:
-        """Convert the frame that was grabbed last; False when it gives no image, which ends the video there."""
-        is_image, image = self.capture.retrieve()
-        if not is_image or image is None:
-            return False
-        if not self.kept:
-            self.height, self.width = image.shape[:2]
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        self.kept[index] = self.transform(image) if self.transform else image
-        return True
-
-    def _open(self) -> cv2.VideoCapture:
-        if not self.path.is_file():
-            raise UnreadableVideo(f"{self.path}: there is no such file")
-        # One decoding thread: the loaders run one process per core, and what decodes of a damaged file is the same
-        # on every machine. Only FFmpeg, as OpenCV's other readers take digits in a name for an image sequence.
-        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-        if not capture.isOpened():
-            capture.release()
-            raise UnreadableVideo(f"{self.path}: not a video that FFmpeg can open ({self.path.stat().st_size} bytes)")
-        return capture
+def _clip(video: Decoder, path: Path, times: FrameTimes, picks: np.ndarray, settings: FrameSettings) -> Clip:
+    fps, stated = video.fps, video.stated_frames
+    fps = fps if math.isfinite(fps) else 1 / times.interval
+    if settings.end_seconds is not None:
+        stated = min(stated, math.ceil(settings.end_seconds * fps))
+    notes = [f"{path}: no usable time stamps, frames are chosen by number"] if times.by_number else []
+    return Clip(
+        [video.kept[index] for index in picks.tolist()],
+        video.width,
+        video.height,
+        fps,
+        picks,
+        len(times.seconds),
+        stated,
+        times.num_candidates(settings.feature_framerate),
+        float(times.seconds[-1]) + times.interval,
+        video.name,
+        notes,
+    )

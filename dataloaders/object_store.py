@@ -18,6 +18,7 @@ import lmdb
 import numpy as np
 
 from dataloaders.files import atomic_write_text, build_once, fingerprint_folder, read_fingerprint, stable_hash
+from dataloaders.frames import FRAME_RULE
 from dataloaders.label_map import label_map_hash
 from dataloaders.lmdb_files import forget_environment, read_environment
 from dataloaders.parallel import chunked, ordered_map
@@ -38,12 +39,14 @@ logger = logging.getLogger(__name__)
 FORMAT = 2
 HEADER = struct.Struct("<4sBxHi")
 MAGIC = b"OBJ2"
-OBJECTS, PROBLEM = 0, 1
+OBJECTS, PROBLEM, OBJECTS_OF_FRAMES = 0, 1, 2
 CHUNK = 256
 INITIAL_MAP_SIZE = 64 << 20
 META_FILE = "store.json"
 PROBLEMS_FILE = "problems.tsv"
 JSON_FOLDERS = ("", "tsv_files")
+REPORT_FOLDER = "extraction"  # of utils/extract_objects.py, beside the files
+MAX_REPORT_BYTES = 1 << 20
 RELEASED_SPLIT_FOLDER = "inference/vinvl_vg_x152c4"
 
 
@@ -103,13 +106,18 @@ class ObjectRecord(NamedTuple):
     classes: np.ndarray  # (T, O) int64 label map indices, 0 padding
     tracks: np.ndarray  # (T, O) int64 trajectory of each box, 0 padding; equal to `classes` under the class rule
     trajectory_ids: np.ndarray  # (2 * O,) int64, 0 padded at the end
+    frame_indices: np.ndarray | None = None  # (T,) int64 numbers of the frames in the video, where they are known
 
 
 def pack_record(record: ObjectRecord) -> bytes:
     """Return the stored form of a record."""
     frames, object_count = record.classes.shape
-    integers = (part.astype("<i4").tobytes() for part in (record.classes, record.tracks, record.trajectory_ids))
-    header = HEADER.pack(MAGIC, OBJECTS, object_count, frames)
+    parts = [record.classes, record.tracks, record.trajectory_ids]
+    if record.frame_indices is not None:
+        parts.append(record.frame_indices)
+    integers = (part.astype("<i4").tobytes() for part in parts)
+    kind = OBJECTS if record.frame_indices is None else OBJECTS_OF_FRAMES
+    header = HEADER.pack(MAGIC, kind, object_count, frames)
     return b"".join((header, record.boxes.astype("<f4").tobytes(), *integers))
 
 
@@ -124,14 +132,15 @@ def unpack_record(value: bytes) -> ObjectRecord | str:
     _, kind, object_count, frames = HEADER.unpack_from(value)
     if kind == PROBLEM:
         return value[HEADER.size :].decode()
-    slots = frames * object_count
-    if len(value) != HEADER.size + 4 * (6 * slots + 2 * object_count):
+    slots, numbered = frames * object_count, frames if kind == OBJECTS_OF_FRAMES else 0
+    if len(value) != HEADER.size + 4 * (6 * slots + 2 * object_count + numbered):
         raise ValueError(f"object record of {len(value)} bytes does not fit {frames} frames of {object_count} boxes")
     boxes = np.frombuffer(value, "<f4", 4 * slots, HEADER.size)
     integers = np.frombuffer(value, "<i4", offset=HEADER.size + 16 * slots).astype(np.int64)
     shape = (frames, object_count)
     classes, tracks = integers[: 2 * slots].reshape(2, *shape)
-    return ObjectRecord(boxes.reshape(*shape, 4).copy(), classes, tracks, integers[2 * slots :])
+    listed, indices = integers[2 * slots :][: 2 * object_count], integers[2 * slots + 2 * object_count :]
+    return ObjectRecord(boxes.reshape(*shape, 4).copy(), classes, tracks, listed, indices if numbered else None)
 
 
 def pack_problem(message: str) -> bytes:
@@ -211,6 +220,7 @@ def build_object_store(
     target = Path(store_path) if store_path else default_store_path(object_path, settings, ids)
     fixed = {
         "format": FORMAT,
+        "frame_rule": FRAME_RULE,
         "settings": settings.stored(),
         "label_map": label_map_hash(label_map),
         "ids": None if ids is None else ids_digest(ids),
@@ -220,13 +230,15 @@ def build_object_store(
     files = [fingerprint_folder(folder, ".json") if folder.is_dir() else {"count": 0} for folder in folders]
     if not any(entry["count"] for entry in files):
         built_with = read_fingerprint(target) or {}
-        if {key: built_with.get(key) for key in fixed} == fixed:
+        if {**fixed, **{key: built_with.get(key) for key in fixed if key != "frame_rule"}} == fixed:
             logger.info("%s: its JSON files are gone; used as it is", target)
             return target
         unusable = f"; {target} was built with other settings or by another version" if built_with else ""
         raise FileNotFoundError(
             f"no object files: looked for *.json in {folders[0]} and {folders[1]} (--object_path){unusable}"
         )
+    if "frame_rule" not in (read_fingerprint(target) or {"frame_rule": FRAME_RULE}):
+        logger.info("%s: of a version that did not know which frames its boxes are of; made anew", target)
     job = _Job(Path(object_path), label_map, settings, frame_sizes or {})
 
     def build(folder: Path) -> None:
@@ -358,7 +370,24 @@ def read_record(
     loaded = load_objects(path, label_map, settings, report, frame_size)
     tracks, sums = _trajectories(loaded, settings)
     listed = trajectory_ids(sums, settings.object_count, settings.rules.object_rule)
-    return ObjectRecord(loaded["objects"], loaded["obj_cls"], tracks, listed)
+    indices = detected_frames(path, len(loaded["objects"]))
+    return ObjectRecord(loaded["objects"], loaded["obj_cls"], tracks, listed, indices)
+
+
+def detected_frames(path: Path, frames: int) -> np.ndarray | None:
+    """Numbers of the frames that an object file's boxes are of, (T,) int64, by the report of utils/extract_objects.py.
+
+    None for files of other detectors, and for a report that does not fit the file.
+    """
+    report = path.parent / REPORT_FOLDER / path.name
+    try:
+        if report.stat().st_size > MAX_REPORT_BYTES:
+            return None
+        indices = json.loads(report.read_bytes())["frame_indices"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    is_list = isinstance(indices, list) and all(type(index) is int and 0 <= index < 2**31 for index in indices)
+    return np.array(indices, dtype=np.int64) if is_list and len(indices) == frames else None
 
 
 def load_objects(

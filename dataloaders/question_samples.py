@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from dataloaders.frames import UnreadableVideo
+from dataloaders.decoders import UnreadableVideo
 from dataloaders.questions import Question, by_video, normalised
 from dataloaders.retrieval import MAX_BAD_VIDEOS, ClipReader, VideoDataset
 from dataloaders.samples import Sample, collate

@@ -9,20 +9,14 @@ import torch
 from torch.utils.data import Dataset
 
 from dataloaders.caption_split import CaptionSplit
-from dataloaders.frames import UnreadableVideo
+from dataloaders.decoders import UnreadableVideo
 from dataloaders.object_store import ObjectRecord
-from dataloaders.samples import ClipFrames, Sample, SampleSettings, clip_part, text_part
+from dataloaders.samples import Sample, SampleSettings, clip_part, text_part
+from dataloaders.video_files import VideoSource
 from modules.random_streams import numpy_generator, sample_key
 from modules.tokenizer import ClipTokenizer
 
 MAX_BAD_VIDEOS = 100
-
-
-class VideoSource(Protocol):
-    """A source of videos by id: a folder or an LMDB (dataloaders/video_files.py)."""
-
-    def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
-        """Frames by the frame rule; UnreadableVideo if there are none."""
 
 
 class ObjectSource(Protocol):
@@ -68,6 +62,7 @@ class ClipReader:
         part: Sample = {
             "video": torch.zeros(frames, 3, side, side, dtype=torch.uint8),
             "video_mask": torch.zeros(frames, dtype=torch.bool),
+            "notes": [],
         }
         if count:
             part["boxes"] = torch.full((frames, count, 4), -1.0)

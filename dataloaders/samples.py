@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dataloaders.frames import FrameSettings
+from dataloaders.frames import FRAME_RULE, FrameSettings
 from dataloaders.object_store import ObjectRecord
 from dataloaders.transforms import frames_to_tensor
 from modules.batch import Batch, finish_batch
@@ -69,16 +69,22 @@ class SampleSettings:
         """All settings that a clip's tensors depend on, as plain values by name, for the key of a cache."""
         values = {**vars(self), **vars(self.frames), "frame_order": self.frame_order}
         values |= {name: getattr(self.choices, name) for name in ("box_coordinates", "mask_ratio")}
+        values["frame_rule"] = FRAME_RULE
         return {name: value for name, value in values.items() if name not in ("frames", "choices", "is_training")}
 
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """Picked frames of one clip and the sizes that its boxes are mapped by, (width, height) in pixels."""
+    """Picked frames of one clip and the sizes that its boxes are mapped by, (width, height) in pixels.
+
+    frame_indices: numbers of the frames in the video, where they are known. notes: what is to be said of the reading.
+    """
 
     frames: Sequence[np.ndarray]
     original_size: tuple[int, int] | None
     stored_size: tuple[int, int]
+    frame_indices: Sequence[int] | None = None
+    notes: Sequence[str] = ()
 
 
 def text_part(token_ids: Sequence[int] | np.ndarray, tokenizer: ClipTokenizer, max_words: int) -> Sample:
@@ -122,12 +128,13 @@ def clip_part(clip: ClipFrames, record: ObjectRecord | None, settings: SampleSet
     """`video` (T, 3, R, R) uint8, `video_mask` (T,), and, for a model with objects, the boxes of the same frames.
 
     Raises:
-        ValueError: the original size, which boxes are mapped by, is unknown; or frames and boxes differ in number.
+        ValueError: the original size, which boxes are mapped by, is unknown; or boxes are of other frames.
     """
     order = frame_order(len(clip.frames), settings.frame_order, key)
     part: Sample = {
         "video": frames_to_tensor([clip.frames[i] for i in order], settings.resolution),
         "video_mask": torch.ones(len(order), dtype=torch.bool),
+        "notes": list(clip.notes),
     }
     if settings.object_count:
         part.update(_object_part(clip, record, settings, order, name))
@@ -152,6 +159,7 @@ def _object_part(
     else:
         if len(record.boxes) != frames:
             raise ValueError(f"{name}: {frames} sampled frames, but objects of {len(record.boxes)} frames")
+        _check_same_frames(clip.frame_indices, record.frame_indices, name)
         boxes = _crop_boxes(record.boxes, clip, settings, name)[order]
         trajectory = np.where(boxes[..., 0] == PADDING, 0, record.tracks[order])
         ids = _present(record.trajectory_ids, trajectory)
@@ -160,6 +168,15 @@ def _object_part(
         "box_trajectory": torch.from_numpy(trajectory),
         "trajectory_ids": torch.from_numpy(ids),
     }
+
+
+def _check_same_frames(sampled: Sequence[int] | None, detected: np.ndarray | None, name: str) -> None:
+    """Boxes must be of the frames that are read: an earlier rule chose others of a video whose rate varies."""
+    if sampled is not None and detected is not None and list(sampled) != detected.tolist():
+        raise ValueError(
+            f"{name}: its object file is of the frames {detected.tolist()}, but {list(sampled)} are read. It was made "
+            "with other settings, or by a version that chose frames by number: run utils/extract_objects.py again"
+        )
 
 
 def _crop_boxes(boxes: np.ndarray, clip: ClipFrames, settings: SampleSettings, name: str) -> np.ndarray:

@@ -7,23 +7,35 @@ import numpy as np
 from dataloaders.frames import candidate_indices
 from dataloaders.tfrecord import StoredClip
 
+RATE_ROUNDING = 1e-6  # of a rate that is stored in single precision
+
 
 def stored_candidates(clip: StoredClip, feature_framerate: float, video_id: str) -> np.ndarray:
     """Positions among a record's frames of those that the frame rule asks for: int64 (n,).
 
     A record keeps the frames of the rate that it was written with. Training may take that rate, or one whose frames are
-    among them. Released records do not say; theirs is one frame per second and all are taken.
+    among them. Of a record of an earlier version, which kept frames by number, they are found by number. Released
+    records do not say; theirs is one frame per second and all are taken.
 
     Raises:
         ValueError: the record lacks frames of this rate.
     """
+    if clip.feature_framerate is not None:
+        step = clip.feature_framerate / feature_framerate
+        if round(step) < 1 or abs(step - round(step)) > RATE_ROUNDING * step:
+            raise _lacks(video_id, feature_framerate)
+        return np.arange(0, clip.num_frames, round(step))
     if clip.fps is None or clip.frame_indices is None:
         return np.arange(clip.num_frames)
     wanted = candidate_indices(int(clip.frame_indices[-1]) + 1, clip.fps, feature_framerate)
     positions = np.searchsorted(clip.frame_indices, wanted)
     if not np.array_equal(clip.frame_indices[positions], wanted):
-        raise ValueError(
-            f"{video_id}: the shard lacks frames for --feature_framerate {feature_framerate:g}; "
-            "use the rate that utils/webvid_to_tfrecord.py wrote it with, or write it again"
-        )
+        raise _lacks(video_id, feature_framerate)
     return positions
+
+
+def _lacks(video_id: str, feature_framerate: float) -> ValueError:
+    return ValueError(
+        f"{video_id}: the shard lacks frames for --feature_framerate {feature_framerate:g}; "
+        "use the rate that utils/webvid_to_tfrecord.py wrote it with, or write it again"
+    )

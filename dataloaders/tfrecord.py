@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 from crc32c import crc32c
 
-cv2.setNumThreads(0)  # as in dataloaders/frames.py
+from dataloaders.opencv import cv2
 
 RELEASED_RAW_SIZE = 256
 HEADER = struct.Struct("<QI")
@@ -43,6 +42,8 @@ class Features:
     STORED_HEIGHT = "stored_height"
     FPS = "fps"
     FRAME_INDICES = "frame_indices"
+    FRAME_RULE = "frame_rule"  # version of the rule that chose the frames; absent in shards of earlier versions
+    FEATURE_FRAMERATE = "feature_framerate"
 
 
 class DamagedRecord(Exception):
@@ -228,6 +229,7 @@ class StoredClip:
         width, height: size of the video as shown, in pixels; None in released shards.
         fps: frame rate of the video; None in released shards.
         frame_indices: int64 (n,), number of each stored frame in the video; None in released shards.
+        feature_framerate: frames per second that were kept, by time; None in shards that were written by number.
     """
 
     place: str
@@ -238,6 +240,7 @@ class StoredClip:
     height: int | None
     fps: float | None
     frame_indices: np.ndarray | None
+    feature_framerate: float | None
     _images: list[bytes] | np.ndarray
 
     def decode(self, positions: Sequence[int] | np.ndarray) -> list[np.ndarray]:
@@ -307,6 +310,7 @@ def parse_clip(payload: bytes, place: str, video_id: str | None = None) -> Store
         width=_whole(_number(example, Features.WIDTH)),
         height=_whole(_number(example, Features.HEIGHT)),
         fps=_number(example, Features.FPS),
+        feature_framerate=_number(example, Features.FEATURE_FRAMERATE) if Features.FRAME_RULE in example else None,
         frame_indices=indices if isinstance(indices, np.ndarray) else None,
         _images=frames,
     )

@@ -9,6 +9,8 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from dataloaders.opencv import cv2
+
 
 def frames_to_tensor(frames: Sequence[np.ndarray], resolution: int) -> torch.Tensor:
     """Resize the short side to R (bicubic, antialiased) and cut out the centre: CLIP's preparation of an image.
@@ -24,12 +26,22 @@ def frames_to_tensor(frames: Sequence[np.ndarray], resolution: int) -> torch.Ten
         uint8 (T, 3, R, R), contiguous.
     """
     video = torch.empty(len(frames), 3, resolution, resolution, dtype=torch.uint8)
-    done: dict[int, int] = {}
+    planes, done = video.numpy(), dict[int, int]()
     for position, frame in enumerate(frames):
         # A short clip repeats frames, as the same array.
         first = done.setdefault(id(frame), position)
-        video[position] = video[first] if first != position else _prepare(frame, resolution)
+        if first != position:
+            video[position] = video[first]
+        elif frame.dtype == np.uint8 and frame.shape == (resolution, resolution, 3):
+            cv2.split(frame, list(planes[position]))  # finished already; ten times as fast as torch's copy
+        else:
+            video[position] = _prepare(frame, resolution)
     return video
+
+
+def crop_frame(frame: np.ndarray, resolution: int) -> np.ndarray:
+    """One frame (H, W, 3) as `frames_to_tensor` prepares it: uint8 (R, R, 3)."""
+    return np.ascontiguousarray(_prepare(frame, resolution).permute(1, 2, 0).numpy())
 
 
 def _prepare(frame: np.ndarray, resolution: int) -> torch.Tensor:

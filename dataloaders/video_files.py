@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import lmdb
 
-from dataloaders.frames import Clip, UnreadableVideo, read_clip
+from dataloaders.decoders import UnreadableVideo, has_av
+from dataloaders.files import file_stamp
+from dataloaders.frame_cache import CachedClip, FrameCache, Unreadable
+from dataloaders.frames import Clip, read_clip
 from dataloaders.lmdb_files import read_environment, value_as_file
 from dataloaders.samples import ClipFrames, SampleSettings
+from dataloaders.transforms import crop_frame
 
 COMMON_SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".3gp", ".wmv")
 MORE_SUFFIXES_OF_DIDEMO = (".3g2", ".mts", ".m2ts", ".qt", ".3gpp", ".asf", ".divx", ".null")
@@ -70,10 +79,76 @@ def read_sampled(path: str | Path, settings: SampleSettings) -> Clip:
 
 
 def read_frames(path: Path, settings: SampleSettings) -> ClipFrames:
-    """As `read_sampled`, with the sizes that boxes are mapped by."""
-    clip = read_sampled(path, settings)
+    """As `read_sampled`, each frame cut to the model's picture as it is decoded, so that large ones are never held.
+
+    The picture is that of `frames_to_tensor`, which changes no frame of this size.
+    """
+    crop = partial(crop_frame, resolution=settings.resolution)
+    clip = read_clip(path, settings.max_frames, settings.frames, crop)
     size = (clip.width, clip.height)
-    return ClipFrames(clip.frames, size, size)
+    return ClipFrames(clip.frames, size, size, clip.frame_indices.tolist(), clip.notes)
+
+
+def path_stamp(path: Path) -> str:
+    """Name, size and time of a file."""
+    try:
+        return f"{path.name} {file_stamp(path)}"
+    except OSError:
+        return ""
+
+
+class VideoSource(Protocol):
+    """A source of videos by id: a folder, an LMDB, or either with a cache before it."""
+
+    def stamp(self, video_id: str) -> str:
+        """Name, size and time of a video's file, the same as long as its frames are; "" without a file."""
+
+    def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
+        """Frames by the frame rule; UnreadableVideo if there are none."""
+
+
+class CachedVideos:
+    """Videos whose finished frames a cache keeps (dataloaders/frame_cache.py)."""
+
+    def __init__(self, videos: VideoSource, cache: FrameCache) -> None:
+        self.videos, self.cache = videos, cache
+
+    def stamp(self, video_id: str) -> str:
+        """Of the video itself."""
+        return self.videos.stamp(video_id)
+
+    def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
+        """Frames from the cache, or from the video and into the cache; UnreadableVideo as the video, remembered."""
+        stamp = self.stamp(video_id)
+        if not stamp:  # there is no file
+            return self.videos.read(video_id, settings)
+        key = frame_key(stamp, settings)
+        found = self.cache.get(key)
+        if isinstance(found, Unreadable):
+            raise UnreadableVideo(found.reason)
+        if found is not None:
+            return ClipFrames(found.frames, found.original_size, found.original_size, found.frame_indices, found.notes)
+        try:
+            clip = self.videos.read(video_id, settings)
+        except UnreadableVideo as error:
+            self.cache.put_unreadable(key, str(error))
+            raise
+        assert clip.original_size is not None and clip.frame_indices is not None
+        frames, notes = list(clip.frames), list(clip.notes)
+        self.cache.put(key, CachedClip(frames, clip.original_size, list(clip.frame_indices), notes))
+        return clip
+
+
+def frame_key(stamp: str, settings: SampleSettings) -> str:
+    """Digest of all that the frames of `read_frames` depend on.
+
+    What is unreadable without PyAV may be readable with it.
+    """
+    backend = settings.frames.video_backend
+    decoder = f"auto{'+av' if has_av() else ''}" if backend == "auto" else backend
+    values = {"video": stamp, "decoder": decoder, "max_frames": settings.max_frames, **settings.frames.rule()}
+    text = json.dumps({**values, "resolution": settings.resolution}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class VideoFolder:
@@ -94,6 +169,10 @@ class VideoFolder:
         if video_id not in self._files:
             raise UnreadableVideo(f"{self.folder}: no video file of {video_id}")
         return read_frames(self._files[video_id], settings)
+
+    def stamp(self, video_id: str) -> str:
+        """Name, size and time of a video's file."""
+        return path_stamp(self._files[video_id]) if video_id in self._files else ""
 
 
 class VideoLmdb:
@@ -123,11 +202,16 @@ class VideoLmdb:
         try:
             with value_as_file(self.path, video_id) as file:
                 try:
-                    return read_frames(file, settings)
+                    clip = read_frames(file, settings)
+                    return replace(clip, notes=[note.replace(str(file), name) for note in clip.notes])
                 except UnreadableVideo as error:
                     raise UnreadableVideo(str(error).replace(str(file), name)) from error
         except KeyError as error:
             raise UnreadableVideo(f"{name}: there is no such key") from error
+
+    def stamp(self, video_id: str) -> str:
+        """Key of the video, size and time of the LMDB."""
+        return f"{video_id} {file_stamp(self.path / LMDB_FILE)}"
 
     def _check_size(self) -> None:
         """The system kills a process that reads beyond the end of a mapped file, so say what is wrong before."""

@@ -34,6 +34,7 @@ class Collated(TypedDict, total=False):
     answer: Any  # (Q,) int64, class or token id of each question's answer; multiple choice: B numbers of options
     video_id: list[str]
     index: list[int]  # of each clip in its data set
+    notes: list[list[str]]  # what is to be said of reading a clip
     skipped: list[list[str]]  # files that could not be read before this sample took their place
     bad_video: list[str]  # why a clip of an evaluation cannot be read; "" for those that can
     places: list[list[int]]  # of each clip's questions in their list

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
-from dataloaders.frames import UnreadableVideo
+from dataloaders.decoders import UnreadableVideo
 from dataloaders.video_files import list_videos
 from modules.beam_search import SearchSettings
 from modules.tasks.captioning import CaptionModel
@@ -156,7 +156,12 @@ def _common_flags() -> argparse.ArgumentParser:
     common.add_argument("--num_thread_reader", type=int, default=0, help="processes that read videos")
     common.add_argument("--batch_size_val", type=int, default=8, help="videos at once")
     common.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    common.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    common.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="arithmetic; auto: bf16 on CUDA and on CPUs with bf16 matrix instructions, fp32 elsewhere",
+    )
     common.add_argument("--verbose", action="store_true", help="say which parameters came from where")
     common.add_argument("--json", action="store_true", help="results as JSON")
     return common

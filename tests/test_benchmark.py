@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dataloaders.decoders import has_av
 from modules.config import ModelConfig
-from tests.benchmark import caption, data, pretrain, rerank
+from tests.benchmark import caption, data, pretrain, rerank, whole_samples
 from tests.benchmark.minimum import block, linear, pretraining_minimum
 from tests.benchmark.report import ROOT
 from tests.benchmark.steps import make_batches
@@ -100,6 +101,34 @@ def test_data_report(tmp_path: Path, one_thread: None, capsys: pytest.CaptureFix
     assert first["torch_alone_gb"] <= first["peak_gb"]
     assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
     assert "start of training on 3,000 clips" in capsys.readouterr().out
+
+
+def test_samples_report(tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--parts", "samples", "--videos-count", "2", "--seconds", "1", "--rounds", "2", "--turn-seconds", "0"]
+    report = json.loads(data.main([*options, "--output", str(tmp_path)]).read_bytes())
+    assert set(report) == {"machine", "samples", "goals"}
+    found = report["samples"]["videos"]
+    assert found["clips"] == 2 and 60 < found["boxes_per_clip"] <= 120  # of ten in a frame some are beside the crop
+    sources = [whole_samples.OPENCV, whole_samples.PYAV, whole_samples.JPEG, whole_samples.RAW]
+    cached = sources if has_av() else [name for name in sources if name != whole_samples.PYAV]
+    assert list(found["ms_per_sample"]) == [*cached, whole_samples.NO_FRAMES]
+    assert min(found["ms_per_sample"].values()) > 0
+    assert all(len(found["cost_percent_by_round"][name]) == 2 for name in cached[1:])
+    assert found["frames_equal_percent"][whole_samples.RAW] == 100
+    assert found["frames_equal_percent"][whole_samples.JPEG] < 100
+    assert found["bytes_per_clip"][whole_samples.RAW] == 224 * 224 * 3  # one second has one frame
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
+    assert "samples of retrieval, videos: 2 clips" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_samples_of_real_clips(tmp_path: Path, shared: Path, one_thread: None) -> None:
+    options = ["--parts", "samples", "--real", str(shared / "realdata"), "--rounds", "1", "--turn-seconds", "0"]
+    report = json.loads(data.main([*options, "--output", str(tmp_path)]).read_bytes())
+    assert list(report["samples"]) == ["msrvtt", "webvid"]
+    for found in report["samples"].values():
+        assert found["clips"] == 5 and found["boxes_per_clip"] > 1
+        assert list(found["goals_percent"]) == [whole_samples.RAW, whole_samples.JPEG]
 
 
 def test_minimum_adds_up() -> None:

@@ -1,4 +1,6 @@
-"""What the version before wrote still loads and gives the same: a checkpoint, an object store, a search index, a run.
+"""What the version before wrote still loads and gives the same: a checkpoint, an object store, a run.
+
+Its search index is made anew, since the key of an index has the precision now, and finds the same.
 
 The files in tests/earlier/ were made before settings were regrouped: a retrieval model with tracked objects after six
 steps on demo clips with its run's config.json, the store of four clips, the index of their videos, what they gave
@@ -42,8 +44,9 @@ def earlier(tmp_path: Path) -> Iterator[Path]:
     torch.set_num_threads(threads)
 
 
-def make_predictor(folder: Path) -> Predictor:
-    return Predictor(folder / "retrieval.checkpoint", object_path=str(folder / "objects"), device="cpu")
+def make_predictor(folder: Path, **flags: Any) -> Predictor:
+    own = {"object_path": str(folder / "objects"), "device": "cpu", "precision": "fp32"}  # as when the files were made
+    return Predictor(folder / "retrieval.checkpoint", **own, **flags)
 
 
 def test_a_checkpoint_gives_the_same_scores(earlier: Path) -> None:
@@ -54,9 +57,11 @@ def test_a_checkpoint_gives_the_same_scores(earlier: Path) -> None:
         assert (match.similarity, match.probability) == pytest.approx((similarity, probability), abs=1e-5)
 
 
-def test_a_search_index_is_used_as_it_is(earlier: Path) -> None:
-    index = SearchIndex(make_predictor(earlier), earlier / "videos", earlier / "search.npz")
-    assert (index.last_update.encoded, index.last_update.kept) == (0, 4), "nothing is encoded again"
+def test_a_search_index_is_made_anew_with_a_line_and_finds_the_same(earlier: Path) -> None:
+    said: list[str] = []
+    index = SearchIndex(make_predictor(earlier, log=said.append), earlier / "videos", earlier / "search.npz")
+    assert said == [f"{earlier / 'search.npz'}: of another model or other settings; made anew"]
+    assert (index.last_update.encoded, index.last_update.kept) == (4, 0)
     for row, expected in zip(index.search(OUTPUTS["texts"], 4, 4), OUTPUTS["found"], strict=True):
         assert [Path(one.video).name for one in row] == [name for name, *_ in expected]
         values: list[Any] = [value for one in row for value in (one.similarity, one.probability)]
@@ -64,14 +69,17 @@ def test_a_search_index_is_used_as_it_is(earlier: Path) -> None:
 
 
 @pytest.mark.parametrize("has_files", [True, False])
-def test_an_object_store_is_used_as_it_is(earlier: Path, has_files: bool) -> None:
+def test_an_object_store_gives_the_same(earlier: Path, has_files: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     store = earlier / "objects" / OUTPUTS["store"]
     before = (store / "data.mdb").stat().st_mtime_ns
     if not has_files:
         for path in (earlier / "objects").glob("*.json"):
             path.unlink()
     found = build_object_store(earlier / "objects", load_label_map(earlier / "label_map.json"), SETTINGS)
-    assert found == store and (store / "data.mdb").stat().st_mtime_ns == before, "not built again"
+    is_same = (store / "data.mdb").stat().st_mtime_ns == before
+    assert found == store and is_same != has_files, "made anew where that is possible: it has no version of the rule"
+    assert ("made anew" in caplog.text) == has_files
     assert ObjectStore(store).settings == SETTINGS
     for video_id, expected in OUTPUTS["records"].items():
         record = ObjectStore(store).get(video_id)

@@ -21,8 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from dataloaders.datasets.msrvtt import read_test_pairs
+from dataloaders.decoders import UnreadableVideo
 from dataloaders.files import atomic_write_bytes, atomic_write_text
-from dataloaders.frames import UnreadableVideo
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.loading import add_released_flags
 from utils.inference.predictor import Predictor

@@ -1,9 +1,12 @@
-"""Measure the data side: clips per second by format and way of reading, bytes per clip, and the start of training.
+"""Measure the data side: clips per second by format, whole samples with a frame cache, and the start of training.
 
     bash scripts/benchmark.sh data [--videos DIR] [--rounds 3] [--clips 2500000]
+    bash scripts/benchmark.sh data --parts samples --real DIR
 
 Clips are read in one process, with one decoding thread, from files that are in the page cache. Without --videos they
 are rendered here, as MPEG-4 part 2 with a key frame every 12 frames: seeking costs more in WebVid's H.264.
+Samples are those of retrieval fine-tuning, with made-up captions; what frames cost is the time beyond that of the same
+samples without any picture work. With --real they are of MSR-VTT's and WebVid's clips in a folder, which is only read.
 The start of training is measured in a fresh process on a simulated set whose index and captions are as large as
 WebVid's; all rows point to one real record, and only the clips that are read first have objects.
 """
@@ -25,7 +28,7 @@ import torch
 
 from dataloaders.files import fingerprint_folder
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
-from tests.benchmark import clips, first_batch, simulated
+from tests.benchmark import clips, first_batch, simulated, whole_samples
 from tests.benchmark.report import ROOT, add_output_flag, machine_facts, print_table, write_report
 from utils.runtime.sampler import GlobalBatchSampler
 
@@ -35,11 +38,11 @@ FORWARD = "mp4, forward"
 GOALS = {"start_seconds": 60.0, "peak_gb": 1.0}
 BATCH_SIZE = 8  # of the README command
 SEED = 42  # the flags' default
+PARTS = ("reading", "samples", "start")
 
 
-def measure_reading(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+def measure_reading(args: argparse.Namespace, videos: list[Path], scratch: Path) -> dict[str, Any]:
     """Clips per second of each way, one round of each in turns."""
-    videos = clips.find_clips(args.videos, scratch, args.videos_count, args.seconds)
     shards = {kind: clips.write_shards(videos, scratch, kind) for kind in ("jpeg", "raw")}
     ways = {
         FORWARD: clips.forward_reads(videos),
@@ -75,6 +78,12 @@ def _equal_frames(found: list[torch.Tensor], expected: list[torch.Tensor]) -> fl
     """Percent of frames that are the same picture."""
     same = [(a == b).flatten(1).all(1) for a, b in zip(found, expected, strict=True)]
     return 100 * float(torch.cat(same).float().mean())
+
+
+def measure_samples(args: argparse.Namespace, videos: list[Path], scratch: Path) -> dict[str, Any]:
+    """Whole samples of each set of videos."""
+    sets = whole_samples.real_sets(args.real) if args.real else [whole_samples.rendered_set(videos, scratch)]
+    return {one.name: whole_samples.measure_samples(one, args.rounds, args.turn_seconds, scratch) for one in sets}
 
 
 def measure_start(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -143,10 +152,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="benchmark.sh data"
     )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured (default: all)")
+    parser.add_argument("--real", type=Path, help="folder of msrvtt, webvid, objects and vinvl for the samples")
     parser.add_argument("--videos", type=Path, help="folder of MP4 files to read (default: rendered ones)")
     parser.add_argument("--videos-count", type=int, default=8, help="clips to read at most (default 8)")
     parser.add_argument("--seconds", type=float, default=15, help="length of rendered clips (default 15)")
     parser.add_argument("--rounds", type=int, default=5, help="times that all clips are read each way (default 5)")
+    parser.add_argument(
+        "--turn-seconds", type=float, default=0.2, help="least time of one source of samples in a round (default 0.2)"
+    )
     parser.add_argument("--clips", type=int, default=2_500_000, help="clips of the simulated set (default 2500000)")
     parser.add_argument("--object-clips", type=int, default=2000, help="simulated clips with objects (default 2000)")
     parser.add_argument(
@@ -167,15 +181,34 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """All measurements; what is written on the way is removed."""
     facts = machine_facts()
     args.output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.output) as scratch:
-        reading = measure_reading(args, Path(scratch))
-        start = measure_start(args, Path(scratch))
-    return {"machine": facts, "reading": reading, "start": start, "goals": GOALS}
+    result: dict[str, Any] = {"machine": facts}
+    with tempfile.TemporaryDirectory(dir=args.output) as name:
+        scratch = Path(name)
+        videos = clips.find_clips(args.videos, scratch, args.videos_count, args.seconds) if _needs_videos(args) else []
+        if "reading" in args.parts:
+            result["reading"] = measure_reading(args, videos, scratch)
+        if "samples" in args.parts:
+            result["samples"] = measure_samples(args, videos, scratch)
+        if "start" in args.parts:
+            result["start"] = measure_start(args, scratch)
+    return {**result, "goals": GOALS}
+
+
+def _needs_videos(args: argparse.Namespace) -> bool:
+    return "reading" in args.parts or ("samples" in args.parts and not args.real)
 
 
 def show(result: dict[str, Any]) -> None:
     """Print the report's tables."""
-    reading, start = result["reading"], result["start"]
+    if "reading" in result:
+        _show_reading(result["reading"])
+    for name, found in result.get("samples", {}).items():
+        whole_samples.show_samples(name, found)
+    if "start" in result:
+        _show_start(result["start"], result["goals"])
+
+
+def _show_reading(reading: dict[str, Any]) -> None:
     equal = reading["frames_equal_to_forward_percent"]
     print_table(
         f"clips per second, one process, {reading['clips']} clips ({reading['source']})",
@@ -185,7 +218,10 @@ def show(result: dict[str, Any]) -> None:
         ],
     )
     print_table("kB per clip", [(name, size / 1e3) for name, size in reading["bytes_per_clip"].items()])
-    first, goals = start["first_batch"], result["goals"]
+
+
+def _show_start(start: dict[str, Any], goals: dict[str, float]) -> None:
+    first = start["first_batch"]
     limits = {"first batch": f"< {goals['start_seconds']:g}"}
     since = first["seconds_since_start"].items()
     print_table(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dataloaders.container_end import cut_short
-from dataloaders.frames import FrameSettings, UnreadableVideo, read_clip
+from dataloaders.decoders import UnreadableVideo
+from dataloaders.frames import FrameSettings, read_clip
 from tests.videos import write_noise
 
 

@@ -12,17 +12,23 @@ import cv2
 import numpy as np
 import pytest
 
-from dataloaders import frames
-from dataloaders.frames import FrameSettings, UnreadableVideo, candidate_indices, pick_positions, read_clip
+from dataloaders import decoders
+from dataloaders.decoders import UnreadableVideo
+from dataloaders.frames import FrameSettings, FrameTimes, candidate_indices, pick_frames, pick_positions, read_clip
 from tests.videos import write_video
 
 
 class FakeCapture:
-    """Stands in for cv2.VideoCapture: frame i is filled with i; records which frames were converted."""
+    """Stands in for cv2.VideoCapture: frame i is filled with i; records which frames were converted.
+
+    stamps: milliseconds of each frame, where they are not those of a constant 10 frames per second.
+    """
 
     decodes = 50
     stated_frames: float = 50
     fps: float = 10.0
+    size: tuple[float, float] = (6, 4)
+    stamps: list[float] | None = None
     bad_image: int | None = None
     opened: list[FakeCapture] = []
 
@@ -36,7 +42,14 @@ class FakeCapture:
         return True
 
     def get(self, what: int) -> float:
-        return {cv2.CAP_PROP_FPS: self.fps, cv2.CAP_PROP_FRAME_COUNT: self.stated_frames}[what]
+        stamp = 100.0 * self.position if self.stamps is None else self.stamps[min(self.position, len(self.stamps) - 1)]
+        return {
+            cv2.CAP_PROP_FPS: self.fps,
+            cv2.CAP_PROP_FRAME_COUNT: self.stated_frames,
+            cv2.CAP_PROP_POS_MSEC: stamp,
+            cv2.CAP_PROP_FRAME_WIDTH: self.size[0],
+            cv2.CAP_PROP_FRAME_HEIGHT: self.size[1],
+        }[what]
 
     def grab(self) -> bool:
         self.position += 1
@@ -57,7 +70,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A file, and settings of the capture that pretends to read it."""
     path = tmp_path / "fake.mp4"
     path.touch()
-    monkeypatch.setattr(frames.cv2, "VideoCapture", FakeCapture)
+    monkeypatch.setattr(decoders.cv2, "VideoCapture", FakeCapture)
     monkeypatch.setattr(FakeCapture, "opened", [])
 
     def settings(**values: object) -> Path:
@@ -85,6 +98,38 @@ def test_candidates_equal_the_rule_written_as_a_loop(fps: float, rate: float):
             expected.append(round(k / rate * fps))
             k += 1
         assert candidate_indices(num_frames, fps, rate).tolist() == expected
+
+
+RATES = [0.9, 7.5, 12.5, 15, 23.976, 24, 24000 / 1001, 25, 29.97, 30000 / 1001, 30, 50, 59.94, 60000 / 1001, 60]
+
+
+@pytest.mark.parametrize("fps", RATES)
+@pytest.mark.parametrize("rounding", [None, 1 / 90000, 1 / 1000], ids=["exact", "90 kHz", "milliseconds"])
+def test_at_a_constant_rate_the_rule_by_time_is_the_rule_by_number(fps: float, rounding: float | None):
+    """Also at ties, in the middle and at the end, and for stamps that the container rounds."""
+    for num_frames in (1, 2, 3, 30, 31, 32, 200, 1001):
+        stamps = np.arange(num_frames) / fps
+        if rounding:
+            stamps = np.rint(stamps / rounding) * rounding
+        times = FrameTimes.of(stamps + 7.25, fps)
+        for rate in (0.5, 1, 2, 4):
+            expected = candidate_indices(num_frames, fps, rate)
+            assert times.num_candidates(rate) == len(expected), (num_frames, rate)
+            assert pick_frames(times, None, FrameSettings(rate)).tolist() == expected.tolist(), (num_frames, rate)
+
+
+def test_a_gap_shows_the_last_frame_before_it():
+    times = FrameTimes.of(np.concatenate([np.arange(20), np.arange(60, 100)]) / 10, 10)
+    assert times.interval == pytest.approx(9.9 / 59)
+    found = times.frames_at(np.arange(10.0))
+    assert found.tolist() == [0, 10, 19, 19, 19, 19, 20, 30, 40, 50]
+    # Nearer to the frame behind the gap, but that is not shown yet.
+    assert times.frames_at(np.array([5.5, 5.9, 5.95])).tolist() == [19, 19, 20]
+
+
+def test_equal_stamps_are_no_fall():
+    times = FrameTimes.of(np.array([0, 0, 0.1, 0.2, 0.2, 0.3]), 10)
+    assert not times.by_number and times.frames_at(np.array([0.1, 0.3])).tolist() == [2, 5]
 
 
 def test_no_frames_no_candidates_and_bad_rates_are_errors():
@@ -142,15 +187,63 @@ def test_a_frame_without_an_image_ends_the_video(fake):
 
 
 @pytest.mark.parametrize("fps", [0.0, float("nan"), float("inf"), -1.0])
-def test_no_frame_rate_is_named(fake, fps: float):
-    with pytest.raises(UnreadableVideo, match=r"fake\.mp4.*frame rate"):
-        read_clip(fake(fps=fps), 3)
-    assert FakeCapture.opened[0].is_released
+def test_without_a_rate_time_stamps_are_enough(fake, fps: float):
+    clip = read_clip(fake(fps=fps), 3)
+    assert clip.frame_indices.tolist() == [0, 20, 40] and clip.fps == pytest.approx(10)
+    with pytest.raises(UnreadableVideo, match=r"fake\.mp4.*neither usable time stamps nor a usable frame rate"):
+        read_clip(fake(fps=fps, stamps=[0.0]), 3)
+    assert all(capture.is_released for capture in FakeCapture.opened)
+
+
+@pytest.mark.parametrize("stamps", [[0.0], [200.0 - abs(i - 1) for i in range(50)], [float("nan")] * 50], ids=len)
+def test_without_usable_stamps_frames_are_chosen_by_number_and_that_is_said(fake, stamps: list[float]):
+    clip = read_clip(fake(stamps=stamps), 3)
+    assert clip.frame_indices.tolist() == [0, 20, 40]
+    assert len(clip.notes) == 1 and "fake.mp4: no usable time stamps, frames are chosen by number" in clip.notes[0]
+    assert read_clip(fake(stamps=None), 3).notes == []
+
+
+def test_the_last_frames_of_a_decoder_that_is_emptied_may_lack_a_stamp(fake):
+    stamps = [40.0 + 100 * i for i in range(48)] + [0.0, 0.0]
+    clip = read_clip(fake(stamps=stamps), None)
+    assert clip.frame_indices.tolist() == [0, 10, 20, 30, 40] and clip.notes == [] and clip.seconds == pytest.approx(5)
+
+
+def test_frames_are_at_their_time_where_the_rate_varies(fake):
+    stamps = [1000 + 50.0 * i for i in range(20)] + [2000 + 200.0 * i for i in range(30)]
+    clip = read_clip(fake(stamps=stamps, decodes=50), None)
+    assert clip.frame_indices.tolist() == [0, 20, 25, 30, 35, 40, 45]
+    assert [frame[0, 0, 0] for frame in clip.frames] == clip.frame_indices.tolist()
+    assert clip.num_candidates == 7 and clip.seconds == pytest.approx(6.8 * 50 / 49)
+    assert len(FakeCapture.opened) == 2, "the guess by number was wrong"
+    assert read_clip(fake(), None, FrameSettings(end_seconds=2)).frame_indices.tolist() == [0, 20]
+    assert read_clip(fake(), None, FrameSettings(end_seconds=2)).decoded_frames == 25
+
+
+@pytest.mark.parametrize("size", [(8192.0, 8193.0), (1e9, 1.0), (float("nan"), 4.0), (-3.0, 4.0)])
+def test_pictures_of_absurd_size_are_refused_before_anything_is_decoded(fake, size: tuple[float, float]):
+    with pytest.raises(UnreadableVideo, match=r"fake\.mp4: states pictures of"):
+        read_clip(fake(size=size), 3)
+    assert FakeCapture.opened[0].position == -1
+
+
+def test_all_of_too_many_candidates_are_refused_but_not_a_few_of_them(fake):
+    stamps = [1e8 * i for i in range(50)]  # a frame a day, about
+    clip = read_clip(fake(stamps=stamps, fps=1e-5), 3)
+    assert clip.frame_indices.tolist() == [0, 24, 49] or clip.frame_indices[-1] == 49
+    with pytest.raises(UnreadableVideo, match="candidate frames in .* s, more than 100000: lower --feature_framerate"):
+        read_clip(fake(), None)
 
 
 def test_no_decodable_frame_is_named(fake):
     with pytest.raises(UnreadableVideo, match=r"fake\.mp4.*no frame decodes"):
         read_clip(fake(decodes=0), 3)
+
+
+def test_the_cover_picture_of_a_sound_file_is_no_video(fake):
+    with pytest.raises(UnreadableVideo, match=r"fake\.mp4: no video in it, only sound and a cover picture"):
+        read_clip(fake(fps=90000.0, stated_frames=450000.0, decodes=1), 3)
+    assert len(read_clip(fake(fps=25.0, stated_frames=1), 3).frames) == 3, "a video of one frame is one"
 
 
 def test_transform_is_applied_and_size_stays_the_original(fake):
@@ -163,7 +256,7 @@ def test_transform_is_applied_and_size_stays_the_original(fake):
 @pytest.mark.parametrize("slice_framepos", [0, 1, 2])
 def test_with_an_end_the_video_is_as_if_it_stopped_there(fake, stated: float, slice_framepos: int):
     limited = read_clip(fake(stated_frames=stated), 3, FrameSettings(2, slice_framepos, 2.65))
-    assert all(capture.position < 27 for capture in FakeCapture.opened)  # nothing beyond is decoded
+    assert all(capture.position <= 27 for capture in FakeCapture.opened)  # one frame beyond shows that it is the end
     cut = read_clip(fake(decodes=27, stated_frames=27), 3, FrameSettings(2, slice_framepos))
     assert limited.frame_indices.tolist() == cut.frame_indices.tolist()
     assert [frame[0, 0, 0] for frame in limited.frames] == limited.frame_indices.tolist()
@@ -222,7 +315,8 @@ def test_truncated_file_is_named(tmp_path: Path):
 
 
 def test_the_module_needs_neither_torch_nor_tensorflow():
-    code = "import sys, dataloaders.frames, dataloaders.tfrecord; assert not {'torch', 'tensorflow'} & set(sys.modules)"
+    names = "dataloaders.frames, dataloaders.tfrecord, dataloaders.frame_cache"
+    code = f"import sys, {names}; assert not {{'torch', 'tensorflow'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 

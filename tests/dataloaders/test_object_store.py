@@ -16,12 +16,14 @@ import pytest
 from dataloaders import object_store
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import (
+    REPORT_FOLDER,
     ObjectRecord,
     ObjectRules,
     ObjectSettings,
     ObjectStore,
     RectOrderError,
     build_object_store,
+    detected_frames,
     pack_record,
     split_object_folder,
     unpack_record,
@@ -40,16 +42,21 @@ def write_clip(folder: Path, video_id: str, left: int = 10, frames: int = 2) -> 
     (folder / f"{video_id}.json").write_text(json.dumps([{"objects": objects}] * frames))
 
 
-def test_records_survive_packing() -> None:
+@pytest.mark.parametrize("indices", [None, np.array([0, 25, 2**31 - 1])], ids=["unknown frames", "known frames"])
+def test_records_survive_packing(indices: np.ndarray | None) -> None:
     record = ObjectRecord(
         np.random.default_rng(0).random((3, 4, 4), np.float32),
         np.arange(12).reshape(3, 4),
         np.arange(12, 24).reshape(3, 4),
         np.arange(8),
+        indices,
     )
     unpacked = unpack_record(pack_record(record))
     assert isinstance(unpacked, ObjectRecord)
     for packed, expected in zip(unpacked, record, strict=True):
+        if expected is None:
+            assert packed is None
+            continue
         assert packed.dtype == expected.dtype
         np.testing.assert_array_equal(packed, expected)
     assert unpacked.boxes.flags.writeable
@@ -278,6 +285,28 @@ def test_object_folder_of_a_split_is_the_released_one_or_its_own_or_the_shared_o
     assert split_object_folder(tmp_path, "test") == tmp_path
     store = ObjectStore(build_object_store(split_object_folder(tmp_path, "train"), LABELS, SETTINGS))
     assert store.get("1.mov_[0]_[31]") is not None
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ({"frame_indices": [0, 10, 20]}, [0, 10, 20]),
+        ({"frame_indices": [0, 10]}, None),
+        ({"frame_indices": [0, 10, 2**40]}, None),
+        ({"frame_indices": [0, True, 2.5]}, None),
+        ({}, None),
+        ([], None),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_the_frames_of_the_boxes_are_those_of_the_detector_s_report(tmp_path: Path, report: Any, expected: Any) -> None:
+    path = tmp_path / "a.json"
+    if report is not None:
+        (tmp_path / REPORT_FOLDER).mkdir()
+        (tmp_path / REPORT_FOLDER / "a.json").write_text(json.dumps(report))
+    found = detected_frames(path, 3)
+    assert (None if found is None else found.tolist()) == expected
 
 
 def test_no_store_at_a_path_is_an_error(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dataloaders.frames import UnreadableVideo
+from dataloaders.decoders import UnreadableVideo
 from dataloaders.question_samples import (
     UNKNOWN,
     AnswerCode,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
-from dataloaders.frames import UnreadableVideo
+from dataloaders.decoders import UnreadableVideo
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store
 from dataloaders.retrieval import ClipReader, RetrievalTrainDataset, VideoDataset

@@ -164,7 +164,24 @@ def test_a_clip_without_objects_has_padding_only_and_a_model_without_objects_not
     assert (found["boxes"] == -1).all() and not found["box_trajectory"].any() and not found["trajectory_ids"].any()
     assert found["boxes"].shape == (FRAMES, OBJECTS, 4) and found["trajectory_ids"].shape == (2 * OBJECTS,)
     plain = clip_part(clip(), None, dataclasses.replace(SETTINGS, object_count=0), 1, "v")
-    assert set(plain) == {"video", "video_mask"}
+    assert set(plain) == {"video", "video_mask", "notes"}
+
+
+def test_boxes_of_other_frames_than_those_that_are_read_are_refused_by_name():
+    """A detector's report says which frames it saw; an earlier rule chose others of a video whose rate varies."""
+    shown, boxes = clip(), record({(0, 0): (8, 4, 24, 20)})
+    same = np.arange(FRAMES) * 10
+    for sampled, detected in ((None, None), (None, same), (same, None), (same, same)):
+        numbered = dataclasses.replace(shown, frame_indices=None if sampled is None else sampled.tolist())
+        assert "boxes" in clip_part(numbered, boxes._replace(frame_indices=detected), SETTINGS, 1, "v")
+    numbered = dataclasses.replace(shown, frame_indices=(same + 1).tolist())
+    with pytest.raises(ValueError, match=r"v: its object file is of the frames \[0, 10.*run utils/extract_objects\.py"):
+        clip_part(numbered, boxes._replace(frame_indices=same), SETTINGS, 1, "v")
+
+
+def test_what_is_to_be_said_of_a_clip_goes_with_it():
+    noted = dataclasses.replace(clip(), notes=["v.avi: by number"])
+    assert clip_part(noted, None, SETTINGS, 1, "v")["notes"] == ["v.avi: by number"]
 
 
 def test_collate_stacks_tensors_keeps_lists_and_trims(tokenizer: ClipTokenizer):

@@ -10,9 +10,20 @@ from dataloaders.stored_frames import stored_candidates
 from dataloaders.tfrecord import StoredClip
 
 
-def stored(indices: list[int] | None, fps: float | None, count: int = 0) -> StoredClip:
+def stored(indices: list[int] | None, fps: float | None, count: int = 0, rate: float | None = None) -> StoredClip:
     frames = None if indices is None else np.array(indices)
-    return StoredClip("place", count if indices is None else len(indices), 8, 8, 8, 8, fps, frames, [])
+    return StoredClip("place", count if indices is None else len(indices), 8, 8, 8, 8, fps, frames, rate, [])
+
+
+@pytest.mark.parametrize("rate", [2, np.float32(0.3), 12])
+def test_of_a_record_that_keeps_frames_by_time_every_so_many_are_taken(rate: float):
+    """Whatever their numbers are: the rate of the video may vary."""
+    clip = stored([0, 7, 7, 7, 9, 20, 30], fps=4, rate=float(rate))
+    assert stored_candidates(clip, float(rate), "v").tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert stored_candidates(clip, float(rate) / 2, "v").tolist() == [0, 2, 4, 6]
+    for other in (float(rate) * 2, float(rate) * 2 / 3):
+        with pytest.raises(ValueError, match="the shard lacks frames for --feature_framerate"):
+            stored_candidates(clip, other, "v")
 
 
 def test_a_rate_whose_frames_are_among_the_stored_ones_may_be_taken():

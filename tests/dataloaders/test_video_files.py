@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from dataloaders.frames import FrameSettings, UnreadableVideo
-from dataloaders.samples import SampleSettings
-from dataloaders.video_files import VideoFolder, VideoLmdb, find_videos, open_videos, read_frames
+from dataloaders import video_files
+from dataloaders.decoders import BACKENDS, UnreadableVideo
+from dataloaders.frame_cache import FrameCache
+from dataloaders.frames import Clip, FrameSettings
+from dataloaders.samples import ClipFrames, SampleSettings
+from dataloaders.transforms import frames_to_tensor
+from dataloaders.video_files import (
+    CachedVideos,
+    VideoFolder,
+    VideoLmdb,
+    find_videos,
+    frame_key,
+    open_videos,
+    read_frames,
+    read_sampled,
+)
 from tests.dataloaders.test_lmdb_files import write_lmdb
 from tests.videos import write_video
 
@@ -134,3 +150,79 @@ def test_an_incomplete_or_foreign_lmdb_is_named(videos: Path, tmp_path: Path):
         open_videos(tmp_path / "half", ["b"])
     with pytest.raises(OSError, match="text is not a readable LMDB"):
         open_videos(tmp_path / "text", ["b"])
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are decoded from now on."""
+    decoded: list[Path] = []
+    read = video_files.read_clip
+
+    def reading(path: Path, *arguments: Any) -> Clip:
+        decoded.append(Path(path))
+        return read(path, *arguments)
+
+    monkeypatch.setattr(video_files, "read_clip", reading)
+    return decoded
+
+
+def same(first: ClipFrames, second: ClipFrames) -> bool:
+    frames = all(np.array_equal(a, b) for a, b in zip(first.frames, second.frames, strict=True))
+    sizes = (first.original_size, first.stored_size) == (second.original_size, second.stored_size)
+    return frames and sizes and list(first.frame_indices or ()) == list(second.frame_indices or ())
+
+
+@pytest.mark.parametrize("kind", ["folder", "lmdb"])
+def test_a_video_is_decoded_once_for_the_same_frames(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
+    path = write_video(tmp_path / "videos/a.mp4", 45, size=(96, 64))
+    place = path.parent if kind == "folder" else write_lmdb(tmp_path / "lmdb", {"a": path.read_bytes()})
+    decoded = counted(monkeypatch)
+    videos = CachedVideos(open_videos(place, ["a"]), FrameCache(tmp_path / "cache"))
+    plain = open_videos(place, ["a"]).read("a", SETTINGS)
+    assert same(videos.read("a", SETTINGS), plain) and len(decoded) == 2
+    again = CachedVideos(open_videos(place, ["a"]), FrameCache(tmp_path / "cache"))
+    assert same(again.read("a", SETTINGS), plain) and len(decoded) == 2
+    changes = [{"max_frames": 4}, {"resolution": 16}, {"frames": FrameSettings(2)}, {"frames": FrameSettings(1, 0)}]
+    changes += [{"frames": FrameSettings(end_seconds=2)}, {"frames": FrameSettings(video_backend="opencv")}]
+    for number, change in enumerate(changes):
+        other = replace(SETTINGS, **change)
+        assert same(again.read("a", other), open_videos(place, ["a"]).read("a", other))
+        assert len(decoded) == 2 + 2 * (number + 1), change
+    again.read("a", replace(SETTINGS, seed=7, max_words=5, object_count=3))
+    assert len(decoded) == 2 + 2 * len(changes), "what frames do not depend on is not in the key"
+
+
+def test_a_changed_video_is_read_again_and_an_unreadable_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_video(tmp_path / "videos/a.mp4", 45)
+    (tmp_path / "videos/b.mp4").write_bytes(b"no video" * 99)
+    videos = CachedVideos(VideoFolder(path.parent, ["a", "b"]), FrameCache(tmp_path / "cache"))
+    first = videos.read("a", SETTINGS)
+    decoded = counted(monkeypatch)
+    write_video(path, 25, step=9)
+    assert not same(videos.read("a", SETTINGS), first) and decoded == [path]
+    messages = []
+    for _ in range(2):
+        with pytest.raises(UnreadableVideo) as error:
+            videos.read("b", SETTINGS)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1] and "b.mp4" in messages[0] and len(decoded) == 2
+    with pytest.raises(UnreadableVideo, match="no video file of gone"):
+        videos.read("gone", SETTINGS)
+
+
+def test_what_cannot_be_read_without_the_other_decoder_is_tried_again_with_it(monkeypatch: pytest.MonkeyPatch):
+    keys = set()
+    for has in (True, False):
+        monkeypatch.setattr(video_files, "has_av", lambda has=has: has)
+        keys |= {
+            frame_key("a.mp4 1 2", replace(SETTINGS, frames=FrameSettings(video_backend=name))) for name in BACKENDS
+        }
+    assert len(keys) == 4
+
+
+def test_frames_are_those_of_the_whole_pictures(tmp_path: Path):
+    """Each is cut as it is decoded, and preparing it again changes nothing."""
+    path = write_video(tmp_path / "a.mp4", 45, size=(100, 64))
+    whole = frames_to_tensor(read_sampled(path, SETTINGS).frames, 32)
+    cut = read_frames(path, SETTINGS)
+    assert {frame.shape for frame in cut.frames} == {(32, 32, 3)} and cut.original_size == (100, 64)
+    assert torch.equal(frames_to_tensor(cut.frames, 32), whole)

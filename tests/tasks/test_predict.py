@@ -53,7 +53,8 @@ def trained(downstream: Downstream, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def predictor(downstream: Downstream, trained: Path) -> Callable[..., Predictor]:
     def make(task: str, **flags: Any) -> Predictor:
-        own = {"object_path": downstream.paths("msrvtt")["OBJECT_PATH"], "device": "cpu", **flags}
+        objects = downstream.paths("msrvtt")["OBJECT_PATH"]
+        own = {"object_path": objects, "device": "cpu", "precision": "fp32", **flags}  # fp32 as the evaluation
         return Predictor(trained / task / "best.bin", **own)
 
     return make

@@ -16,9 +16,13 @@ import lmdb
 import pytest
 
 from dataloaders.datasets.msvd import read_captions
+from dataloaders.frame_cache import FrameCache
+from dataloaders.frames import FrameSettings
+from dataloaders.samples import SampleSettings
 from tests.videos import write_noise, write_video
 from utils import check_data, make_demo_data
 from utils.checks.findings import COLUMNS, KINDS
+from utils.preparation.frame_caching import STORED, Filler, list_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 8
@@ -290,6 +294,28 @@ def test_questions_and_options_without_text(demo: Path):
     path.write_text("".join(json.dumps(item) + "\n" for item in items))
     found = kinds(run(demo, "msrvtt_mc")[1])
     assert found == {("empty_question", items[1].get("clip_name") or items[1]["video_id"])}
+
+
+@pytest.mark.parametrize("datatype", ["lsmdc_retrieval", "didemo_retrieval"])
+def test_what_a_frame_cache_has(rendered: Path, tmp_path: Path, datatype: str, capsys: pytest.CaptureFixture[str]):
+    """Of videos in files and in an LMDB, filled as the command does with the same flags."""
+    folder, command = tmp_path / "cache", [*map(str, flags(rendered, datatype)), "--output", str(tmp_path / "r.tsv")]
+    command += ["--frame_cache", str(folder), "--resolution", "32"]
+    assert check_data.main(command) == 0 and not folder.exists()
+    settings = SampleSettings(32, FRAMES, frames=FrameSettings(feature_framerate=4.0))
+    cache, tasks = FrameCache(folder), list_tasks([command[command.index("--features_path") + 1]])
+    kind = f"frame cache {folder} (raw, {FRAMES} frames of 32 pixels)"
+    assert f"{kind}: 0 of {len(tasks)} videos are there, 0 are remembered" in capsys.readouterr().out
+    cache.put_unreadable(tasks[0].key(settings), "of an old decoder")
+    assert {Filler(cache, settings)(task).state for task in tasks[2:]} == {STORED}
+    (folder / "other.index").write_text("damaged\n")
+    status = check_data.main(command)
+    printed = capsys.readouterr().out
+    assert f"{kind}: {len(tasks) - 2} of {len(tasks)} videos are there, 1 are remembered as unreadable; " in printed
+    assert status == 1 and "1  wrongly_unreadable" in printed and "of an old decoder" in printed
+    assert "1  damaged_cache" in printed and "other.index" in printed
+    assert check_data.main([*command, "--frame_cache", str(tmp_path / "r.tsv")]) == 2
+    assert "not a folder that can be used" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from dataloaders.label_map import load_label_map
 from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store, split_object_folder
 from dataloaders.retrieval import ClipReader
 from dataloaders.samples import SampleSettings, collate
-from dataloaders.video_files import open_videos
+from dataloaders.video_files import CachedVideos, open_videos
 from modules.config import ModelConfig
 from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.distributed import Runtime
@@ -123,8 +123,9 @@ def open_clips(
         if not training and args.on_bad_video == "error":
             raise BadVideos(f"{message}. Leave them out of the results with --on_bad_video skip.")
         log(f"{message}; they are left out")
-    store = ObjectStore(objects) if objects else None
-    reader = ClipReader(videos, sample_settings(args, config, training=training), store, split.object_names)
+    store, cache = ObjectStore(objects) if objects else None, args.cache.open()
+    source = videos if cache is None else CachedVideos(videos, cache)
+    reader = ClipReader(source, sample_settings(args, config, training=training), store, split.object_names)
     return SplitClips(split.only(videos.video_ids), reader, missing)
 
 

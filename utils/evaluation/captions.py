@@ -66,20 +66,22 @@ def clips_together(beams: int) -> int:
 def _encoded(
     model: CaptionModel, batches: Iterable[Batch], runtime: Runtime, precision: str, clips: int
 ) -> Iterator[EncodedClips]:
-    """Encode batches one by one and join at least `clips` clips: their `tokens`, `video_id` and `bad_video`."""
+    """Encode batches one by one and join at least `clips` clips: tokens, ids, reasons and notes."""
     names: list[str] = []
     reasons: list[str] = []
+    notes: list[list[str]] = []
     parts: list[VideoTokens] = []
     for batch in batches:
         with autocast(precision, runtime.device):
             parts.append(model.encode_video(to_device(batch, runtime.device), features_need_grad=False))
         names += batch["video_id"]
         reasons += batch["bad_video"]
+        notes += batch.get("notes", [])
         if len(names) >= clips:
-            yield {"tokens": join(parts), "video_id": names, "bad_video": reasons}
-            names, reasons, parts = [], [], []
+            yield {"tokens": join(parts), "video_id": names, "bad_video": reasons, "notes": notes}
+            names, reasons, notes, parts = [], [], [], []
     if names:
-        yield {"tokens": join(parts), "video_id": names, "bad_video": reasons}
+        yield {"tokens": join(parts), "video_id": names, "bad_video": reasons, "notes": notes}
 
 
 def score_captions(

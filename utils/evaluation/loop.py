@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ from utils.evaluation.bad_videos import BadVideos, check_bad_videos
 from utils.runtime.distributed import Runtime
 from utils.runtime.precision import autocast
 from utils.settings.groups import ReadSettings
+
+SHOWN_NOTES = 3
+logger = logging.getLogger(__name__)
 
 
 class Gathered(NamedTuple):
@@ -43,9 +47,12 @@ def over_clips(
     model.eval()
     mine: list[Any] = []
     bad: list[str] = []
+    notes: list[str] = []
     for batch in batches:
         with autocast(settings.precision, runtime.device):
             values = compute(to_device(batch, runtime.device))
+        of_clips: list[list[str]] = batch["notes"] if "notes" in batch else []
+        notes += [note for of_clip in of_clips for note in of_clip]
         for value, reason in zip(values, batch["bad_video"], strict=True):
             if reason:
                 bad.append(reason)
@@ -53,10 +60,18 @@ def over_clips(
                 mine.append(value)
     skipped = [reason for part in runtime.gather_json(bad) for reason in part]
     check_bad_videos(skipped, settings.on_bad_video)
+    _say([note for part in runtime.gather_json(notes) for note in part], runtime)
     everyone = [value for part in runtime.gather_json(mine) for value in part]
     if not everyone:
         raise BadVideos("none of the clips can be read")
     return Gathered(everyone, skipped)
+
+
+def _say(notes: list[str], runtime: Runtime) -> None:
+    """Remarks on the reading of clips, counted, the first ones in words."""
+    if notes and runtime.is_main:
+        shown = "; ".join(notes[:SHOWN_NOTES]) + ("; ..." if len(notes) > SHOWN_NOTES else "")
+        logger.warning("%d clips: %s", len(notes), shown)
 
 
 def with_missing(missing: Iterable[str], skipped: Iterable[str]) -> list[str]:

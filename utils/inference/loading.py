@@ -13,6 +13,7 @@ import torch
 from modules.config import ModelChoices, ModelConfig, from_dict
 from utils.models.setup import ModelClass, setup_model
 from utils.runtime.checkpoint import CheckpointError, is_own, load
+from utils.runtime.precision import resolve_precision
 from utils.settings.fields import flags_of, from_flat
 from utils.settings.groups import UseSettings
 
@@ -51,7 +52,7 @@ def load_for_inference(
     log: Callable[[str], None],
     needs: Sequence[str],
 ) -> Any:
-    """The model in evaluation mode on `device`.
+    """The model in evaluation mode on `device`; to be run without gradients.
 
     Args:
         settings: of `use_settings`.
@@ -69,7 +70,8 @@ def load_for_inference(
             raise CheckpointError(
                 f"{settings.init_model}: its {part} head has not been trained; name a checkpoint of this task"
             )
-    return model.to(device).eval().requires_grad_(False)
+    # Autocast keeps converted only parameters that take gradients; it converts others at each decoding step.
+    return model.to(device).eval().requires_grad_(resolve_precision(settings.precision, device) != "fp32")
 
 
 def _run_settings(checkpoint: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Three lines are enough:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from dataloaders.question_samples import AnswerCode, QuestionDataset, collate_qu
 from dataloaders.questions import Question
 from dataloaders.retrieval import ClipReader, VideoDataset
 from dataloaders.samples import ClipFrames, SampleSettings, collate
-from dataloaders.video_files import read_frames
+from dataloaders.video_files import CachedVideos, VideoSource, path_stamp, read_frames
 from modules.batch import Batch, to_device
 from modules.beam_search import SearchSettings
 from modules.config import ModelConfig
@@ -50,7 +51,7 @@ from utils.evaluation.retrieval import (
 from utils.inference.loading import load_for_inference, use_settings
 from utils.models.setup import ModelClass
 from utils.runtime.distributed import find_runtime
-from utils.runtime.precision import autocast
+from utils.runtime.precision import autocast, resolve_for_use
 
 # Parts of a model that a checkpoint must have trained; the answer head is a classifier or, as released, the vocabulary.
 NEEDS: dict[ModelClass, tuple[str, ...]] = {
@@ -101,6 +102,10 @@ class Matches(list[Match]):
 class PathVideos:
     """Videos that are named by their path."""
 
+    def stamp(self, video_id: str) -> str:
+        """Name, size and time of the file."""
+        return path_stamp(Path(video_id))
+
     def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
         """Frames by the frame rule; UnreadableVideo if there are none."""
         return read_frames(Path(video_id), settings)
@@ -118,7 +123,8 @@ class Predictor:
         progress: show a bar.
         flags: flags of the tasks by name, which win over what the checkpoint and its run say. Useful: `object_path`,
             folder of object files {stem}.json (without one a model with objects sees none), `labelmap_path`, `device`,
-            `precision`, `batch_size_val`, `num_thread_reader`, `feature_framerate`, `on_bad_video`.
+            `precision`, `batch_size_val`, `num_thread_reader`, `feature_framerate`, `on_bad_video`. `precision` auto is
+            bf16 on CUDA and on processors with bf16 matrix instructions; scores are fp32 whatever it is.
 
     Raises:
         CheckpointError, ValueError, FileNotFoundError: something is missing or does not fit; names file and remedy.
@@ -135,6 +141,7 @@ class Predictor:
         given = {**DEFAULTS, **{name: value for name, value in flags.items() if value is not None}}
         self.settings = use_settings(checkpoint, given)
         self.runtime = find_runtime(None, self.settings.device)
+        self.settings.precision = resolve_for_use(self.settings.precision, self.runtime.device)
         self.log, self.load_log, self.progress = log, load_log, progress
         self.has_object_files = "object_path" in given
         self._models: dict[ModelClass, Any] = {}
@@ -182,6 +189,7 @@ class Predictor:
             results.append(Answer(str(video), question, *ranked[0], ranked[1:]))
         return results
 
+    @torch.no_grad()
     def match(self, videos: Sequence[str | Path], texts: Sequence[str]) -> Matches:
         """Every text with every video that can be read: video by video, the best text first.
 
@@ -216,11 +224,13 @@ class Predictor:
         with_objects = model.is_trained("matching")
         return encode_videos(model, self._clips(model, videos), self.runtime, self.settings, with_objects=with_objects)
 
+    @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> TextBank:
         """Features of texts, on the host."""
         model = self.model(RetrievalModel)
         return encode_texts(model, list(texts), self.runtime, self.settings)
 
+    @torch.no_grad()
     def similarity(self, texts: TextBank, videos: VideoTokens, pooled: Tensor | None = None) -> Tensor:
         """(M, V) of the dual encoder; cosines for the loose headers, logits for tightTransf.
 
@@ -231,6 +241,7 @@ class Predictor:
             return F.normalize(texts.features, dim=-1) @ pooled.t()
         return first_stage(self.model(RetrievalModel), texts, videos, self.runtime) / self.logit_scale
 
+    @torch.no_grad()
     def pool(self, videos: VideoTokens) -> Tensor | None:
         """One feature of length 1 for each video, (V, E) on the host; None for tightTransf, which has none."""
         model, device = self.model(RetrievalModel), self.runtime.device
@@ -242,7 +253,7 @@ class Predictor:
     def logit_scale(self) -> float:
         """Logits of the dual encoder per unit of `similarity`."""
         model = self.model(RetrievalModel)
-        return float(model.clip.logit_scale.exp()) if isinstance(model.similarity, LooseSimilarity) else 1.0
+        return float(model.clip.logit_scale.detach().exp()) if isinstance(model.similarity, LooseSimilarity) else 1.0
 
     def match_scores(
         self, texts: TextBank, videos: VideoTokens, text_index: Tensor, video_index: Tensor
@@ -292,7 +303,13 @@ class Predictor:
     def reader(self, config: ModelConfig, videos: Sequence[str]) -> ClipReader:
         """Reads these clips by path; the object file of a clip has its stem."""
         stems = {path: Path(path).stem for path in videos}
-        return ClipReader(PathVideos(), self.sample_settings(config), self.object_files(config), stems)
+        return ClipReader(self._source, self.sample_settings(config), self.object_files(config), stems)
+
+    @cached_property
+    def _source(self) -> VideoSource:
+        """Videos by path, with the frame cache before them if there is one."""
+        cache = self.settings.cache.open()
+        return PathVideos() if cache is None else CachedVideos(PathVideos(), cache)
 
     def batches(self, dataset: Dataset, collate_fn: Callable[..., Batch] = collate) -> Iterable[Batch]:
         """Batches of clips in order, with a progress bar if wanted."""

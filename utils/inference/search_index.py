@@ -48,7 +48,7 @@ class SearchIndex:
     """Videos anywhere below a folder, encoded once.
 
     A video is encoded again when its size or time of change, or those of its object file, are others than before; all
-    are when the checkpoint or what the model sees of a clip is another.
+    are when the checkpoint, what the model sees of a clip, or the precision is another.
 
     Args:
         predictor: with a checkpoint that has a text-video similarity; `on_bad_video="skip"` leaves unreadable files
@@ -153,7 +153,7 @@ class SearchIndex:
         return stamps
 
     def _key(self) -> str:
-        """Digest of everything but the files: checkpoint, frames, boxes."""
+        """Digest of everything but the files: checkpoint, frames, boxes, precision."""
         settings = self.predictor.settings
         config = self.predictor.model(RetrievalModel).config
         objects = self.predictor.object_files(config)
@@ -162,7 +162,8 @@ class SearchIndex:
             "checkpoint": file_stamp(Path(settings.init_model or "")),
             "samples": self.predictor.sample_settings(config).seen(),
             "objects": objects and [objects.settings.stored(), label_map_hash(dict(objects.label_map))],
-            "model": {**asdict(config), "frame_dropout": 0.0},  # a field once: indexes of that time are kept
+            "model": asdict(config),
+            "precision": settings.precision,
             "rerank": self.predictor.can_rerank,
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dataloaders.frames import FrameSettings, UnreadableVideo, read_clip
+from dataloaders.decoders import UnreadableVideo
+from dataloaders.frames import FrameSettings, read_clip
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class EncodedClip:
         stored_size: (width, height) of the frames in `images`, in pixels.
         fps: frame rate of the video.
         frame_indices: number of each frame in the video.
+        feature_framerate: frames kept per second.
     """
 
     images: list[bytes]
@@ -28,6 +30,7 @@ class EncodedClip:
     stored_size: tuple[int, int]
     fps: float
     frame_indices: list[int]
+    feature_framerate: float
 
 
 def encode_clip(path: Path, size: int, jpeg_quality: int | None, feature_framerate: float = 1) -> EncodedClip:
@@ -51,7 +54,8 @@ def encode_clip(path: Path, size: int, jpeg_quality: int | None, feature_framera
     else:
         images = [_jpeg(frame, jpeg_quality, path) for frame in frames]
     height, width = clip.frames[0].shape[:2]
-    return EncodedClip(images, (clip.width, clip.height), (width, height), clip.fps, clip.frame_indices.tolist())
+    indices = clip.frame_indices.tolist()
+    return EncodedClip(images, (clip.width, clip.height), (width, height), clip.fps, indices, feature_framerate)
 
 
 def _jpeg(frame: np.ndarray, quality: int, path: Path) -> bytes:

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from dataloaders.decoders import UnreadableVideo
 from dataloaders.files import atomic_write_text, file_stamp
-from dataloaders.frames import Clip, FrameSettings, UnreadableVideo, read_clip
+from dataloaders.frames import FRAME_RULE, Clip, FrameSettings, read_clip
+from dataloaders.object_store import REPORT_FOLDER
 from utils.preparation.detectors import (
     Detector,
     Frame,
 )
 from utils.preparation.label_maps import label_map_from_objects
-
-REPORT_FOLDER = "extraction"
 
 
 class Extraction:
@@ -51,11 +51,26 @@ class Extraction:
         self.unknown: Counter[str] = Counter()
 
     def is_done(self, video: Path) -> bool:
-        """Whether a video's file is there, made by this detector with these settings from the same file."""
-        report = self._report(video.stem)
-        if not report.is_file() or not (self.output / f"{video.stem}.json").is_file():
+        """Whether a video's file is there, made by this detector with these settings from the same file.
+
+        A file of an earlier frame rule counts if that chose the same frames, which holds but for videos whose rate
+        varies; its report then says so.
+
+        Raises:
+            UnreadableVideo: the video of such a file cannot be read.
+        """
+        path = self._report(video.stem)
+        if not path.is_file() or not (self.output / f"{video.stem}.json").is_file():
             return False
-        return json.loads(report.read_bytes()).get("made_from") == self._made_from(video)
+        report = json.loads(path.read_bytes())
+        made_from, wanted = report.get("made_from", {}), self._made_from(video)
+        if made_from == wanted or {**made_from, "frame_rule": FRAME_RULE} != wanted:
+            return made_from == wanted
+        clip = read_clip(video, self.max_frames, self.frames, lambda frame: frame[:1, :1])
+        if clip.frame_indices.tolist() != report.get("frame_indices"):
+            return False
+        atomic_write_text(path, json.dumps({**report, "made_from": wanted}, indent=1))
+        return True
 
     def extract(self, video: Path) -> int:
         """Write a video's file; the number of boxes.
@@ -87,7 +102,7 @@ class Extraction:
 
     def _made_from(self, video: Path) -> dict[str, Any]:
         detector = {"detector": self.detector.name, **self.detector.settings}
-        frames = {"max_frames": self.max_frames, **vars(self.frames)}
+        frames = {"max_frames": self.max_frames, **self.frames.rule()}
         return {**detector, **frames, **self.naming, "video": file_stamp(video)}
 
     def _described(self, video: Path, clip: Clip) -> dict[str, Any]:
@@ -121,10 +136,10 @@ def extract_all(extraction: Extraction, videos: Sequence[Path], *, overwrite: bo
     boxes = done = 0
     failed: list[str] = []
     for video in tqdm(videos, unit="video", disable=not sys.stderr.isatty()):
-        if not overwrite and extraction.is_done(video):
-            done += 1
-            continue
         try:
+            if not overwrite and extraction.is_done(video):
+                done += 1
+                continue
             boxes += extraction.extract(video)
         except (UnreadableVideo, ValueError) as error:
             failed.append(f"{video}: {error}")

@@ -15,8 +15,9 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from dataloaders.decoders import UnreadableVideo
 from dataloaders.files import atomic_file, atomic_write_text, file_lock, sync_folder
-from dataloaders.frames import UnreadableVideo
+from dataloaders.frames import FRAME_RULE
 from dataloaders.tfrecord import DamagedRecord, Features, iterate_records, parse_example, read_record, record_length
 from utils.preparation.clip_encoding import EncodedClip, encode_clip
 from utils.preparation.video_workers import WorkerDied, WorkerPool
@@ -69,6 +70,9 @@ def _serialise(tf: Any, video_id: str, clip: EncodedClip, frame_format: str) -> 
     def feature_integers(*values: int) -> Any:
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
+    def feature_number(value: float) -> Any:
+        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+
     features = {
         Features.IMAGE: feature_bytes(*clip.images),
         Features.FORMAT: feature_bytes(frame_format.encode()),
@@ -78,7 +82,9 @@ def _serialise(tf: Any, video_id: str, clip: EncodedClip, frame_format: str) -> 
         Features.STORED_WIDTH: feature_integers(clip.stored_size[0]),
         Features.STORED_HEIGHT: feature_integers(clip.stored_size[1]),
         Features.FRAME_INDICES: feature_integers(*clip.frame_indices),
-        Features.FPS: tf.train.Feature(float_list=tf.train.FloatList(value=[clip.fps])),
+        Features.FRAME_RULE: feature_integers(FRAME_RULE),
+        Features.FPS: feature_number(clip.fps),
+        Features.FEATURE_FRAMERATE: feature_number(clip.feature_framerate),
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dataloaders.frames import FrameSettings, UnreadableVideo, read_clip
+from dataloaders.decoders import UnreadableVideo
+from dataloaders.frames import FrameSettings, read_clip
 from dataloaders.video_files import find_videos
 
 STRIP_HEIGHT = 96  # pixels

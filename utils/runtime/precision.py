@@ -16,6 +16,26 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
+def resolve_for_use(precision: str, device: torch.device) -> str:
+    """As `resolve_precision` for using a trained model: on the CPU too `auto` is bf16, where the processor has it.
+
+    Training and evaluation do not ask for this, so that their results do not depend on the processor.
+    """
+    if precision == "auto" and device.type == "cpu" and has_bf16_products():
+        return "bf16"
+    return resolve_precision(precision, device)
+
+
+def has_bf16_products() -> bool:
+    """Whether the processor has instructions for bf16 matrix products (AVX512-BF16 or AMX), and torch uses them."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):  # public, but not in every version
+        return any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
+
+
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
     """The autocast context of a forward pass."""
     dtype = PRECISIONS[resolve_precision(precision, device)]

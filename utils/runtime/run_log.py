@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataloaders.files import atomic_write_text
+from dataloaders.frames import FRAME_RULE
 from utils.runtime.distributed import Runtime
 
 logger = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ class RunLog:
                 "arguments": arguments,
                 "model": asdict(model.config),
                 "behaviour": asdict(model.behaviour),
+                "frame_rule": FRAME_RULE,
                 "versions": {"python": platform.python_version(), **_package_versions()},
                 "world_size": self.runtime.world_size,
             }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dataloaders.frame_cache import FrameCacheSettings
 from dataloaders.frames import FrameSettings
 from dataloaders.object_store import ObjectRules
 from dataloaders.samples import SampleChoices
@@ -21,7 +22,9 @@ class ComputeSettings:
 
     device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda"))
     precision: str = setting(
-        "auto", "arithmetic; auto: bf16 on CUDA, fp32 on CPU", choices=("auto", "fp32", "bf16", "fp16")
+        "auto",
+        "arithmetic; auto: bf16 on CUDA, fp32 on CPU (tasks/predict.py: bf16 where the CPU has it)",
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
     seed: int = setting(42, "seed of all random choices", minimum=0)
 
@@ -55,6 +58,7 @@ class UseSettings(ReadSettings):
     object_path: str = setting("data/object_feature", "folder of the object files {video_id}.json")
     tagger: str = setting("hanta", "part-of-speech tagger", choices=("hanta", "spacy"), seen=True)
     frames: FrameSettings = group(FrameSettings)
+    cache: FrameCacheSettings = group(FrameCacheSettings)
     samples: SampleChoices = group(SampleChoices)
     objects: ObjectRules = group(ObjectRules)
     model: ModelChoices = group(ModelChoices)

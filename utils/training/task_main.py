@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from dataloaders.frames import UnreadableVideo
+from dataloaders.decoders import UnreadableVideo
 from dataloaders.tfrecord import DamagedRecord
 from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.checkpoint import CheckpointError

@@ -71,7 +71,8 @@ class Trainer:
         runtime: this process; its process group has been started.
         settings: an `Arguments`, or a bare `TrainSettings`.
         make_loader: (epoch, start_batch) -> batches of that epoch from `start_batch` on, asked for once per epoch.
-            A batch has `video_id` (list of B) and may have `skipped` (B lists of files that could not be read).
+            A batch has `video_id` (list of B) and may have `skipped` (B lists of files that could not be read) and
+            `notes` (B lists of what is to be said of reading a clip): each is said once.
         steps_per_epoch: updates per epoch.
         loss_weights: epoch -> weight by loss name; a loss of weight 0 is not computed.
         run_log: where lines and numbers go.
@@ -123,7 +124,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=self.precision == "fp16")
         self.folder = CheckpointFolder(settings.output_dir, settings.keep_checkpoints)
         self.meter, self.flags = Meter(runtime), StepFlags(runtime)
-        self.skips = SkippedFiles(runtime)
+        self.skips, self.notes = SkippedFiles(runtime), SkippedFiles(runtime)
         self._parallel: nn.Module = model
         self._active: Mapping[str, float] = {}
         self._rates: dict[str, float] = {}
@@ -248,6 +249,7 @@ class Trainer:
             )
         self._clips += len(batch["video_id"])
         self.skips.add(batch.get("skipped", []))
+        self.notes.add(batch.get("notes", []))
         return batch
 
     def _check_flags(self, all_posts: bool = False) -> None:
@@ -290,6 +292,8 @@ class Trainer:
     def _name_skipped(self) -> None:
         for name in self.skips.exchange():
             self.log.warning(f"skipped {name}: another sample took its place")
+        for note in self.notes.exchange():
+            self.log.warning(note)
 
     def _evaluate(self) -> None:
         if self.evaluate is None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
-from dataloaders.frames import UnreadableVideo
+from dataloaders.decoders import UnreadableVideo
 from dataloaders.retrieval import ClipReader, VideoDataset
 from dataloaders.samples import Sample, SampleSettings, collate
 from modules.config import ModelConfig
@@ -69,7 +69,9 @@ class Clips(ClipReader):
         shades = torch.from_numpy(np.random.default_rng(number).integers(0, 224, (self.config.max_frames, 3, 4, 4)))
         made["video"] = made["video"] // 8 + F.interpolate(shades.float(), scale_factor=8).to(torch.uint8)
         made["video_mask"][-1] = number % 3 > 0
-        return {name: made[name] for name in (CLIP_PARTS if self.config.need_object else CLIP_PARTS[:2])}
+        return {name: made[name] for name in (CLIP_PARTS if self.config.need_object else CLIP_PARTS[:2])} | {
+            "notes": []
+        }
 
 
 def captioned(numbers: Collection[int]) -> CaptionSplit:
@@ -85,9 +87,8 @@ def captioned(numbers: Collection[int]) -> CaptionSplit:
 def make_model(**choices: Any) -> RetrievalModel:
     model = tiny.model(RetrievalModel, vocab_size=ClipTokenizer().vocab_size, header_layers=1, **choices).eval()
     model.matching_head.match.data.mul_(50)  # so that the second stage moves ranks
-    if not isinstance(
-        model.similarity, LooseSimilarity
-    ):  # let the clip weigh as much as the text, or all scores of a text all but agree
+    if not isinstance(model.similarity, LooseSimilarity):
+        # Let the clip weigh as much as the text, or all scores of a text all but agree.
         model.similarity.transformer.resblocks[-1].attn.out_proj.weight.data.mul_(30)
     return model
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from modules.config import Behaviour
 from modules.tasks.answering import AnswerModel
@@ -19,6 +20,7 @@ from tests.utils.checkpoints import SIZES, released_state, save_tiny
 from utils.inference.loading import add_released_flags, load_for_inference, use_settings
 from utils.models.setup import ModelClass
 from utils.runtime.checkpoint import CheckpointError
+from utils.runtime.precision import autocast
 from utils.settings.fields import flat_values
 from utils.settings.groups import UseSettings
 
@@ -114,6 +116,17 @@ def test_a_model_for_use_is_evaluated_and_does_not_learn(tmp_path: Path):
     model = load_as(PretrainModel, save_tiny(tmp_path), "vocabulary", "matching")
     assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
     assert model.is_trained("matching") and not model.is_trained("answer")
+
+
+def test_weights_of_a_lower_precision_are_converted_once_and_not_at_every_use(tmp_path: Path):
+    model = load_as(PretrainModel, save_tiny(tmp_path), precision="bf16")
+    layer, rows = model.fusion.blocks[0].attn.out_proj, torch.zeros(1, model.config.embed_dim).bfloat16()
+    watched = profile(activities=[ProfilerActivity.CPU])
+    with torch.no_grad(), autocast("bf16", CPU), watched:
+        for _ in range(3):
+            layer(rows)
+    [conversions] = [event.count for event in watched.key_averages() if event.key == "aten::_to_copy"]
+    assert conversions == 2, "weight and bias"
 
 
 def test_a_part_that_must_have_been_trained_is_missed(tmp_path: Path):

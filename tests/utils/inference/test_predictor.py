@@ -19,9 +19,11 @@ from tests.utils.checkpoints import save_tiny
 from tests.videos import write_noise, write_video
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.predictor import PathVideos, Predictor
+from utils.runtime import precision as precisions
 from utils.runtime.checkpoint import CheckpointError
 
 ANSWERS = ("dog", "cat", "two men", "soup")
+CPU = torch.device("cpu")
 TEXTS = ["a dog runs", "two men sing", "a red bridge"]
 
 
@@ -40,7 +42,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(checkpoint: Path, **flags: Any) -> Predictor:
-    return Predictor(checkpoint, **{"device": "cpu", **flags})
+    return Predictor(checkpoint, **{"device": "cpu", "precision": "fp32", **flags})
 
 
 def with_broken(videos: list[Path], folder: Path) -> list[Path]:
@@ -146,6 +148,58 @@ def test_answers_are_ranked_by_their_probability(tmp_path: Path, videos: list[Pa
         predictor.answer(tmp_path / "broken.mp4", ["what is it?"])
 
 
+@pytest.mark.parametrize(("can", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_the_precision_that_the_processor_can(
+    checkpoint: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch, can: bool, expected: str
+):
+    monkeypatch.setattr(precisions, "has_bf16_products", lambda: can)
+    auto, named = make(checkpoint, precision=None), make(checkpoint, precision=expected)
+    assert auto.settings.precision == expected
+    assert auto.match(videos, TEXTS) == named.match(videos, TEXTS)
+
+
+@pytest.mark.parametrize("header", ["meanP", "seqTransf", "tightTransf"])
+def test_bf16_scores_are_fp32_and_near_those_of_fp32(tmp_path: Path, videos: list[Path], header: str):
+    sizes = {"need_object": False, "use_action": False, "max_frames": 3, "sim_header": header, "header_layers": 1}
+    path = save_tiny(tmp_path, RetrievalModel, **sizes)
+    values = {}
+    for name in ("fp32", "bf16"):
+        predictor = make(path, precision=name)
+        texts, tokens = predictor.encode_texts(TEXTS), predictor.encode(videos).tokens
+        pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+        scores = predictor.match_scores(texts, tokens, pairs[:, :1], pairs[:, 1:])
+        pooled = predictor.pool(tokens)
+        values[name] = [texts.features, tokens.frames, predictor.similarity(texts, tokens), scores]
+        values[name] += [] if pooled is None else [pooled, predictor.similarity(texts, tokens, pooled)]
+    for exact, found in zip(values["fp32"], values["bf16"], strict=True):
+        assert exact.dtype == found.dtype == torch.float32 and not found.requires_grad
+        assert 0 < (exact - found).norm() < 0.05 * exact.norm(), "computed in bf16"
+
+
+def test_bf16_answers_are_near_those_of_fp32(tmp_path: Path, videos: list[Path]):
+    sizes = {"need_object": False, "use_action": False, "max_frames": 3, "answers": ANSWERS}
+    path = save_tiny(tmp_path, AnswerModel, **sizes)
+    ranked = []
+    for name in ("fp32", "bf16"):
+        [item] = make(path, precision=name).answer(videos[0], ["what is it?"], top=4)
+        ranked.append(dict([(item.answer, item.probability), *item.others]))
+        assert sum(ranked[-1].values()) == pytest.approx(1, abs=1e-6), "bf16 probabilities would miss it by 1e-3"
+    exact, found = ranked
+    assert found == pytest.approx(exact, abs=0.01) and found != exact
+
+
+def test_bf16_captions_have_fp32_scores_near_those_of_fp32(checkpoint: Path, videos: list[Path]):
+    search, scores = SearchSettings(2, 6), []
+    for name in ("fp32", "bf16"):
+        predictor = make(checkpoint, precision=name)
+        model, tokens = predictor.model(CaptionModel), predictor.encode(videos).tokens
+        with precisions.autocast(name, CPU):
+            scores.append(model.decode(tokens, search).score)
+        assert len(predictor.caption(videos, search)) == 3
+    assert scores[0].dtype == scores[1].dtype == torch.float32
+    torch.testing.assert_close(scores[1], scores[0], rtol=0.02, atol=0.0)
+
+
 def test_a_model_is_built_once_for_each_task(checkpoint: Path):
     predictor = make(checkpoint)
     assert predictor.model(RetrievalModel) is predictor.model(RetrievalModel)
@@ -189,4 +243,6 @@ def test_flags_are_those_of_the_tasks(checkpoint: Path, tmp_path: Path):
 
 def test_videos_are_read_by_their_path(videos: list[Path]):
     frames = PathVideos().read(str(videos[1]), SampleSettings(32, 4))
-    assert len(frames.frames) == 4 and frames.frames[0].shape == (48, 64, 3)
+    assert len(frames.frames) == 4 and frames.frames[0].shape == (32, 32, 3)
+    assert frames.original_size == (64, 48) and PathVideos().stamp(str(videos[1])).startswith(videos[1].name)
+    assert PathVideos().stamp("gone.mp4") == ""

@@ -16,6 +16,7 @@ from tests.videos import write_noise, write_video
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.predictor import Predictor
 from utils.inference.search_index import INDEX_NAME, SearchIndex, Update
+from utils.runtime import precision as precisions
 
 TEXTS = ["a dog runs", "two men sing"]
 PLAIN = {"need_object": False, "use_action": False, "max_frames": 3}
@@ -38,7 +39,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(checkpoint: Path, **flags: Any) -> Predictor:
-    return Predictor(checkpoint, **{"device": "cpu", "on_bad_video": "skip", **flags})
+    return Predictor(checkpoint, **{"device": "cpu", "precision": "fp32", "on_bad_video": "skip", **flags})
 
 
 def update_of(predictor: Predictor, folder: Path) -> Update:
@@ -114,7 +115,7 @@ def test_a_folder_of_files_that_cannot_be_read_is_an_error(checkpoint: Path, tmp
 
 
 @pytest.mark.parametrize("other", ["another checkpoint", "other frames", "other precision"])
-def test_an_index_of_another_model_or_of_other_frames_is_made_anew(
+def test_an_index_of_another_model_other_frames_or_precision_is_made_anew(
     checkpoint: Path, folder: Path, tmp_path: Path, other: str
 ):
     assert update_of(make(checkpoint), folder).encoded == 3
@@ -124,11 +125,19 @@ def test_an_index_of_another_model_or_of_other_frames_is_made_anew(
         "other frames": lambda: make(checkpoint, log=said.append, feature_framerate=2.0),
         "other precision": lambda: make(checkpoint, log=said.append, precision="bf16"),
     }[other]()
-    if other == "other precision":
-        assert update_of(predictor, folder).kept == 3 and said == []
-        return
     assert update_of(predictor, folder) == Update(3, 0, 0, [])
     assert said == [f"{folder / INDEX_NAME}: of another model or other settings; made anew"]
+
+
+def test_an_index_belongs_to_the_precision_that_auto_stands_for(
+    checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(precisions, "has_bf16_products", lambda: True)
+    assert update_of(make(checkpoint, precision="auto"), folder).encoded == 3
+    assert update_of(make(checkpoint, precision="bf16"), folder).kept == 3
+    monkeypatch.setattr(precisions, "has_bf16_products", lambda: False)
+    assert update_of(make(checkpoint, precision="auto"), folder).encoded == 3
+    assert update_of(make(checkpoint), folder).kept == 3
 
 
 def test_a_damaged_index_is_made_anew(checkpoint: Path, folder: Path):

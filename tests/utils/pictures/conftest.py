@@ -24,4 +24,4 @@ def explanation(world: World, video: Path, tmp_path_factory: pytest.TempPathFact
     """What a tiny model makes of the clip and TEXT; tests read it only."""
     path = save_tiny(tmp_path_factory.mktemp("model"))
     objects = {"object_path": str(world.msrvtt / "objects"), "labelmap_path": str(world.label_map)}
-    return explain(Predictor(path, device="cpu", **objects), video, TEXT)
+    return explain(Predictor(path, device="cpu", precision="fp32", **objects), video, TEXT)

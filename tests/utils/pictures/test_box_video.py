@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dataloaders.frames import UnreadableVideo, all_frames
+from dataloaders.decoders import UnreadableVideo
+from dataloaders.frames import all_frames
 from tests.videos import write_video
 from utils.pictures.box_video import box_spans, boxes_at, write_box_video
 from utils.pictures.drawing import PALETTE

@@ -66,7 +66,7 @@ def test_words_are_whole_distinct_and_of_the_right_kind(explanation: Explanation
 
 def test_matching_is_the_best_assignment_of_the_model_s_tokens_to_words(world: World, video: Path, tmp_path: Path):
     objects = {"object_path": str(world.msrvtt / "objects"), "labelmap_path": str(world.label_map)}
-    predictor = Predictor(save_tiny(tmp_path), device="cpu", **objects)
+    predictor = Predictor(save_tiny(tmp_path), device="cpu", precision="fp32", **objects)
     model, text = predictor.model(PretrainModel), "a square is spinning and bouncing"
     shown = explain(predictor, video, text)
     tokenizer = ClipTokenizer(2000)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataloaders.frames import UnreadableVideo
+from dataloaders.decoders import UnreadableVideo
 from tests.videos import write_noise, write_video
 from utils.preparation.clip_encoding import encode_clip
 

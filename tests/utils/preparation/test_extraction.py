@@ -80,6 +80,20 @@ def test_a_clip_is_done_until_something_that_it_was_made_from_changes(videos: li
     assert not make(tmp_path).is_done(videos[0])
 
 
+@pytest.mark.parametrize("indices", [[0, 10, 20], [0, 11, 20]], ids=["same frames", "other frames"])
+def test_a_file_of_an_earlier_frame_rule_counts_if_it_is_of_the_same_frames(
+    videos: list[Path], tmp_path: Path, indices: list[int]
+):
+    """Its report has no version then; a video whose rate varies has other frames now."""
+    make(tmp_path).extract(videos[0])
+    path = tmp_path / "objects" / "extraction" / "a.json"
+    report = json.loads(path.read_bytes())
+    assert report["made_from"].pop("frame_rule") == 2
+    path.write_text(json.dumps({**report, "frame_indices": indices}))
+    assert make(tmp_path).is_done(videos[0]) == (indices == [0, 10, 20])
+    assert ("frame_rule" in json.loads(path.read_bytes())["made_from"]) == (indices == [0, 10, 20])
+
+
 @pytest.mark.parametrize("lost", ["a.json", "extraction/a.json"])
 def test_without_its_file_or_its_report_a_clip_is_not_done(videos: list[Path], tmp_path: Path, lost: str):
     make(tmp_path).extract(videos[0])
