@@ -63,8 +63,12 @@ class FrameSettings:
 
     def rule(self) -> dict[str, float | int | None]:
         """All that decides which frames those are, as plain values; decoders give the same ones."""
-        names = ("feature_framerate", "slice_framepos", "end_seconds")
-        return {**{name: getattr(self, name) for name in names}, "frame_rule": FRAME_RULE}
+        return {
+            "feature_framerate": float(self.feature_framerate),  # 1 and 1.0 are one key of a cache
+            "slice_framepos": self.slice_framepos,
+            "end_seconds": None if self.end_seconds is None else float(self.end_seconds),
+            "frame_rule": FRAME_RULE,
+        }
 
 
 WHOLE_VIDEO = FrameSettings()

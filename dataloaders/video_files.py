@@ -151,6 +151,18 @@ def frame_key(stamp: str, settings: SampleSettings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class PathVideos:
+    """Videos whose ids are the paths of their files."""
+
+    def stamp(self, video_id: str) -> str:
+        """Name, size and time of the file."""
+        return path_stamp(Path(video_id))
+
+    def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
+        """Frames by the frame rule; UnreadableVideo if there are none."""
+        return read_frames(Path(video_id), settings)
+
+
 class VideoFolder:
     """Videos as files anywhere below a folder.
 

@@ -13,7 +13,7 @@ make_environment() {
     return 1
   fi
   # The stamp holds the requirements that were installed: a changed file is installed again, an unchanged one is not.
-  if [ -x "$PY" ] && cat requirements.txt "$REQUIREMENTS" | cmp -s - "$stamp"; then
+  if [ -x "$PY" ] && cat requirements.txt requirements-optional.txt "$REQUIREMENTS" | cmp -s - "$stamp"; then
     return 0
   fi
   if [ ! -x "$PY" ]; then
@@ -25,7 +25,7 @@ make_environment() {
   fi
   echo "installing $REQUIREMENTS into $VENV (some minutes and 8 GB the first time)"
   "$PY" -m pip install --quiet --disable-pip-version-check -r "$REQUIREMENTS" || return 1
-  cat requirements.txt "$REQUIREMENTS" > "$stamp"
+  cat requirements.txt requirements-optional.txt "$REQUIREMENTS" > "$stamp"
 }
 
 check_imports() {

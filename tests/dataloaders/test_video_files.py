@@ -219,6 +219,14 @@ def test_what_cannot_be_read_without_the_other_decoder_is_tried_again_with_it(mo
     assert len(keys) == 4
 
 
+def test_a_number_in_another_spelling_is_the_same_key():
+    keys = {
+        frame_key("a", replace(SETTINGS, frames=FrameSettings(rate, end_seconds=end)))
+        for rate, end in ((1, 31), (1.0, 31.0))
+    }
+    assert len(keys) == 1
+
+
 def test_frames_are_those_of_the_whole_pictures(tmp_path: Path):
     """Each is cut as it is decoded, and preparing it again changes nothing."""
     path = write_video(tmp_path / "a.mp4", 45, size=(100, 64))

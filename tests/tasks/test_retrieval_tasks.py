@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from dataloaders import video_files
+from dataloaders.frames import Clip
 from tasks import eval_mc, eval_retrieval
 from tests.processes import free_port, run_ranks
 from tests.world import ROOT, Downstream
@@ -68,6 +70,33 @@ def test_didemo_reads_a_folder_of_videos_as_it_reads_the_lmdb(downstream: Downst
         assert eval_retrieval.main(flags_for(downstream, tmp_path / name, *flags, *videos)) == 0
         results.append(json.loads((tmp_path / name / "metrics.json").read_bytes()))
     assert results[0] == results[1] and results[0]["metrics"]["videos"] == 7
+
+
+@pytest.mark.slow
+def test_a_frame_cache_changes_no_loss_and_no_score_and_is_read_in_the_second_epoch(
+    downstream: Downstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    decoded: list[Path] = []
+    read = video_files.read_clip
+
+    def counting(path: Path, *arguments: Any) -> Clip:
+        decoded.append(Path(path))
+        return read(path, *arguments)
+
+    monkeypatch.setattr(video_files, "read_clip", counting)
+    flags = ["--do_train", "--epochs", "2", *WITH_OBJECTS, "--expand_msrvtt_sentences"]
+    results, numbers = [], []
+    for name, more in (("without", []), ("with", ["--frame_cache", str(tmp_path / "cache")])):
+        decoded.clear()
+        assert eval_retrieval.main(flags_for(downstream, tmp_path / name, *flags, *more)) == 0
+        numbers.append((len(decoded), len(set(decoded))))
+        lines = read_metrics(tmp_path / name / "metrics.jsonl")
+        kept = [{k: v for k, v in line.items() if k not in ("clips_per_second", "data_wait")} for line in lines]
+        results.append((kept, json.loads((tmp_path / name / "metrics.json").read_bytes())["ranks"]))
+    assert results[0] == results[1]
+    assert numbers[1][0] == numbers[1][1] == numbers[0][1] < numbers[0][0], "each video was decoded once"
+    states = [torch.load(tmp_path / name / "best.bin", weights_only=True)["model"] for name in ("without", "with")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from dataloaders.samples import SampleSettings
 from tests.videos import write_noise, write_video
 from utils import check_data, make_demo_data
 from utils.checks.findings import COLUMNS, KINDS
+from utils.data.retrieval import DIDEMO_SECONDS
 from utils.preparation.frame_caching import STORED, Filler, list_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -302,7 +303,8 @@ def test_what_a_frame_cache_has(rendered: Path, tmp_path: Path, datatype: str, c
     folder, command = tmp_path / "cache", [*map(str, flags(rendered, datatype)), "--output", str(tmp_path / "r.tsv")]
     command += ["--frame_cache", str(folder), "--resolution", "32"]
     assert check_data.main(command) == 0 and not folder.exists()
-    settings = SampleSettings(32, FRAMES, frames=FrameSettings(feature_framerate=4.0))
+    end = DIDEMO_SECONDS if datatype.startswith("didemo") else None
+    settings = SampleSettings(32, FRAMES, frames=FrameSettings(feature_framerate=4.0, end_seconds=end))
     cache, tasks = FrameCache(folder), list_tasks([command[command.index("--features_path") + 1]])
     kind = f"frame cache {folder} (raw, {FRAMES} frames of 32 pixels)"
     assert f"{kind}: 0 of {len(tasks)} videos are there, 0 are remembered" in capsys.readouterr().out

@@ -67,7 +67,7 @@ def test_jpeg_shards_labels_and_report(webvid_source: Path, converted: Converted
     assert labels[1] == {"video_id": "a2", "caption": 'a "quoted" caption'}
     assert labels[3]["caption"] == "Überraschung\nin two lines"
     report = json.loads((out / "jpeg/report.json").read_text())
-    assert report["written"] == 4
+    assert report["written"] == 4 and report["notes"] == []
     assert [clip["video_id"] for clip in report["skipped"]] == ["gone", "a1", "broken", "a5", ""]
     reasons = [clip["reason"] for clip in report["skipped"]]
     expected = ["001_050/gone.mp4 or", "row 4 of the csv repeats", "broken.mp4: not a video", "empty caption", "row 8"]

@@ -15,7 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from dataloaders.container_end import cut_short
-from dataloaders.frames import Clip, FrameSettings, UnreadableVideo, candidate_indices, read_clip
+from dataloaders.decoders import UnreadableVideo
+from dataloaders.frames import Clip, FrameSettings, read_clip
 from dataloaders.lmdb_files import value_as_file
 from dataloaders.object_store import ObjectSettings, load_objects
 from modules.utils_object_tractor import ObjectFileError, ObjectReport
@@ -144,9 +145,11 @@ def _check_video(video_id: str, path: Path, name: str, settings: ClipSettings, f
         find("truncated_video", f"{frames}; {reason}")
     elif lacking > max(FEW_FRAMES, CLEAR_SHARE * stated):
         find("fewer_frames", f"{frames}: a damaged file, or one cut or joined without encoding it again")
-    candidates = len(candidate_indices(decoded, clip.fps, settings.frames.feature_framerate))
+    for note in clip.notes:
+        find("no_time_stamps" if "time stamps" in note else "other_decoder", note.removeprefix(f"{path}: "))
+    candidates = clip.num_candidates
     if candidates < settings.min_candidates:
-        find("short_video", f"{candidates} candidate frames in {decoded / clip.fps:.1f} s, fewer than "
+        find("short_video", f"{candidates} candidate frames in {clip.seconds:.1f} s, fewer than "
              f"{settings.min_candidates}")  # fmt: skip
     return clip
 

@@ -16,6 +16,7 @@ SEVERITIES = (STOP, ERROR, NOTE)
 EXIT_STATUS = {STOP: 2, ERROR: 1, NOTE: 0}
 SHOWN, SHOWN_LENGTH, SHOWN_IDS = 3, 160, 5
 CANNOT_START = "cannot_start"
+WRONGLY_UNREADABLE, DAMAGED_CACHE = "wrongly_unreadable", "damaged_cache"
 COLUMNS = ("severity", "kind", "id", "file", "detail")
 
 # Kind of finding: its severity, and what it means.
@@ -34,6 +35,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "undecodable_frame": (ERROR, "clips with frames that do not decode"),
     "missing_rate": (ERROR, "clips whose record lacks frames for --feature_framerate"),
     "unknown_size": (ERROR, "clips with objects of whose video no size is known"),
+    WRONGLY_UNREADABLE: (ERROR, "videos that can be read, but that the frame cache remembers as unreadable"),
     BAD_ID: (ERROR, "rows without a usable video id"),
     EMPTY_CAPTION: (ERROR, "videos with captions that hold no word"),
     "empty_question": (ERROR, "questions without text, answer or option"),
@@ -55,6 +57,9 @@ KINDS: dict[str, tuple[str, str]] = {
     "degenerate_box": (NOTE, "object files with boxes without area; these are not used"),
     "clipped_box": (NOTE, "object files with boxes beyond the border; these are cut there"),
     "no_objects": (NOTE, "object files without a single usable object"),
+    "no_time_stamps": (NOTE, "videos without usable time stamps; their frames are chosen by number"),
+    "other_decoder": (NOTE, "videos that PyAV decodes and OpenCV does not"),
+    DAMAGED_CACHE: (NOTE, "damages of the frame cache; what it has lost is read anew"),
     "unlisted_captions": (NOTE, "captions of videos in no list; not used"),
     "unreferenced_video": (NOTE, "video files that no list names"),
     "orphan_objects": (NOTE, "object files of no listed video"),
@@ -76,12 +81,16 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All findings in order, the number of videos by split, and of videos (or records) and object files read."""
+    """All findings in order, the number of videos by split, and of videos (or records) and object files read.
+
+    cache: what --frame_cache has of the videos, as a line.
+    """
 
     findings: list[Finding]
     videos: dict[str, int]
     read: int
     object_files: int
+    cache: str | None = None
 
 
 def stop(reason: object) -> Finding:

@@ -10,7 +10,19 @@ from pathlib import Path
 
 from dataloaders.files import atomic_write_text
 from utils.checks.clips import ClipResult, ClipTask, check_all, check_clip
-from utils.checks.findings import Finding, Report, as_records, counts, exit_status, in_order, stop, table, write_tsv
+from utils.checks.findings import (
+    DAMAGED_CACHE,
+    WRONGLY_UNREADABLE,
+    Finding,
+    Report,
+    as_records,
+    counts,
+    exit_status,
+    in_order,
+    stop,
+    table,
+    write_tsv,
+)
 from utils.checks.objects import object_files, read_label_map, wrong_order
 from utils.checks.setup import (
     PRETRAIN,
@@ -21,9 +33,11 @@ from utils.checks.setup import (
     compare_splits,
     locate_videos,
     read_list,
+    sample_settings,
 )
 from utils.checks.shards import check_shards
 from utils.data.questions import NEVER_READ
+from utils.preparation.frame_caching import CacheTask, survey_cache
 from utils.preparation.webvid_rows import BadCsv
 from utils.settings.parser import parse_arguments
 
@@ -61,7 +75,8 @@ def check_videos(args: CheckArguments) -> Report:
     object_count = sum(result.object_files for result in results.values())
     findings += _unusable_splits(splits, results)
     findings += wrong_order(args, findings, object_count)
-    return Report(in_order(findings), videos, len(tasks) - len(missing), object_count)
+    cache = _check_cache(args, tasks, results, findings) if args.cache.frame_cache else None
+    return Report(in_order(findings), videos, len(tasks) - len(missing), object_count, cache)
 
 
 def _read_lists(args: CheckArguments, findings: list[Finding]) -> list[ListedSplit]:
@@ -92,6 +107,33 @@ def _unusable_splits(splits: Iterable[ListedSplit], results: Mapping[str, ClipRe
             yield stop(f"{split.name}: none of the {len(split.video_ids)} videos can be read (--features_path)")
 
 
+def _check_cache(
+    args: CheckArguments, tasks: Iterable[ClipTask], results: Mapping[str, ClipResult], findings: list[Finding]
+) -> str | None:
+    """What the frame cache has of the videos, as a line; None if it cannot be read."""
+    settings = sample_settings(args)
+    there = {
+        task.video_id: CacheTask(task.video or task.video_id, task.lmdb) for task in tasks if task.video or task.lmdb
+    }
+    try:
+        survey = survey_cache(args.cache, there, settings)
+    except OSError as error:
+        findings.append(stop(error))
+        return None
+    folder = str(args.cache.frame_cache)
+    findings += [Finding(DAMAGED_CACHE, "", folder, damage) for damage in survey.damages]
+    findings += [
+        Finding(WRONGLY_UNREADABLE, video_id, folder, reason)
+        for video_id, reason in survey.unreadable.items()
+        if results[video_id].is_readable
+    ]
+    kind = f"{args.cache.frame_cache_format}, {settings.max_frames} frames of {settings.resolution} pixels"
+    return (
+        f"frame cache {folder} ({kind}): {survey.stored} of {len(there)} videos are there, "
+        f"{len(survey.unreadable)} are remembered as unreadable; {survey.size / 1e9:.3f} GB"
+    )
+
+
 def _write(args: CheckArguments, report: Report, status: int) -> Path:
     output = Path(args.output or Path(args.output_dir, "data_check.tsv"))
     write_tsv(output, report.findings)
@@ -102,6 +144,7 @@ def _write(args: CheckArguments, report: Report, status: int) -> Path:
             "videos": report.videos,
             "read": report.read,
             "object_files": report.object_files,
+            "frame_cache": report.cache,
             "counts": counts(report.findings),
             "findings": as_records(report.findings),
         }
@@ -120,4 +163,4 @@ def run(argv: list[str] | None, description: str | None) -> tuple[list[str], int
     read = f"{report.read} records" if args.datatype == PRETRAIN else f"{report.read} video"
     title = f"{args.datatype}: videos listed: {videos}; {read} and {report.object_files} object files read"
     verdict = f"{VERDICTS[status]}: {len(report.findings)} findings, {output}"
-    return [title, *table(report.findings), verdict], status
+    return [title, *filter(None, [report.cache]), *table(report.findings), verdict], status

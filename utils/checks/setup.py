@@ -14,6 +14,7 @@ from dataloaders.datasets import didemo, msrvtt, msvd
 from dataloaders.id_lists import listed_ids
 from dataloaders.multiple_choice import read_choices
 from dataloaders.object_store import ObjectSettings
+from dataloaders.samples import SampleSettings
 from dataloaders.video_files import LMDB_FILE, VIDEO_SUFFIXES, VideoLmdb, find_videos, lmdb_keys
 from modules.config import ModelConfig, setting
 from utils.checks.clips import ClipSettings
@@ -46,6 +47,9 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments, Pret
     splits: str | None = setting(None, "splits to check, e.g. train,test; default: all that the task would read")
     min_candidates: int | None = setting(
         None, "videos with fewer candidate frames are noted as short; default: --max_frames", minimum=0
+    )
+    resolution: int = setting(
+        ModelConfig.image_resolution, "side of the model's picture, whose frames --frame_cache has", minimum=1
     )
     workers: int = setting(2, "processes that decode", minimum=1)
     output: str | None = setting(None, "file of all findings, tab-separated; default: {output_dir}/data_check.tsv")
@@ -109,6 +113,11 @@ def clip_settings(args: CheckArguments, label_map: dict[str, Any] | None) -> Cli
         has_original_boxes=args.samples.box_coordinates == "original",
         label_map=label_map,
     )
+
+
+def sample_settings(args: CheckArguments) -> SampleSettings:
+    """The settings by which training finds frames in a cache."""
+    return SampleSettings(args.resolution, args.max_frames, frames=args.frames)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -51,8 +51,7 @@ def over_clips(
     for batch in batches:
         with autocast(settings.precision, runtime.device):
             values = compute(to_device(batch, runtime.device))
-        of_clips: list[list[str]] = batch["notes"] if "notes" in batch else []
-        notes += [note for of_clip in of_clips for note in of_clip]
+        notes += [note for of_clip in cast(list[list[str]], batch.get("notes", [])) for note in of_clip]
         for value, reason in zip(values, batch["bad_video"], strict=True):
             if reason:
                 bad.append(reason)

@@ -25,8 +25,8 @@ from dataloaders.object_files import ObjectFiles
 from dataloaders.question_samples import AnswerCode, QuestionDataset, collate_questions
 from dataloaders.questions import Question
 from dataloaders.retrieval import ClipReader, VideoDataset
-from dataloaders.samples import ClipFrames, SampleSettings, collate
-from dataloaders.video_files import CachedVideos, VideoSource, path_stamp, read_frames
+from dataloaders.samples import SampleSettings, collate
+from dataloaders.video_files import CachedVideos, PathVideos, VideoSource
 from modules.batch import Batch, to_device
 from modules.beam_search import SearchSettings
 from modules.config import ModelConfig
@@ -97,18 +97,6 @@ class Matches(list[Match]):
     """Matches of videos and texts; `skipped` as in `Captions`."""
 
     skipped: list[str]
-
-
-class PathVideos:
-    """Videos that are named by their path."""
-
-    def stamp(self, video_id: str) -> str:
-        """Name, size and time of the file."""
-        return path_stamp(Path(video_id))
-
-    def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
-        """Frames by the frame rule; UnreadableVideo if there are none."""
-        return read_frames(Path(video_id), settings)
 
 
 class Predictor:

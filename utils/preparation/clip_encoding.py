@@ -23,6 +23,7 @@ class EncodedClip:
         fps: frame rate of the video.
         frame_indices: number of each frame in the video.
         feature_framerate: frames kept per second.
+        notes: what is to be said of reading the video.
     """
 
     images: list[bytes]
@@ -31,6 +32,7 @@ class EncodedClip:
     fps: float
     frame_indices: list[int]
     feature_framerate: float
+    notes: list[str]
 
 
 def encode_clip(path: Path, size: int, jpeg_quality: int | None, feature_framerate: float = 1) -> EncodedClip:
@@ -48,14 +50,15 @@ def encode_clip(path: Path, size: int, jpeg_quality: int | None, feature_framera
     """
     shrink = _Shrink(size, keep_aspect=jpeg_quality is not None)
     clip = read_clip(path, None, FrameSettings(feature_framerate), shrink)
-    frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in clip.frames]
+    distinct = {id(frame): cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in clip.frames}  # some are there often
     if jpeg_quality is None:
-        images = [np.stack(frames).tobytes()]
+        images = [np.stack([distinct[id(frame)] for frame in clip.frames]).tobytes()]
     else:
-        images = [_jpeg(frame, jpeg_quality, path) for frame in frames]
-    height, width = clip.frames[0].shape[:2]
+        encoded = {key: _jpeg(frame, jpeg_quality, path) for key, frame in distinct.items()}
+        images = [encoded[id(frame)] for frame in clip.frames]
+    shape, original = clip.frames[0].shape, (clip.width, clip.height)
     indices = clip.frame_indices.tolist()
-    return EncodedClip(images, (clip.width, clip.height), (width, height), clip.fps, indices, feature_framerate)
+    return EncodedClip(images, original, (shape[1], shape[0]), clip.fps, indices, feature_framerate, clip.notes)
 
 
 def _jpeg(frame: np.ndarray, quality: int, path: Path) -> bytes:

@@ -107,11 +107,13 @@ def write_shard(
     temporary = path.with_name(path.name + ".tmp")
     written: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
+    notes: list[str] = []
     size = 0
     try:
         with tf.io.TFRecordWriter(str(temporary)) as writer:
             for row, result in results:
                 if isinstance(result, EncodedClip):
+                    notes += result.notes
                     result = _serialise(tf, row.video_id, result, frame_format)
                 if isinstance(result, bytes):
                     writer.write(result)
@@ -127,7 +129,7 @@ def write_shard(
             raise OSError(f"{temporary.stat().st_size} bytes are there, {size} were written")
         os.replace(temporary, path)
         sync_folder(output_dir)
-        companion = {"bytes": size, "written": written, "skipped": skipped}
+        companion = {"bytes": size, "written": written, "skipped": skipped, "notes": notes}
         atomic_write_text(_companion(output_dir, number), json.dumps(companion))
         _partial(output_dir, number).unlink(missing_ok=True)
     except (OSError, tf.errors.OpError) as error:
@@ -256,7 +258,7 @@ def _write_lists(output_dir: Path, num_shards: int, settings: Settings) -> tuple
             stack.enter_context(atomic_file(output_dir / name, "w")) for name in (INDEX, LABELS, REPORT)
         )
         report.write(f'{{"settings": {json.dumps(asdict(settings))},\n"skipped": ')
-        label_list, skipped_list = _JsonList(labels), _JsonList(report)
+        label_list, skipped_list, notes = _JsonList(labels), _JsonList(report), list[str]()
         for number in range(num_shards):
             companion = json.loads(_companion(output_dir, number).read_bytes())
             for clip in companion["written"]:
@@ -265,9 +267,10 @@ def _write_lists(output_dir: Path, num_shards: int, settings: Settings) -> tuple
                 label_list.append({"video_id": clip["video_id"], "caption": clip["caption"]})
             for clip in companion["skipped"]:
                 skipped_list.append(clip)
+            notes += companion.get("notes", [])  # companions of earlier versions have none
         label_list.end()
         skipped_list.end()
-        report.write(f',\n"written": {label_list.count}}}\n')
+        report.write(f',\n"notes": {json.dumps(notes)},\n"written": {label_list.count}}}\n')
     return label_list.count, skipped_list.count
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 
 from dataloaders.decoders import UnreadableVideo
 from tests.videos import write_noise, write_video
+from utils.preparation import clip_encoding
 from utils.preparation.clip_encoding import encode_clip
 
 
@@ -60,3 +62,24 @@ def test_a_lower_quality_takes_less_room(tmp_path: Path):
 def test_upright_videos_are_shrunk_by_their_width(tmp_path: Path):
     path = write_video(tmp_path / "a.mp4", 5, size=(96, 160))
     assert encode_clip(path, 48, 90).stored_size == (48, 80)
+
+
+def test_a_clip_says_by_which_rate_its_frames_were_kept_and_what_is_to_be_said_of_it(tmp_path: Path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", 25)
+    clip = encode_clip(path, 48, 90, feature_framerate=2)
+    assert (clip.feature_framerate, clip.frame_indices, clip.notes) == (2, [0, 5, 10, 15, 20], [])
+    read = clip_encoding.read_clip
+
+    def noted(*arguments):
+        return dataclasses.replace(read(*arguments), notes=["a.mp4: by number"])
+
+    monkeypatch.setattr(clip_encoding, "read_clip", noted)
+    assert encode_clip(path, 48, 90).notes == ["a.mp4: by number"]
+
+
+def test_a_frame_that_is_shown_long_is_encoded_once(tmp_path: Path, monkeypatch):
+    path, encoded = write_video(tmp_path / "slow.mp4", 3, fps=0.5), []
+    plain = clip_encoding._jpeg
+    monkeypatch.setattr(clip_encoding, "_jpeg", lambda *arguments: encoded.append(1) or plain(*arguments))
+    clip = encode_clip(path, 48, 90, feature_framerate=2)
+    assert len(clip.images) == 11 and len(encoded) == 3 and clip.frame_indices == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2]

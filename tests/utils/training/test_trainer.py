@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.utils.toy_run import ToyData, ToyModel, make_settings, make_trainer, run_processes
+from tests.utils.toy_run import ToyData, ToyModel, collate, make_settings, make_trainer, run_processes
 from utils.runtime.checkpoint import CheckpointError, load
 from utils.runtime.run_log import read_metrics
 from utils.training.trainer import NonFiniteLoss
@@ -117,6 +117,27 @@ def test_frozen_layers_stay_frozen_when_losses_change(tmp_path):
     trainer = make_trainer(make_settings(tmp_path, freeze_layer_num=0), model=model)
     trainer.fit()
     assert not model.clip.token_embedding.weight.requires_grad
+
+
+def test_what_is_to_be_said_of_reading_a_clip_is_said_once(tmp_path, caplog):
+    class Noting(ToyData):
+        def __getitem__(self, key):
+            return {**super().__getitem__(key), "notes": ["phone.avi: by number"] if key[1] == 5 else []}
+
+    def collate_notes(samples):
+        return {**collate(samples), "notes": [sample["notes"] for sample in samples]}
+
+    trainer = make_trainer(make_settings(tmp_path), data=Noting())
+    make_loader = trainer.make_loader
+
+    def noting(epoch: int, start: int):
+        loader = make_loader(epoch, start)
+        loader.collate_fn = collate_notes
+        return loader
+
+    trainer.make_loader = noting
+    assert trainer.fit().step == 12
+    assert caplog.text.count("phone.avi: by number") == 1 and trainer.skips.total == 0
 
 
 def test_non_finite_loss_names_step_losses_and_clips_and_saves_nothing(tmp_path):
