@@ -66,11 +66,12 @@ class WebVidPretrainDataset(Dataset[Sample]):
         clip = self.shards.read(item.shard_path, item.offset, item.video_id)
         rule = self.settings.frames
         wanted = stored_candidates(clip, rule.feature_framerate, item.video_id)
-        positions = pick_positions(len(wanted), self.settings.max_frames, rule.slice_framepos)
+        picked = wanted[pick_positions(len(wanted), self.settings.max_frames, rule.slice_framepos)]
         frames = ClipFrames(
-            clip.decode(wanted[positions]),
+            clip.decode(picked),
             self._original_size(clip, item.video_id),
             (clip.stored_width, clip.stored_height),
+            None if clip.frame_indices is None else clip.frame_indices[picked].tolist(),
         )
         record = self.objects.get(item.video_id) if self.objects else None
         words = self.settings.max_words

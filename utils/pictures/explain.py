@@ -192,7 +192,7 @@ def _batch(
 ) -> tuple[Batch, list[str]]:
     """One clip and its text as a finished batch, and the word at each of the text's positions."""
     size = (clip.width, clip.height)
-    part = clip_part(ClipFrames(clip.frames, size, size), record, settings, key, name)
+    part = clip_part(ClipFrames(clip.frames, size, size, clip.frame_indices.tolist()), record, settings, key, name)
     tokenizer = ClipTokenizer(settings.vocab_size)
     tagged = tag_caption(text, tokenizer, tagger)
     part |= text_part(tagged.ids, tokenizer, settings.max_words)

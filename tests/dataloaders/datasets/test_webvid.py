@@ -13,7 +13,7 @@ import torch
 from dataloaders.datasets.webvid import WebVidPretrainDataset
 from dataloaders.frames import read_clip
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store
+from dataloaders.object_store import ObjectRecord, ObjectSettings, ObjectStore, build_object_store
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from dataloaders.samples import SampleSettings, clip_part
 from dataloaders.tfrecord import DamagedRecord, ShardReader, StoredClip
@@ -85,6 +85,26 @@ def test_shards_and_video_files_give_the_same_clip(world: World, store: ObjectSt
         assert difference.mean() < 3, "only JPEG's loss"
         assert torch.equal(sample["boxes"], expected["boxes"])
         assert torch.equal(sample["trajectory_ids"], expected["trajectory_ids"])
+
+
+def test_boxes_of_other_frames_than_the_shard_keeps_are_refused(world: World, store: ObjectStore):
+    data = dataset(world.shards, store)
+    clip = data[0, 5]["video_id"]
+    record = store.get(clip)
+    kept = np.array(world.truth()[clip]["frame_indices"])
+
+    class Detected:
+        def __init__(self, indices: np.ndarray) -> None:
+            self.indices = indices
+
+        def get(self, video_id: str) -> ObjectRecord | None:
+            return record and record._replace(frame_indices=self.indices)
+
+    data.objects = Detected(kept)
+    assert data[0, 5]["video_id"] == clip
+    data.objects = Detected(kept + 1)
+    with pytest.raises(ValueError, match=f"{clip}: its object file is of the frames .*run utils/extract_objects"):
+        data[0, 5]
 
 
 @pytest.mark.parametrize("source", ["files", "shards"])
