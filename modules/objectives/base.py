@@ -32,12 +32,14 @@ class Objective:
     Attributes:
         NAMES: its losses, by which --loss_weights and logs know them.
         NEEDS_FUSION: whether it reads the fusion encoder.
+        NEEDS_PAIRS: whether it compares clips with texts of other clips, so that a batch of one teaches nothing.
         TURN: objectives are computed in rising turn, and within a turn in the order of the task's list. A backward pass
             goes the other way and sums gradients on its way, so that the order decides their last digits.
     """
 
     NAMES: ClassVar[tuple[str, ...]]
     NEEDS_FUSION: ClassVar[bool] = True
+    NEEDS_PAIRS: ClassVar[bool] = False
     TURN: ClassVar[int] = 2
 
     def __init__(self, config: ModelConfig, behaviour: Behaviour, heads: Heads) -> None:

@@ -18,6 +18,7 @@ class Contrastive(Objective):
 
     NAMES = ("contrastive",)
     NEEDS_FUSION = False
+    NEEDS_PAIRS = True
     TURN = 1
 
     def trains(self, active: Set[str]) -> set[str]:

@@ -25,6 +25,7 @@ class Matching(Objective):
     """
 
     NAMES = ("vtm",)
+    NEEDS_PAIRS = True
     TURN = 3
 
     def __init__(self, config: ModelConfig, behaviour: Behaviour, heads: Heads) -> None:

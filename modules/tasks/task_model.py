@@ -61,6 +61,11 @@ class TaskModel(Backbone):
         """Names of the losses that this configuration has."""
         return tuple(name for objective in self.objectives for name in objective.available)
 
+    @property
+    def pair_losses(self) -> set[str]:
+        """Names of the losses that a batch of one clip teaches nothing."""
+        return {name for objective in self.objectives if objective.NEEDS_PAIRS for name in objective.available}
+
     def objective(self, kind: type[Kind]) -> Kind:
         """The task's objective of a kind; LookupError without one."""
         for objective in self.objectives:

@@ -62,8 +62,20 @@ def prepare_objects(
         frame_sizes=frame_sizes,
         workers=max(1, settings.num_thread_reader),
     )
-    log(f"objects: {path}: {counts(ObjectStore(path).report)}")
+    report = ObjectStore(path).report
+    log(f"objects: {path}: {counts(report)}")
+    _check_kept(report, object_path)
     return path
+
+
+def _check_kept(report: Mapping[str, Any], object_path: str) -> None:
+    """A store of which nothing is kept would train a model with objects that sees none."""
+    if not report["kept_boxes"]:
+        examples = [text for shown in report["examples"].values() for text in shown]
+        raise ValueError(
+            f"{object_path}: no box of these object files can be used ({counts(report)}), a model with objects would see "
+            f"none (--object_path, --labelmap_path, --max_frames){''.join(f'; {text}' for text in examples[:3])}"
+        )
 
 
 def prepare_split_objects(args: Arguments, config: ModelConfig, name: str, log: Log) -> Path | None:

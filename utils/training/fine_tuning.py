@@ -89,6 +89,7 @@ class FineTuning(ABC):
         selects_on = self._selection_split()
         make_loader, steps = train_loader(self.args, self.train_dataset(), self.runtime, self.collate)
         weights = self.loss_weights()
+        self._check_batch(weights)
         best = BestModel(self.model, self.runtime, self.log, steps, self.selection_metric)
 
         def evaluate(step: int) -> dict[str, Any]:
@@ -117,6 +118,24 @@ class FineTuning(ABC):
             return f"the last model, step {result.step}"
         best.load()
         return f"the best model on the {selects_on} split, step {best.step}"
+
+    def _check_batch(self, weights: Mapping[str, float]) -> None:
+        """A single clip has no negatives: losses that compare clips with other texts are 0 then, and teach nothing.
+
+        Raises:
+            ValueError: no other loss is trained.
+        """
+        active = {name for name, weight in weights.items() if weight}
+        idle = active & self.model.pair_losses
+        if self.args.micro_batch_size * self.runtime.world_size > 1 or not idle:
+            return
+        reason = f"one clip in a batch of all processes: {' and '.join(sorted(idle))} would compare it with nothing"
+        if idle == active:
+            parts = self.args.gradient_accumulation_steps
+            raise ValueError(
+                f"{reason}. Raise --batch_size to at least {2 * parts} (--gradient_accumulation_steps {parts})"
+            )
+        self.log.warning(f"{reason}, and stay 0")
 
     def _selection_split(self) -> str | None:
         if self.args.select_on == "test":

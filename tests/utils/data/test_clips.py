@@ -54,6 +54,19 @@ def videos(tmp_path: Path) -> Path:
     return tmp_path / "videos"
 
 
+def test_object_files_of_which_nothing_can_be_used_are_an_error_that_says_why(tmp_path: Path):
+    """Of another number of frames, for instance: a run with --need_object would train without any."""
+    (tmp_path / "objects").mkdir()
+    entry = {"class": "dog", "rect": [1, 1, 40, 40], "conf": 0.9}
+    (tmp_path / "objects/a.json").write_text(json.dumps([{"objects": [entry]}] * 5))
+    (tmp_path / "labels.json").write_text(json.dumps({"label_to_idx": {"dog": 1}}))
+    args = arguments(tmp_path, object_path=str(tmp_path / "objects"), labelmap_path=str(tmp_path / "labels.json"))
+    with pytest.raises(
+        ValueError, match=r"no box of these object files can be used \(files 1, wrong_frame_counts 1\).*a\.json"
+    ):
+        prepare_split_objects(args, WITH_OBJECTS, "train", print)
+
+
 def test_samples_are_made_for_the_model_and_as_the_user_chose(tmp_path: Path):
     args = arguments(tmp_path, frames=FrameSettings(2.0), seed=5)
     settings = sample_settings(args, PLAIN, training=True)

@@ -32,6 +32,7 @@ class Model(ToyModel):
     """The toy model with what fine-tuning asks of a task's model; it can break off in a forward pass."""
 
     available_losses = ("vtm", "contrastive")
+    pair_losses = frozenset(("vtm", "contrastive"))
     crash_at: int | None = None
 
     def set_grad_checkpoint(self, is_on: bool) -> None:
@@ -205,3 +206,20 @@ def test_a_full_disk_stops_the_run_and_keeps_the_best_model(tmp_path: Path, monk
     task = Toy(arguments(tmp_path), [3, 2, 2])
     task.run()
     assert task.scored == ["val"] * 3 + ["test"] and load(tmp_path / "best.bin")["global_step"] == 6
+
+
+@pytest.mark.parametrize(("batch", "parts"), [(1, 1), (4, 4)])
+def test_a_batch_of_one_clip_teaches_retrieval_nothing_and_is_refused(tmp_path: Path, batch: int, parts: int):
+    task = Toy(arguments(tmp_path, batch_size=batch, gradient_accumulation_steps=parts))
+    remedy = rf"one clip in a batch.*contrastive and vtm.*--batch_size to at least {2 * parts}"
+    with pytest.raises(ValueError, match=remedy):
+        task.run()
+    assert not (tmp_path / "restore.bin").exists()
+
+
+def test_where_another_loss_is_trained_a_batch_of_one_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    task = Toy(arguments(tmp_path, batch_size=1, max_steps=2), [1.0] * 9)
+    task.model.pair_losses = frozenset(("contrastive",))
+    task.run()
+    assert "contrastive would compare it with nothing, and stay 0" in caplog.text
+    assert results(tmp_path)["metrics"]["texts"] == 4
