@@ -73,7 +73,7 @@ def _check_kept(report: Mapping[str, Any], object_path: str) -> None:
     if not report["kept_boxes"]:
         examples = [text for shown in report["examples"].values() for text in shown]
         raise ValueError(
-            f"{object_path}: no box of these object files can be used ({counts(report)}), a model with objects would see "
+            f"{object_path}: no box of these object files can be used ({counts(report)}), so a model with objects sees "
             f"none (--object_path, --labelmap_path, --max_frames){''.join(f'; {text}' for text in examples[:3])}"
         )
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from dataloaders.decoders import UnreadableVideo
+from dataloaders.files import file_lock
 from dataloaders.tfrecord import DamagedRecord
 from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.checkpoint import CheckpointError
@@ -24,6 +28,14 @@ USER_ERRORS = (
     FileNotFoundError,
     ValueError,
 )
+
+
+LOCK_FILE = ".lock"
+WAIT_SECONDS = 30.0
+
+
+class OtherRun(Exception):
+    """Another run writes into the output folder."""
 
 
 class Task(Protocol):
@@ -53,6 +65,15 @@ def run_task(
     """
     args = parse_arguments(argv, kind=kind, description=description, defaults=defaults, without_effect=without_effect)
     runtime = find_runtime(args.local_rank, args.device)
+    try:
+        with _own_folder(args.output_dir, runtime):
+            return _run_logged(task, args, runtime)
+    except OtherRun as error:  # not into its log
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _run_logged(task: Callable[[A, Runtime, RunLog], Task], args: A, runtime: Runtime) -> int:
     log = RunLog(args.output_dir, runtime, args.tensorboard)
     try:
         log.notes(args.notes)
@@ -65,3 +86,22 @@ def run_task(
     finally:
         log.close()
     return 0
+
+
+@contextmanager
+def _own_folder(folder: str, runtime: Runtime) -> Iterator[None]:
+    """Keep two runs from writing into one folder: a job that was queued again, processes that outlive their launcher.
+
+    Loader workers of a killed run hold its lock for some seconds more, so that long is waited.
+
+    Raises:
+        OtherRun: another run holds the folder; the message names its process and host.
+    """
+    with ExitStack() as stack:
+        if runtime.is_main:
+            try:
+                stack.enter_context(file_lock(Path(folder) / LOCK_FILE, timeout=WAIT_SECONDS))
+            except TimeoutError as error:
+                message = f"{folder}: another run writes there ({error}). Stop it, or name another --output_dir"
+                raise OtherRun(message) from error
+        yield

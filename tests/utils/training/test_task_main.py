@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch.distributed as dist
 
+from dataloaders.files import file_lock
 from utils.runtime.distributed import Runtime
 from utils.runtime.run_log import RunLog
 from utils.settings.arguments import Arguments
+from utils.training import task_main
 from utils.training.task_main import USER_ERRORS, run_task
 
 
@@ -53,6 +56,19 @@ def test_a_task_is_prepared_and_run_and_the_log_is_closed(tmp_path: Path):
     assert run(tmp_path) == 0
     assert Toy.said == ["prepare", "run"] and log_handlers() == []
     assert (tmp_path / "log.txt").read_text() == ""
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(task_main, "WAIT_SECONDS", 0.0)
+    with file_lock(tmp_path / ".lock"):
+        assert run(tmp_path) == 1
+    message = capsys.readouterr().err
+    assert f"{tmp_path}: another run writes there" in message and f"process {os.getpid()} on " in message
+    assert "name another --output_dir" in message
+    assert Toy.said == [] and [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert run(tmp_path) == 0 and run(tmp_path) == 0, "the lock goes with its run"
 
 
 def test_flags_without_effect_are_noted_in_the_log(tmp_path: Path):
