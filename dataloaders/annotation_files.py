@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -28,14 +27,6 @@ def annotation_file(path: str | Path, what: str, flag: str = "--data_path") -> P
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such {what} ({flag})")
     return path
-
-
-def read_json(path: Path) -> Any:
-    """Content of a JSON file; ValueError, naming the file, if it is not JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}; is the file complete?") from error
 
 
 def is_text_record(entry: Any, *names: str) -> bool:

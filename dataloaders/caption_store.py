@@ -51,7 +51,7 @@ def iter_captions(path: str | Path) -> Iterator[CaptionRow]:
 
 def _iter_json_list(path: Path) -> Iterator[Any]:
     decoder = json.JSONDecoder()
-    with open(path, encoding="utf-8") as handle:
+    with open(path, encoding="utf-8-sig") as handle:
         buffer = handle.read(READ_SIZE).lstrip()
         if not buffer.startswith("["):
             raise ValueError(f"{path} is not a JSON list of captions: it starts with {buffer[:20]!r}")

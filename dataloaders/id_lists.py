@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from modules.foreign_text import read_json, read_json_lines, read_lines, read_table
+from modules.foreign_text import video_id as checked_id
 
 ID_COLUMNS = ("video_id", "videoid", "id")
 
@@ -32,37 +33,37 @@ def listed_ids(path: str | Path) -> list[str]:
     if kind == ".csv":
         ids = _csv_ids(path)
     elif kind == ".json":
-        ids = _json_ids(json.loads(path.read_bytes()), path)
+        ids = _json_ids(path)
     elif kind == ".jsonl":
-        lines = path.read_text(encoding="utf-8").splitlines()
-        ids = _json_ids([json.loads(line) for line in lines if line.strip()], path)
+        ids = [_json_id(entry, f"{path}, line {number}") for number, entry in read_json_lines(path)]
     else:
-        ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        ids = [checked_id(line, f"{path}, line {number}") for number, line in read_lines(path)]
     if not ids:
         raise ValueError(f"no video ids in {path}")
     return ids
 
 
 def _csv_ids(path: Path) -> list[str]:
-    with open(path, newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
-        column = next((name for name in ID_COLUMNS if name in (reader.fieldnames or [])), None)
-        if column is None:
-            raise ValueError(f"{path} has none of the columns {', '.join(ID_COLUMNS)}")
-        return [row[column] for row in reader if row[column]]
+    rows = list(read_table(path))
+    column = next((name for name in ID_COLUMNS if rows and name in rows[0][1]), None)
+    if rows and column is None:
+        raise ValueError(f"{path} has none of the columns {', '.join(ID_COLUMNS)}")
+    return [checked_id(fields[column], f"{path}, line {line}") for line, fields in rows if column]
 
 
-def _json_ids(content: Any, path: Path) -> list[str]:
+def _json_ids(path: Path) -> list[str]:
+    content = read_json(path)
     entries = content.get("videos") if isinstance(content, dict) else content
     if not isinstance(entries, list):
         raise ValueError(f"{path} is neither a list of ids nor a dictionary with a list 'videos'")
-    ids = []
-    for entry in entries:
-        value = entry.get("video_id") if isinstance(entry, dict) else entry
-        if value is None:
-            raise ValueError(f"{path}: entry {str(entry)[:80]} has no 'video_id'")
-        ids.append(str(value))
-    return ids
+    return [_json_id(entry, f"{path}: entry {number}") for number, entry in enumerate(entries)]
+
+
+def _json_id(entry: Any, place: str) -> str:
+    value = entry.get("video_id") if isinstance(entry, dict) else entry
+    if value is None:
+        raise ValueError(f"{place}: {str(entry)[:80]} has no 'video_id'")
+    return checked_id(value, place)
 
 
 def read_frame_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
@@ -90,7 +91,7 @@ def read_frame_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
 
 
 def _json_sizes(path: Path) -> Iterator[tuple[str, Any]]:
-    content = json.loads(path.read_bytes())
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a dictionary of video ids and sizes")
     for video_id, size in content.items():
@@ -98,6 +99,5 @@ def _json_sizes(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _csv_sizes(path: Path) -> Iterator[tuple[str, Any]]:
-    with open(path, newline="", encoding="utf-8") as handle:
-        for row in csv.DictReader(handle):
-            yield str(row.get("video_id")), [row.get("width"), row.get("height")]
+    for _, row in read_table(path, ("video_id", "width", "height")):
+        yield row["video_id"], [row["width"], row["height"]]

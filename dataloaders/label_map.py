@@ -7,6 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from modules.foreign_text import read_json
+
+MAX_INDEX = 1_000_000
+
 
 def load_label_map(path: str | Path) -> dict[str, Any]:
     """Read and check a label map.
@@ -26,9 +30,9 @@ def load_label_map(path: str | Path) -> dict[str, Any]:
             "with utils/build_label_map.py --objects DIR"
         )
     try:
-        label_map = json.loads(path.read_bytes())
+        label_map = read_json(path)
     except ValueError as error:
-        raise ValueError(f"label map {path} is not JSON: {error}") from error
+        raise ValueError(f"label map {error}") from error
     check_label_map(label_map, str(path))
     return label_map
 
@@ -39,8 +43,11 @@ def check_label_map(label_map: Any, name: str) -> None:
     if not isinstance(labels, dict) or not labels:
         raise ValueError(f"label map {name} has no 'label_to_idx' with class names and indices")
     for key, index in labels.items():
-        if not isinstance(index, int) or isinstance(index, bool) or index < 1:
-            raise ValueError(f"label map {name}: index of {key!r} is {index!r}; indices start at 1, 0 is padding")
+        if not isinstance(index, int) or isinstance(index, bool) or not 1 <= index <= MAX_INDEX:
+            raise ValueError(
+                f"label map {name}: index of {key!r} is {repr(index)[:40]}; indices start at 1, 0 is padding, and "
+                f"end at {MAX_INDEX}"
+            )
     if len(set(labels.values())) != len(labels):
         raise ValueError(f"label map {name}: two classes share an index")
 

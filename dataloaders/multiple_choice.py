@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataloaders.annotation_files import annotation_file
+from modules.foreign_text import read_json_lines
 
 
 class ChoiceItem(NamedTuple):
@@ -31,11 +31,9 @@ def read_choices(path: str | Path) -> list[ChoiceItem]:
     """
     path = annotation_file(path, "file of questions", "--val_csv or --test_csv")
     items: list[ChoiceItem] = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in read_json_lines(path):
         try:
-            item = _item(json.loads(line), number)
+            item = _item(line, number)
             if items and len(item.options) != len(items[0].options):
                 raise ValueError(f"{len(item.options)} options, but {len(items[0].options)} in the lines before")
         except ValueError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataloaders.annotation_files import annotation_file, is_text_record, read_json
+from dataloaders.annotation_files import annotation_file, is_text_record
+from modules.foreign_text import read_json, read_json_lines, read_text
 
 MAX_ANSWERS = 1500  # of a vocabulary that is counted: the size of MSRVTT-QA's own
 NAME_FILES = ("id_mapping.json", "youtube_mapping.txt")
@@ -35,13 +35,7 @@ def read_msrvtt(path: str | Path, flag: str) -> list[Question]:
     """
     path = annotation_file(path, "file of questions", flag)
     questions = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+    for number, entry in read_json_lines(path):
         if not is_text_record(entry, "question", "answer", "video_id"):
             raise ValueError(
                 f"{path}, line {number}: {str(entry)[:80]}; "
@@ -103,7 +97,7 @@ def read_msvd_names(folder: str | Path) -> dict[int, str]:
     try:
         if path.suffix == ".json":
             return {int(number): str(name) for number, name in read_json(path).items()}
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
         return {int(number.removeprefix("vid")): name for name, number in rows}
     except (ValueError, AttributeError) as error:
         raise ValueError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataloaders.annotation_files import annotation_file, is_text_record, keep_captioned, read_json
+from dataloaders.annotation_files import annotation_file, is_text_record, keep_captioned
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
 from dataloaders.id_lists import read_ids
+from modules.foreign_text import read_json
 
 OBJECT_SECONDS = "[0]_[31]"  # the part of the video that object files are named after
 

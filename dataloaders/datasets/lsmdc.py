@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from dataloaders.annotation_files import annotation_file
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
+from modules.foreign_text import read_text, video_id
 
 FILES = {
     "train": "LSMDC16_annos_training.csv",
@@ -30,24 +30,20 @@ def read_split(folder: str | Path, split: str) -> CaptionSplit:
         ValueError: a line has another number of columns or no clip id, the file is not UTF-8, or it has no line.
     """
     path = annotation_file(Path(folder, FILES[split]), "table of clips")
-    try:
-        pairs = list(_pairs(path))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}; convert it with iconv") from error
+    pairs = list(_pairs(path))
     if not pairs:
         raise ValueError(f"{path}: no lines")
     return CaptionSplit.from_pairs(pairs)
 
 
 def _pairs(path: Path) -> Iterator[TextVideoPair]:
-    with path.open(newline="", encoding="utf-8") as handle:
-        rows = csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE)
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(COLUMNS) or not row[0]:
-                raise ValueError(
-                    f"{path}, line {rows.line_num}: {len(row)} columns, the first {row[0]!r}; lines have "
-                    f"{len(COLUMNS)} columns separated by tabs: {', '.join(COLUMNS)}"
-                )
-            yield TextVideoPair(row[0], row[-1].strip())
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        row = line.rstrip("\r").split("\t")
+        if row == [""]:
+            continue
+        if len(row) != len(COLUMNS) or not row[0]:
+            raise ValueError(
+                f"{path}, line {number}: {len(row)} columns, the first {row[0]!r}; lines have "
+                f"{len(COLUMNS)} columns separated by tabs: {', '.join(COLUMNS)}"
+            )
+        yield TextVideoPair(video_id(row[0], f"{path}, line {number}"), row[-1].strip())

