@@ -7,6 +7,7 @@ that a process maps into memory.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -14,6 +15,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from dataloaders.tagging import NOUN, VERB, TaggedCaption
+from modules.foreign_text import CONVERT, video_id, whole_characters
+
+logger = logging.getLogger(__name__)
 
 READ_SIZE = 1 << 20
 ARRAYS: dict[str, np.dtype[Any]] = {
@@ -41,15 +45,27 @@ def iter_captions(path: str | Path) -> Iterator[CaptionRow]:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not such a list; the message names the file and the row.
     """
+    replaced = 0
     for number, row in enumerate(_iter_json_list(Path(path))):
         if not isinstance(row, dict) or "video_id" not in row or not isinstance(row.get("caption"), str):
             raise ValueError(
                 f'{path}: row {number} is {str(row)[:100]!r}; rows are {{"video_id": ..., "caption": "..."}}'
             )
-        yield CaptionRow(str(row["video_id"]), row["caption"])
+        caption, count = whole_characters(row["caption"])
+        replaced += count
+        yield CaptionRow(video_id(row["video_id"], f"{path}: row {number}"), caption)
+    if replaced:
+        logger.warning("%s: %d halves of characters (lone surrogates) are replaced", path, replaced)
 
 
 def _iter_json_list(path: Path) -> Iterator[Any]:
+    try:
+        yield from _parts_of_list(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}); {CONVERT}") from error
+
+
+def _parts_of_list(path: Path) -> Iterator[Any]:
     decoder = json.JSONDecoder()
     with open(path, encoding="utf-8-sig") as handle:
         buffer = handle.read(READ_SIZE).lstrip()
@@ -64,6 +80,8 @@ def _iter_json_list(path: Path) -> Iterator[Any]:
                 return
             try:
                 value, position = decoder.raw_decode(buffer, position)
+            except RecursionError as error:
+                raise ValueError(f"{path}: lists inside each other, too deep for a list of captions") from error
             except ValueError as error:
                 more = handle.read(max(READ_SIZE, len(buffer) - position))
                 if not more:

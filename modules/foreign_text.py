@@ -120,13 +120,18 @@ def _too_deep(name: str) -> ValueError:
     return ValueError(f"{name}: lists inside each other, more than {MAX_DEPTH} deep; is it another file?")
 
 
+def whole_characters(text: str) -> tuple[str, int]:
+    """Text without halves of characters (lone surrogates), which no file can hold, and how many were replaced."""
+    return SURROGATE.subn(REPLACEMENT, text)
+
+
 def _mended(value: Any, name: str) -> Any:
     """The value without lone surrogates."""
     found = [0]
 
     def mend(part: Any) -> Any:
         if isinstance(part, str):
-            text, count = SURROGATE.subn(REPLACEMENT, part)
+            text, count = whole_characters(part)
             found[0] += count
             return text
         if isinstance(part, list):

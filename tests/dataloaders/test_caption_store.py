@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dataloaders import caption_store
-from dataloaders.caption_store import CaptionArrays, CaptionWriter, iter_captions, pack_captions
+from dataloaders.caption_store import CaptionArrays, CaptionRow, CaptionWriter, iter_captions, pack_captions
 from dataloaders.tagging import TaggedCaption
 
 ROWS: list[dict[str, Any]] = [
@@ -82,3 +82,22 @@ def test_arrays_give_back_what_was_written(tmp_path: Path) -> None:
     assert [arrays.place(row) for row in range(3)] == [(0, 0), (1, 10**10), (10, 10**11)]
     assert pickle.loads(pickle.dumps(arrays)).video_id(1) == "zwei-é"
     assert len(pickle.dumps(arrays)) < 1000
+
+
+def test_captions_of_strangers_are_read_or_refused_with_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "captions.json"
+    path.write_bytes(
+        b"\xef\xbb\xbf" + b'[{"video_id": 7, "caption": "a \\ud83d dog"}, {"video_id": "b", "caption": "c"}]'
+    )
+    assert list(iter_captions(path)) == [CaptionRow("7", "a \ufffd dog"), CaptionRow("b", "c")]
+    assert "captions.json: 1 halves of characters" in caplog.text
+    path.write_bytes(b'[{"video_id": "a", "caption": "caf\xe9"}]')
+    with pytest.raises(ValueError, match=r"captions\.json: not UTF-8 .*save it as UTF-8"):
+        list(iter_captions(path))
+    for wrong in ("../a", "", None, ["a"], 1.5):
+        path.write_text(json.dumps([{"video_id": wrong, "caption": "x"}]))
+        with pytest.raises(ValueError, match=r"captions\.json: row 0: .* is no video id"):
+            list(iter_captions(path))
+    path.write_text('[{"video_id": "a", "caption": ' + "[" * 5000)
+    with pytest.raises(ValueError, match=r"captions\.json: lists inside each other"):
+        list(iter_captions(path))

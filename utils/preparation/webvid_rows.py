@@ -79,6 +79,8 @@ def read_rows(path: Path, clips_per_shard: int, repeated: set[int]) -> Iterator[
 def video_places(video_dir: Path, page_dir: str, video_id: str) -> list[Path]:
     """Possible files of a row's video, in the order in which to look."""
     name = f"{video_id}.mp4"
+    if Path(page_dir).is_absolute() or ".." in Path(page_dir).parts:  # leads out of the folder that the user named
+        page_dir = ""
     return [video_dir / page_dir / name, video_dir / name] if page_dir else [video_dir / name]
 
 
