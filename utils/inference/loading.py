@@ -14,8 +14,11 @@ from modules.config import ModelChoices, ModelConfig, from_dict
 from utils.models.setup import ModelClass, setup_model
 from utils.runtime.checkpoint import CheckpointError, is_own, load
 from utils.runtime.precision import resolve_precision
+from utils.runtime.run_log import LABEL_MAP_FILE
 from utils.settings.fields import flags_of, from_flat
 from utils.settings.groups import UseSettings
+
+MAX_JSON = 2**26  # bytes of a config.json or a label map; VinVL's label map has a tenth of a megabyte
 
 
 def add_released_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,18 +33,20 @@ def use_settings(checkpoint: str | Path, choices: Mapping[str, Any] | None = Non
 
     Args:
         checkpoint: own, released or CLIP weights. The sizes of an own one, and what the model saw of a clip by
-            `config.json` of its run, in the same folder or the one above, are followed; of the others nothing is known
-            but the weights.
+            `config.json` of its run, in the same folder or the one above, are followed, except that it never names
+            weights; the label map is the copy beside it, if there is one. Of the others nothing is known but the
+            weights.
         choices: settings by flag; they win.
 
     Raises:
-        CheckpointError: the file is missing or not readable.
+        CheckpointError: the file is missing or not readable, or the label map is none.
         ValueError: values out of range, or a flag that does not exist.
     """
     path = Path(checkpoint)
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint")
     values = {**_run_settings(path), **_saved_sizes(path), **(choices or {})}
+    _check_label_map(values.get("labelmap_path", ""))
     return from_flat(UseSettings, {**values, "init_model": str(path)})
 
 
@@ -65,6 +70,8 @@ def load_for_inference(
         model = setup_model(model_class, settings, log)
     except ValueError as error:
         raise CheckpointError(f"{settings.init_model}: {error}; name a checkpoint of this task") from error
+    if model.config.need_object:
+        log(f"{settings.labelmap_path}: the label map, for object files")
     for part in needs:
         if model.part(part) and not model.is_trained(part):
             raise CheckpointError(
@@ -75,17 +82,37 @@ def load_for_inference(
 
 
 def _run_settings(checkpoint: Path) -> dict[str, Any]:
-    """Settings of a run that decide what the model sees of a clip; the rest of its config.json is about training."""
-    seen = [flag.name for flag in flags_of(UseSettings) if flag.field.metadata["seen"]]
+    """Settings of a run that decide what the model sees of a clip; the rest of its config.json is about training.
+
+    Who wrote a config.json may be a stranger: it names no file of weights, and of its files only the label map is read.
+    """
+    seen = [flag.name for flag in flags_of(UseSettings) if flag.field.metadata["seen"] and flag.name != "clip_archive"]
     for folder in (checkpoint.parent, checkpoint.parent.parent):
         path = folder / "config.json"
         if path.is_file():
             try:
-                arguments = json.loads(path.read_bytes())["arguments"]
-                return {name: arguments[name] for name in seen if name in arguments}
-            except (ValueError, KeyError, TypeError) as error:
+                arguments = json.loads(_bounded(path))["arguments"]
+                values = {name: arguments[name] for name in seen if name in arguments}
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise CheckpointError(f"{path}: not a run's config.json ({type(error).__name__}: {error})") from error
+            own = folder / LABEL_MAP_FILE  # older runs have none; the label map is then where config.json says
+            return values | ({"labelmap_path": str(own)} if own.is_file() else {})
     return {}
+
+
+def _check_label_map(path: Any) -> None:
+    """Raise CheckpointError for a label map that is no path, or too large to be one."""
+    if not isinstance(path, str):
+        raise CheckpointError(f"labelmap_path is {path!r}, not a path; name the label map with --labelmap_path")
+    if Path(path).is_file() and Path(path).stat().st_size > MAX_JSON:
+        raise CheckpointError(f"{path}: too large for a label map; name another with --labelmap_path")
+
+
+def _bounded(path: Path) -> bytes:
+    """Content of a JSON file that somebody else may have written."""
+    if path.stat().st_size > MAX_JSON:
+        raise ValueError(f"more than {MAX_JSON >> 20} MiB")
+    return path.read_bytes()
 
 
 def _saved_sizes(checkpoint: Path) -> dict[str, Any]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
-import zipfile
+import hashlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from utils.runtime.checkpoint import CheckpointError, load
+from utils.models.torchscript_archive import read_torchscript
+from utils.runtime.checkpoint import CheckpointError, is_torchscript, load
 
 CLIP_FILE = "ViT-B-16.pt"
 CLIP_URL = (
     "https://openaipublic.azureedge.net/clip/models/"
     "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f/ViT-B-16.pt"
 )
+# sha256 of OpenAI's files, as in their addresses (open_clip.pretrained lists these too)
+OPENAI_FILES = {
+    "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "ViT-B-32.pt",
+    "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": CLIP_FILE,
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "ViT-L-14.pt",
+    "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "ViT-L-14-336px.pt",
+}
 CLIP_FOLDERS = ("modules/clip", "modules", "data/models/clip", "data/models")
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # integers that OpenAI's archives carry
@@ -52,6 +58,8 @@ def find_clip_archive(path: str | Path) -> Path:
 def read_clip_archive(path: str | Path) -> dict[str, Tensor]:
     """State dict of a CLIP file: OpenAI's TorchScript archive, a plain or wrapped state dict, or safetensors.
 
+    Nothing in the file is run, whoever made it.
+
     Raises:
         CheckpointError: the file is none of these.
     """
@@ -62,12 +70,7 @@ def read_clip_archive(path: str | Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise CheckpointError(f"{path}: no readable safetensors file ({error})") from error
     elif is_torchscript(path):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, OpenAI's files stay
-                state = torch.jit.load(path, map_location="cpu").state_dict()
-        except RuntimeError as error:
-            raise CheckpointError(f"{path}: damaged TorchScript archive ({error})") from error
+        state = read_torchscript(path)
     else:
         state = load(path)
         for wrapper in ("state_dict", "model_state_dict", "model"):
@@ -76,9 +79,11 @@ def read_clip_archive(path: str | Path) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if key not in NOT_WEIGHTS}
 
 
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, as OpenAI's are."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def origin(path: str | Path) -> str:
+    """Whose a CLIP file is, for the log: one of OpenAI's by its sha256, or not known."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    name = OPENAI_FILES.get(digest.hexdigest())
+    return f"OpenAI's {name} by its sha256" if name else "none of OpenAI's own files"

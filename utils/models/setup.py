@@ -15,8 +15,8 @@ from modules.initialise import config_from_clip, initialise, load_clip
 from modules.parts import owners
 from modules.released_checkpoint import config_from_released, convert, is_released
 from modules.tasks.task_model import TaskModel
-from utils.models.clip_weights import find_clip_archive, is_torchscript, read_clip_archive
-from utils.runtime.checkpoint import CheckpointError, check_own, is_own, load
+from utils.models.clip_weights import find_clip_archive, origin, read_clip_archive
+from utils.runtime.checkpoint import CheckpointError, check_own, is_own, is_torchscript, load
 from utils.settings.groups import UseSettings
 
 SIZES_OF_RELEASED = ("max_frames", "object_count", "num_actions")  # which its tensors tell
@@ -86,7 +86,9 @@ class _Setup:
             raise CheckpointError(f"{path}: {error}") from error
         names = [name for name, _ in model.named_parameters()]
         model.new_names = frozenset(names) - set(done)
-        self.log(f"{path}: {len(done)} of {len(names)} parameters start from CLIP, the others anew")
+        self.log(
+            f"{path}: {len(done)} of {len(names)} parameters start from CLIP, the others anew; it is {origin(path)}"
+        )
         return model
 
     def from_own(self, state: dict[str, Any], path: Path) -> Any:
@@ -138,21 +140,27 @@ class _Setup:
         if unknown := sorted(set(state) - set(own)):
             self.log(f"{path}: {len(unknown)} entries have no place in this model: {', '.join(unknown[:5])}, ...")
         if missing := sorted(set(own) - set(given)):
-            self.fill_missing(model, set(given), missing)
+            self.fill_missing(model, set(given), missing, path)
 
-    def fill_missing(self, model: TaskModel, given: set[str], missing: list[str]) -> None:
+    def fill_missing(self, model: TaskModel, given: set[str], missing: list[str], path: Path) -> None:
         """Take what a checkpoint lacks from the CLIP weights; they are needed only for CLIP's own parameters."""
+        source = ""
         try:
-            state = read_clip_archive(find_clip_archive(self.settings.clip_archive))
-        except CheckpointError:
+            archive = find_clip_archive(self.settings.clip_archive)
+            state = read_clip_archive(archive)
+            source = f" ({archive}, {origin(archive)})"
+        except CheckpointError as error:
             own = owners(model)
-            if any(own[name].rate == "clip" for name in missing):
-                raise
+            if lacking := [name for name in missing if own[name].rate == "clip"]:
+                raise CheckpointError(
+                    f"{path}: {len(lacking)} of CLIP's own parameters are missing; name the CLIP weights that it was "
+                    f"trained from with --clip_archive ({error})"
+                ) from error
             state = {}
         done = load_clip(model, state, given) if state else []
         anew = [name for name in missing if name not in done]
         model.new_names = frozenset(anew)
-        self.log(f"{len(done)} further parameters start from CLIP, {len(anew)} anew: {', '.join(anew[:5])}")
+        self.log(f"{len(done)} further parameters start from CLIP, {len(anew)} anew: {', '.join(anew[:5])}{source}")
 
 
 def _note_sizes(choices: ModelChoices, config: ModelConfig, path: Path, log: Callable[[str], None]) -> None:

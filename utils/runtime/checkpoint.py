@@ -10,7 +10,7 @@ import dataclasses
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from dataloaders.files import atomic_file
 FORMAT = "stoa-vlp"
 VERSION = 1
 PLAIN = (str, int, float, bool, type(None))
+SHARED = 16  # times that a file's tensors may ask for the memory of its storages; tied weights share theirs
 
 
 class CheckpointError(Exception):
@@ -76,15 +77,19 @@ def load(path: str | Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: no such file, no torch archive, a TorchScript archive, a damaged file, or one that holds other
-            Python objects.
+            Python objects, or tensors larger than the file has numbers for.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise CheckpointError(f"{path}: a TorchScript archive such as OpenAI's CLIP; give it to --clip_archive")
+    if torch.__version__ < "2.10":
+        raise CheckpointError(
+            f"{path}: torch {torch.__version__} could run code of a weight file; install 2.10 or later"
+        )
+    if is_torchscript(path):
+        raise CheckpointError(f"{path}: a TorchScript archive such as OpenAI's CLIP; give it to --clip_archive")
+    if sum(member.file_size for member in _members(path)) > path.stat().st_size:
+        raise CheckpointError(f"{path}: compressed, which torch.save does not do; save it again with torch.save")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles raise whatever their bytes lead to
@@ -99,7 +104,58 @@ def load(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a checkpoint's dict")
+    _check_memory(state, path)
     return state
+
+
+def is_torchscript(path: str | Path) -> bool:
+    """Whether a file is a TorchScript archive, as OpenAI's are."""
+    return any(member.filename.endswith("/constants.pkl") for member in _members(Path(path)))
+
+
+def _members(path: Path) -> list[zipfile.ZipInfo]:
+    """Members of a zip file; none of a file of another kind, or whose table of contents is damaged."""
+    if not zipfile.is_zipfile(path):
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+        return []
+
+
+def _check_memory(state: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError for tensors that are larger than what the file has for them, as by strides of 0."""
+    storages: dict[int, int] = {}
+    wanted = 0
+    for tensor in _tensors(state):
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.device.type != "cpu":
+            raise CheckpointError(f"{path}: holds a tensor that is not dense; save it again with dense tensors")
+        storage = tensor.untyped_storage()
+        wanted += tensor.nbytes
+        if tensor.nbytes > storage.nbytes():
+            raise CheckpointError(
+                f"{path}: a tensor of shape {list(tensor.shape)} asks for {tensor.nbytes:,} bytes and has "
+                f"{storage.nbytes():,} in the file. Ask its author for a file with whole tensors (`.contiguous()`)."
+            )
+        storages[storage.data_ptr()] = storage.nbytes()
+    if wanted > SHARED * sum(storages.values()):
+        raise CheckpointError(
+            f"{path}: its tensors ask for {wanted:,} bytes and have {sum(storages.values()):,} in the file. Ask its "
+            "author for a file in which they do not share their numbers."
+        )
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    """Every tensor in dicts and lists; a container that is met again is not entered again."""
+    left, met = [state], set()
+    while left:
+        value = left.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (Mapping, list, tuple, set)) and id(value) not in met:
+            met.add(id(value))
+            left.extend(value.values() if isinstance(value, Mapping) else value)
 
 
 def is_own(state: Mapping[str, Any]) -> bool:

@@ -13,12 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dataloaders.files import atomic_write_text
+from dataloaders.files import atomic_write_bytes, atomic_write_text
 from dataloaders.frames import FRAME_RULE
 from utils.runtime.distributed import Runtime
 
 logger = logging.getLogger(__name__)
 LOGGERS = ("dataloaders", "modules", "tasks", "utils")  # what the repository's packages log lands in log.txt
+LABEL_MAP_FILE = "label_map.json"
 HANDLER_NAME = "run_log"
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "lmdb", "open-clip-torch", "HanTa")
 
@@ -122,7 +123,10 @@ class RunLog:
         self.info(f"{title}: {shown}")
 
     def write_run(self, arguments: Mapping[str, Any], model: Any) -> None:
-        """Write config.json: settings by flag, the model's `config` and `behaviour`, versions and world size."""
+        """Write config.json: settings by flag, the model's `config` and `behaviour`, versions and world size.
+
+        A model with objects has its label map copied beside it: its checkpoints are then used without other folders.
+        """
         if self.runtime.is_main:
             content = {
                 "arguments": arguments,
@@ -133,6 +137,9 @@ class RunLog:
                 "world_size": self.runtime.world_size,
             }
             atomic_write_text(self.folder / "config.json", json.dumps(content, indent=2) + "\n")
+            label_map = Path(arguments.get("labelmap_path") or "")
+            if model.config.need_object and label_map.is_file():
+                atomic_write_bytes(self.folder / LABEL_MAP_FILE, label_map.read_bytes())
 
     def close(self) -> None:
         """Release the files."""

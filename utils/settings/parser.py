@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from modules.foreign_text import read_json
 from utils.settings.arguments import Arguments
 from utils.settings.fields import Flag, add_flags, flags_of, from_flat
 from utils.settings.groups import UNSUPPORTED, WITHOUT_EFFECT
@@ -88,6 +88,7 @@ def parse_arguments(
         parser.error(str(error))
     if config is not None:
         args.notes.append(f"--config {config}: {len(repeated)} settings are taken from it")
+        args.notes += [f"--config {config} names --{name} {values[name]}" for name in _paths(flags, repeated, values)]
     args.notes += [f"--{name} has no effect (it had none in the released code)" for name in silent if name in values]
     return args
 
@@ -104,7 +105,7 @@ def read_config(path: str | Path, flags: Mapping[str, Flag]) -> dict[str, Any]:
         ValueError: not such a file, a setting that this task does not have, or a value of another type.
     """
     try:
-        saved = {**json.loads(Path(path).read_bytes())["arguments"]}
+        saved = {**read_json(path)["arguments"]}
         names = sorted(set(saved) - set(flags))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the config.json of a run ({type(error).__name__}: {error})") from error
@@ -115,6 +116,16 @@ def read_config(path: str | Path, flags: Mapping[str, Flag]) -> dict[str, Any]:
         if not _has_type(value, flags[name].hint):
             raise ValueError(f"{path}: {name} is {value!r}, not {_type_name(flags[name].hint)}")
     return saved
+
+
+def _paths(flags: Mapping[str, Flag], repeated: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+    """Settings of a config.json that are files and folders and in effect: all text that is no choice."""
+    texts = [name for name in repeated if flags[name].hint in (str, str | None) and name != "datatype"]
+    return [
+        name
+        for name in texts
+        if not flags[name].field.metadata["choices"] and values[name] and values[name] == repeated[name]
+    ]
 
 
 def _has_type(value: Any, hint: Any) -> bool:

@@ -17,7 +17,9 @@ from modules.tasks.captioning import CaptionModel
 from modules.tasks.pretrain import PretrainModel
 from modules.tasks.retrieval import RetrievalModel
 from tests.utils.checkpoints import SIZES, released_state, save_tiny
+from tests.utils.models.scripted import save_writer
 from utils.inference.loading import add_released_flags, load_for_inference, use_settings
+from utils.models import clip_weights
 from utils.models.setup import ModelClass
 from utils.runtime.checkpoint import CheckpointError
 from utils.runtime.precision import autocast
@@ -151,3 +153,60 @@ def test_flags_that_a_released_checkpoint_needs_are_left_out_unless_given(tmp_pa
     model = load_as(RetrievalModel, tmp_path / "stoa.bin", **given)
     assert model.config.need_object and model.config.has_actions
     assert model.behaviour == Behaviour.preset("released")
+
+
+@pytest.mark.parametrize("kind", ["script", "pickle", "absent"])
+def test_a_config_beside_a_checkpoint_names_no_weights_that_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    monkeypatch.setattr(clip_weights, "REPOSITORY", tmp_path / "repository")
+    monkeypatch.chdir(tmp_path)
+    planted, victim = tmp_path / "planted.pt", tmp_path / "victim.py"
+    victim.write_text("unchanged")
+    if kind == "script":
+        save_writer(planted, victim)
+    elif kind == "pickle":
+        planted.write_bytes(b"cos\nsystem\n.")
+    checkpoint = save_tiny(tmp_path)
+    state = torch.load(checkpoint)
+    state["model"] = {name: value for name, value in state["model"].items() if not name.endswith("text_projection")}
+    torch.save(state, checkpoint)
+    write_config(tmp_path, clip_archive=str(planted))
+    assert use_settings(checkpoint).clip_archive == UseSettings().clip_archive
+    with pytest.raises(CheckpointError) as caught:
+        load_as(PretrainModel, checkpoint)
+    text = str(caught.value)
+    assert text.startswith(f"{checkpoint}: 1 of CLIP's own parameters are missing; name the CLIP weights")
+    assert "--clip_archive" in text and "planted" not in text and victim.read_text() == "unchanged"
+
+
+def test_the_label_map_is_the_copy_beside_the_checkpoint_else_what_the_run_names(tmp_path: Path):
+    (tmp_path / "ckpt").mkdir()
+    checkpoint, old, lines = save_tiny(tmp_path / "ckpt"), tmp_path / "old.json", []
+    write_config(tmp_path, labelmap_path=str(old))
+    assert use_settings(checkpoint).labelmap_path == str(old)
+    (tmp_path / "label_map.json").write_text('{"label_to_idx": {"dog": 1}}')
+    settings = use_settings(checkpoint)
+    assert settings.labelmap_path == str(tmp_path / "label_map.json")
+    load_for_inference(PretrainModel, settings, CPU, lines.append, ())
+    assert f"{tmp_path / 'label_map.json'}: the label map, for object files" in lines
+    assert use_settings(checkpoint, {"labelmap_path": str(old)}).labelmap_path == str(old)
+
+
+def test_a_label_map_or_config_without_end_is_refused(tmp_path: Path):
+    checkpoint, huge = save_tiny(tmp_path), tmp_path / "huge.json"
+    with huge.open("wb") as file:
+        file.truncate(2**26 + 1)
+    write_config(tmp_path, labelmap_path=str(huge))
+    with pytest.raises(CheckpointError, match=r"huge\.json: too large for a label map; name another with --labelmap"):
+        use_settings(checkpoint)
+    assert use_settings(checkpoint, {"labelmap_path": "other.json"}).labelmap_path == "other.json"
+    write_config(tmp_path, labelmap_path=3)
+    with pytest.raises(CheckpointError, match="labelmap_path is 3, not a path"):
+        use_settings(checkpoint)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"config\.json: not a run's config\.json \(RecursionError"):
+        use_settings(checkpoint)
+    huge.rename(tmp_path / "config.json")
+    with pytest.raises(CheckpointError, match=r"not a run's config\.json \(ValueError: more than 64 MiB"):
+        use_settings(checkpoint)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from open_clip.pretrained import get_pretrained_url, list_pretrained
 from safetensors.torch import save_file
 
+from tests.utils.models.scripted import save_writer
 from tests.utils.models.small_clip import STATE, equal
-from utils.models.clip_weights import CLIP_URL, find_clip_archive, read_clip_archive
+from utils.models import clip_weights
+from utils.models.clip_weights import CLIP_URL, find_clip_archive, origin, read_clip_archive
 from utils.models.random_clip import save_archive
 from utils.runtime.checkpoint import CheckpointError
 
@@ -83,3 +88,37 @@ def test_a_damaged_archive_is_a_clear_error(archive: Path):
     archive.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"clip\.pt: damaged TorchScript archive"):
         read_clip_archive(archive)
+
+
+def test_openais_own_files_are_known_by_their_digest(archive: Path, monkeypatch: pytest.MonkeyPatch):
+    assert origin(archive) == "none of OpenAI's own files"
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    monkeypatch.setitem(clip_weights.OPENAI_FILES, digest, "ViT-B-16.pt")
+    assert origin(archive) == "OpenAI's ViT-B-16.pt by its sha256"
+
+
+def test_the_digests_are_those_of_openais_addresses():
+    listed = {}
+    for model, tag in list_pretrained():
+        url = get_pretrained_url(model, tag)
+        if "openaipublic" in url and "ViT" in model:
+            listed[url.split("/")[-2]] = url.split("/")[-1]
+    assert listed == clip_weights.OPENAI_FILES and CLIP_URL.split("/")[-2] in listed
+
+
+def test_an_archive_with_code_of_its_own_is_not_run(tmp_path: Path):
+    victim = tmp_path / "victim.py"
+    victim.write_text("unchanged")
+    with pytest.raises(CheckpointError, match=r"evil\.pt: its data\.pkl holds .* which would run code"):
+        read_clip_archive(save_writer(tmp_path / "evil.pt", victim))
+    assert victim.read_text() == "unchanged"
+
+
+def test_no_file_of_the_product_lets_torch_read_scripts_or_whole_pickles():
+    root = Path(__file__).resolve().parents[3]
+    for package in ("modules", "dataloaders", "utils", "tasks"):
+        for path in (root / package).glob("**/*.py"):
+            for call in [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]:
+                name, flags = ast.unparse(call.func), [ast.unparse(keyword) for keyword in call.keywords]
+                assert not name.endswith("jit.load"), path
+                assert name != "torch.load" or "weights_only=True" in flags, path

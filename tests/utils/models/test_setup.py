@@ -15,6 +15,7 @@ from modules.config import Behaviour
 from modules.tasks.pretrain import PretrainModel
 from tests import tiny
 from tests.utils.checkpoints import released_state
+from tests.utils.models.scripted import save_writer
 from tests.utils.models.small_clip import SIZES, STATE, equal
 from utils.models.random_clip import random_state_dict, save_archive
 from utils.models.setup import setup_model
@@ -178,3 +179,20 @@ def test_a_checkpoint_with_python_objects_is_refused(archive: Path, tmp_path: Pa
     torch.save({"model": {}, "args": SIZES}, tmp_path / "foreign.bin")
     with pytest.raises(CheckpointError, match=r"foreign\.bin: holds Python objects"):
         make(archive, "--init_model", str(tmp_path / "foreign.bin"))
+
+
+def test_the_log_says_whose_the_clip_weights_are(archive: Path, tmp_path: Path):
+    assert make(archive)[1][0].endswith("the others anew; it is none of OpenAI's own files")
+    save_own(tmp_path / "own.bin", need_object=False, use_action=False)
+    lines = make(archive, *OBJECTS, "--init_model", str(tmp_path / "own.bin"))[1]
+    assert lines[2].endswith(f" ({archive}, none of OpenAI's own files)")
+
+
+@pytest.mark.parametrize("flag", ["--clip_archive", "--init_model"])
+def test_an_archive_that_runs_code_is_refused_wherever_it_is_given(archive: Path, tmp_path: Path, flag: str):
+    victim = tmp_path / "victim.py"
+    victim.write_text("unchanged")
+    evil = save_writer(tmp_path / "evil.pt", victim)
+    with pytest.raises(CheckpointError, match=r"evil\.pt: its data\.pkl holds .* which would run code"):
+        make(archive, flag, str(evil))
+    assert victim.read_text() == "unchanged"

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from utils.runtime.checkpoint import (
     CheckpointFolder,
     check_own,
     is_own,
+    is_torchscript,
     load,
     load_parameters,
     model_content,
@@ -159,3 +161,70 @@ def test_retention(tmp_path, case):
 def test_ordered_dicts_are_plain(tmp_path):
     save_atomically({"a": OrderedDict(x=torch.ones(1))}, tmp_path / "a.bin")
     assert torch.equal(load(tmp_path / "a.bin")["a"]["x"], torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (
+            torch.zeros(1).as_strided((120_000, 1_000_000), (0, 0)),
+            r"\[120000, 1000000\] asks for 480,000,000,000 bytes",
+        ),
+        (torch.zeros(8).as_strided((3, 8), (0, 1)), r"asks for 96 bytes and has 32 in the file.*whole tensors"),
+        (torch.empty(10**9, device="meta"), "not dense"),
+    ],
+)
+def test_tensors_larger_than_the_file_are_refused_at_once(tmp_path, tensor, message):
+    path = tmp_path / "bomb.bin"
+    torch.save({"model": {"deep": [tensor]}}, path)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(CheckpointError, match=rf"bomb\.bin: .*{message}"):
+        load(path)
+
+
+def test_tied_weights_are_read_and_one_tensor_under_many_names_is_not(tmp_path):
+    tied, path = torch.ones(1000), tmp_path / "tied.bin"
+    save_atomically({"a": tied, "b": tied, "c": tied.view(10, 100), "part": tied[:10], "none": torch.zeros(0)}, path)
+    assert torch.equal(load(path)["c"], torch.ones(10, 100))
+    save_atomically({f"a{n}": tied for n in range(100)}, path)
+    with pytest.raises(
+        CheckpointError, match=r"tied\.bin: its tensors ask for 400,000 bytes and have 4,000 in the file"
+    ):
+        load(path)
+
+
+def test_lists_that_hold_themselves_are_walked_once(tmp_path):
+    inner: list = [torch.ones(1)]
+    for _ in range(60):
+        inner = [inner, inner]
+    inner[0].append(inner)
+    torch.save({"a": inner}, tmp_path / "round.bin")
+    assert len(load(tmp_path / "round.bin")["a"]) == 2
+
+
+def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    torch.save({"a": torch.zeros(1_000_000)}, tmp_path / "whole.bin")
+    small = zipfile.ZipFile(tmp_path / "small.bin", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "whole.bin") as whole, small:
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(CheckpointError, match=r"small\.bin: compressed, which torch\.save does not do"):
+        load(tmp_path / "small.bin")
+
+
+def test_a_damaged_table_of_contents_is_a_clear_error(tmp_path):
+    path = tmp_path / "a.bin"
+    save_atomically({"a": torch.ones(3)}, path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"PK\x01\x02", b"PK\x07\x07"))
+    assert not is_torchscript(path) and not is_torchscript(tmp_path / "absent.bin")
+    with pytest.raises(CheckpointError, match=r"a\.bin: no readable torch checkpoint"):
+        load(path)
+
+
+def test_an_older_torch_does_not_read_weights(tmp_path, monkeypatch):
+    save_atomically({"a": 1}, tmp_path / "a.bin")
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1+cpu"))
+    with pytest.raises(CheckpointError, match=r"a\.bin: torch 2\.9\.1\+cpu could run code.*install 2\.10"):
+        load(tmp_path / "a.bin")

@@ -79,3 +79,16 @@ def test_tensorboard_files(tmp_path):
     log.cut_metrics(0)
     log.close()
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_a_run_with_objects_keeps_its_label_map(log, tmp_path):
+    source, copy = tmp_path / "elsewhere.json", log.folder / "label_map.json"
+    source.write_text('{"label_to_idx": {"dog": 1}}')
+    log.write_run({"labelmap_path": str(source)}, SimpleNamespace(config=ModelConfig(), behaviour=Behaviour()))
+    assert not copy.exists()
+    model = SimpleNamespace(config=ModelConfig(need_object=True), behaviour=Behaviour())
+    log.write_run({"labelmap_path": str(source)}, model)
+    assert copy.read_bytes() == source.read_bytes()
+    log.write_run({"labelmap_path": str(copy)}, model)
+    log.write_run({"labelmap_path": str(tmp_path / "gone.json")}, model)
+    assert copy.read_bytes() == source.read_bytes()

@@ -154,7 +154,10 @@ def test_a_config_repeats_its_run(tmp_path: Path):
     config = saved_run(tmp_path, argv)
     again = parse_arguments(["--config", config])
     assert again.resolved() == parse_arguments([*LEAST, *argv]).resolved()
-    assert again.notes == [f"--config {config}: {len(again.resolved())} settings are taken from it"]
+    assert again.notes[0] == f"--config {config}: {len(again.resolved())} settings are taken from it"
+    assert f"--config {config} names --clip_archive data/models/clip" in again.notes
+    named = [note for note in again.notes if " names --" in note]
+    assert len(named) == len(again.notes) - 1 and not [note for note in named if "init_model" in note], "of none"
 
 
 def test_flags_win_over_the_config_wherever_they_stand(tmp_path: Path):
