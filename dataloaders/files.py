@@ -153,7 +153,10 @@ def fingerprint_folder(folder: str | Path, suffix: str) -> dict[str, Any]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(suffix) and (one_in == 1 or stable_hash(entry.name) % one_in == 0):
-                status = entry.stat()
+                try:
+                    status = entry.stat()
+                except OSError:  # a link to nowhere, which is there by its name alone
+                    continue
                 size += status.st_size
                 newest = max(newest, status.st_mtime_ns)
     digest = f"{names % 2**64:016x}"

@@ -145,7 +145,7 @@ def unpack_record(value: bytes) -> ObjectRecord | str:
 
 def pack_problem(message: str) -> bytes:
     """Return the stored form of a clip whose file gives no objects."""
-    return HEADER.pack(MAGIC, PROBLEM, 0, 0) + message.encode()
+    return HEADER.pack(MAGIC, PROBLEM, 0, 0) + message.encode(errors="backslashreplace")
 
 
 def default_store_path(
@@ -179,11 +179,15 @@ def split_object_folder(object_path: str | Path, split: str) -> Path:
 
 
 def find_object_file(object_path: str | Path, video_id: str) -> Path | None:
-    """Return the object file of a clip, {video_id}.json in `object_path` or its folder tsv_files; None when absent."""
-    for folder in JSON_FOLDERS:
-        path = Path(object_path, folder, f"{video_id}.json")
-        if path.is_file():
-            return path
+    """Return the object file of a clip, {video_id}.json in `object_path` or its folder tsv_files; None when absent.
+
+    Where there is no file of the name but a folder, or a link to nowhere, that is returned, so that reading it says so.
+    """
+    paths = [Path(object_path, folder, f"{video_id}.json") for folder in JSON_FOLDERS]
+    for exists in (os.path.isfile, os.path.lexists):
+        for path in paths:
+            if exists(path):
+                return path
     return None
 
 
@@ -268,7 +272,7 @@ def _build(folder: Path, job: _Job, ids: list[str] | None, workers: int) -> None
     chunks = (_sized(chunk, job) for chunk in chunked(names, CHUNK))
     environment = lmdb.open(str(folder), map_size=INITIAL_MAP_SIZE, sync=False, metasync=False)
     try:
-        with open(folder / PROBLEMS_FILE, "w", encoding="utf-8") as problems:
+        with open(folder / PROBLEMS_FILE, "w", encoding="utf-8", errors="backslashreplace") as problems:
             for parsed in ordered_map(_parse_chunk, chunks, workers, _start_worker, (job._replace(frame_sizes={}),)):
                 _write_values(environment, parsed.values)
                 problems.writelines(parsed.problem_lines)
@@ -290,15 +294,15 @@ def _sized(video_ids: list[str], job: _Job) -> list[tuple[str, tuple[int, int] |
 
 
 def object_file_ids(object_path: Path) -> Iterator[str]:
-    """Yield the names, without .json, of all object files of a folder, in no order."""
+    """Yield the names, without .json, of all object files of a folder, in no order, whether they can be read or not."""
     for folder in JSON_FOLDERS:
         place = object_path / folder
         if not place.is_dir():
             continue
         with os.scandir(place) as entries:
             for entry in entries:
-                is_first = not folder or not (object_path / entry.name).is_file()
-                if entry.name.endswith(".json") and entry.is_file() and is_first:
+                is_first = not folder or not os.path.lexists(object_path / entry.name)
+                if entry.name.endswith(".json") and is_first:
                     yield entry.name[: -len(".json")]
 
 
@@ -381,7 +385,7 @@ def detected_frames(path: Path, frames: int) -> np.ndarray | None:
     """
     report = path.parent / REPORT_FOLDER / path.name
     try:
-        if report.stat().st_size > MAX_REPORT_BYTES:
+        if not report.is_file() or report.stat().st_size > MAX_REPORT_BYTES:
             return None
         indices = json.loads(report.read_bytes())["frame_indices"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -27,7 +27,11 @@ def stored_candidates(clip: StoredClip, feature_framerate: float, video_id: str)
         return np.arange(0, clip.num_frames, round(step))
     if clip.fps is None or clip.frame_indices is None:
         return np.arange(clip.num_frames)
-    wanted = candidate_indices(int(clip.frame_indices[-1]) + 1, clip.fps, feature_framerate)
+    num_frames = int(clip.frame_indices[-1]) + 1
+    # Before memory is taken: more distinct frames than there are.
+    if min(num_frames, num_frames / clip.fps * feature_framerate) > clip.num_frames + 1:
+        raise _lacks(video_id, feature_framerate)
+    wanted = candidate_indices(num_frames, clip.fps, feature_framerate)
     positions = np.searchsorted(clip.frame_indices, wanted)
     if not np.array_equal(clip.frame_indices[positions], wanted):
         raise _lacks(video_id, feature_framerate)

@@ -10,6 +10,7 @@ little-endian. The payload is a `tf.train.Example` in protobuf's wire format. Tw
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections import OrderedDict
@@ -21,11 +22,25 @@ from typing import BinaryIO
 import numpy as np
 from crc32c import crc32c
 
+from dataloaders.decoders import MAX_PIXELS
 from dataloaders.opencv import cv2
 
 RELEASED_RAW_SIZE = 256
 HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
+MAX_PAYLOAD = 2**31 - 1  # bytes of the largest protobuf message
+MAX_ASPECT = 100  # long side over short side: the short one becomes the model's, and the picture grows with it
+MIN_RATE, MAX_RATE = 1e-4, 1e6  # frames per second
+MAX_FRAME_NUMBER = 2**31 - 1
+MAX_SECONDS = 1e7  # of a video, by the number of its last frame
+SPACING_ROUNDING = 2  # frames by which the distances of rounded frame numbers may differ
+
+# Markers of a JPEG file, the byte after 0xff: those that state the size, those without content, those before which the
+# size must have been stated (start of file, end, start of the picture's data).
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_BARE = frozenset((0x01, *range(0xD0, 0xD8)))
+JPEG_ENDS = frozenset((0xD8, 0xD9, 0xDA))
+JPEG_FRAME_HEADER = struct.Struct(">HBHH")  # length, precision, height, width
 
 Example = dict[str, "list[bytes] | np.ndarray"]
 
@@ -76,10 +91,16 @@ def read_record(file: BinaryIO, offset: int, check_payload: bool = True) -> byte
         check_payload: verify the payload's checksum (that of its length always is).
 
     Raises:
-        DamagedRecord: the record is cut short or fails a checksum.
+        DamagedRecord: the record is cut short, too long for a message or fails a checksum.
     """
     place = f"{file.name}, offset {offset}"
     length = payload_length(file, offset)
+    # Before memory is taken: a stated length may be anything.
+    there = _size(file) - offset - HEADER.size
+    if there < length + FOOTER.size:
+        raise DamagedRecord(f"{place}: the file ends inside the record ({there} of {length + FOOTER.size} bytes)")
+    if length > MAX_PAYLOAD:
+        raise DamagedRecord(f"{place}: a record of {length} bytes, more than a tf.train.Example can have")
     body = _read_at(file, length + FOOTER.size, offset + HEADER.size)
     if len(body) < length + FOOTER.size:
         raise DamagedRecord(f"{place}: the file ends inside the record ({len(body)} of {length + FOOTER.size} bytes)")
@@ -92,7 +113,8 @@ def read_record(file: BinaryIO, offset: int, check_payload: bool = True) -> byte
 def payload_length(file: BinaryIO, offset: int) -> int:
     """Length in bytes that the header of the record at a byte offset states; arguments and errors as `read_record`."""
     place = f"{file.name}, offset {offset}"
-    header = _read_at(file, HEADER.size, offset)
+    is_inside = 0 <= offset <= _size(file) - HEADER.size
+    header = _read_at(file, HEADER.size, offset) if is_inside else b""
     if len(header) < HEADER.size:
         raise DamagedRecord(f"{place}: the file ends before or inside the record's header")
     length, length_crc = HEADER.unpack(header)
@@ -108,8 +130,7 @@ def iterate_records(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]
         DamagedRecord: at the first record that is cut short or fails a checksum.
     """
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        offset = 0
+        size, offset = _size(file), 0
         while offset < size:
             payload = read_record(file, offset)
             yield offset, payload
@@ -207,6 +228,10 @@ def _bytes(value: memoryview | int) -> memoryview:
     return value
 
 
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
 def _read_at(file: BinaryIO, count: int, offset: int) -> bytes:
     """Read `count` bytes at `offset`, fewer only at the end of the file (one pread gives 2 GiB at most)."""
     data = os.pread(file.fileno(), count, offset)
@@ -258,15 +283,54 @@ class StoredClip:
 
     def _decode_one(self, position: int) -> np.ndarray:
         image: np.ndarray | None
-        if isinstance(self._images, np.ndarray):
-            image = self._images[position]
-        else:
-            # Stored frames are upright already: a camera's orientation tag must not turn them again.
-            flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-            image = cv2.imdecode(np.frombuffer(self._images[position], dtype=np.uint8), flags)
+        try:
+            stored = self._images[position]
+            image = stored if isinstance(stored, np.ndarray) else self._decode_jpeg(stored)
+        except (ValueError, cv2.error) as error:
+            raise self._undecodable(position, str(error)) from error
         if image is None or image.shape != (self.stored_height, self.stored_width, 3):
-            raise DamagedRecord(f"{self.place}: frame {position} of {self.num_frames} does not decode")
+            raise self._undecodable(position, "no picture of the stored size")
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def _decode_jpeg(self, data: bytes) -> np.ndarray | None:
+        """The picture as stored, BGR; ValueError before memory is taken if it is of another size."""
+        size = jpeg_size(data)
+        if size != (self.stored_width, self.stored_height):
+            stored = f"{self.stored_width}x{self.stored_height}"
+            raise ValueError(f"its header states {size[0]}x{size[1]} pixels, the record {stored}")
+        # Stored frames are upright already: a camera's orientation tag must not turn them again.
+        return cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+    def _undecodable(self, position: int, reason: str) -> DamagedRecord:
+        return DamagedRecord(f"{self.place}: frame {position} of {self.num_frames} does not decode: {reason}")
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """(width, height) that the header of a JPEG file states, looked for as libjpeg does.
+
+    Raises:
+        ValueError: the bytes are no JPEG file, or it states no size.
+    """
+    if data[:2] != b"\xff\xd8":
+        raise ValueError("no JPEG file")
+    position = 2
+    while True:
+        position = data.find(b"\xff", position)
+        while 0 <= position < len(data) and data[position] == 0xFF:
+            position += 1
+        if not 0 <= position < len(data) or data[position] in JPEG_ENDS:
+            raise ValueError("a JPEG file whose header states no size")
+        marker, position = data[position], position + 1
+        if marker == 0 or marker in JPEG_BARE:
+            continue
+        header = data[position : position + JPEG_FRAME_HEADER.size]
+        length = int.from_bytes(header[:2], "big")
+        if length < 2 or (marker in JPEG_FRAMES and len(header) < JPEG_FRAME_HEADER.size):
+            raise ValueError("a JPEG file with a damaged header")
+        if marker in JPEG_FRAMES:
+            _, _, height, width = JPEG_FRAME_HEADER.unpack(header)
+            return width, height
+        position += length
 
 
 def parse_clip(payload: bytes, place: str, video_id: str | None = None) -> StoredClip:
@@ -284,50 +348,119 @@ def parse_clip(payload: bytes, place: str, video_id: str | None = None) -> Store
         example = parse_example(payload)
     except ValueError as error:
         raise DamagedRecord(f"{place}: not a tf.train.Example: {error}") from error
+    try:
+        return _clip(example, place, video_id)
+    except ValueError as error:
+        raise DamagedRecord(f"{place}: {error}") from error
+
+
+def _clip(example: Example, place: str, video_id: str | None) -> StoredClip:
+    """The clip of an example; ValueError with the reason if it is none."""
     images = example.get(Features.IMAGE)
     if not isinstance(images, list) or not images or not all(images):
-        raise DamagedRecord(f"{place}: the record has no feature `{Features.IMAGE}` with frames")
+        raise ValueError(f"the record has no feature `{Features.IMAGE}` with frames")
     found = _text(example, Features.VIDEO_ID)
     if video_id is not None and found not in (None, video_id):
         raise WrongClip(f"{place}: the record is of video {found}: path.index is of other shards")
-    width, height = _number(example, Features.STORED_WIDTH), _number(example, Features.STORED_HEIGHT)
-    stored_width, stored_height = int(width or RELEASED_RAW_SIZE), int(height or RELEASED_RAW_SIZE)
+    width, height = _pixels(example, Features.WIDTH, Features.HEIGHT)
+    stored_width, stored_height = _pixels(example, Features.STORED_WIDTH, Features.STORED_HEIGHT, RELEASED_RAW_SIZE)
+    assert stored_width is not None and stored_height is not None
     frames: list[bytes] | np.ndarray = images
     if _text(example, Features.FORMAT) in (None, "raw"):
-        pixels = np.frombuffer(images[0], dtype=np.uint8)
-        if len(images) != 1 or pixels.size % (stored_width * stored_height * 3):
-            size = f"{stored_width}x{stored_height}"
-            raise DamagedRecord(f"{place}: {pixels.size} bytes are no whole number of raw frames of {size}")
-        frames = pixels.reshape(-1, stored_height, stored_width, 3)
-    indices = example.get(Features.FRAME_INDICES)
-    if isinstance(indices, np.ndarray) and len(indices) != len(frames):
-        raise DamagedRecord(f"{place}: {len(frames)} frames but {len(indices)} frame numbers")
+        frames = _raw_frames(images, stored_width, stored_height)
+    fps, rate = _rate(example, Features.FPS), _rate(example, Features.FEATURE_FRAMERATE)
+    by_time = None if _number(example, Features.FRAME_RULE) is None else rate
     return StoredClip(
         place=place,
         num_frames=len(frames),
         stored_width=stored_width,
         stored_height=stored_height,
-        width=_whole(_number(example, Features.WIDTH)),
-        height=_whole(_number(example, Features.HEIGHT)),
-        fps=_number(example, Features.FPS),
-        feature_framerate=_number(example, Features.FEATURE_FRAMERATE) if Features.FRAME_RULE in example else None,
-        frame_indices=indices if isinstance(indices, np.ndarray) else None,
+        width=width,
+        height=height,
+        fps=fps,
+        feature_framerate=by_time,
+        frame_indices=_frame_numbers(example, len(frames), fps, by_time is not None),
         _images=frames,
     )
 
 
+def _raw_frames(images: list[bytes], width: int, height: int) -> np.ndarray:
+    pixels = np.frombuffer(images[0], dtype=np.uint8)
+    if len(images) != 1 or pixels.size % (width * height * 3):
+        raise ValueError(f"{pixels.size} bytes are no whole number of raw frames of {width}x{height}")
+    return pixels.reshape(-1, height, width, 3)
+
+
+def _frame_numbers(example: Example, frames: int, fps: float | None, is_by_time: bool) -> np.ndarray | None:
+    """Numbers of the frames in the video, never falling; None if the record has none."""
+    numbers = _numbers(example, Features.FRAME_INDICES)
+    if numbers is None:
+        return None
+    name = Features.FRAME_INDICES
+    if len(numbers) != frames:
+        raise ValueError(f"{frames} frames but {len(numbers)} frame numbers")
+    if numbers.dtype != np.int64 or numbers.min() < 0 or numbers.max() > MAX_FRAME_NUMBER:
+        raise ValueError(f"`{name}` from {numbers.min()} to {numbers.max()} are no numbers of frames")
+    steps = np.diff(numbers)
+    if (steps < 0).any():
+        raise ValueError(f"`{name}` are not in order")
+    if fps is None:
+        return numbers
+    if numbers[-1] / fps > MAX_SECONDS:
+        raise ValueError(f"frame {numbers[-1]} of a video of {fps:g} frames per second: longer than any video")
+    if not is_by_time and len(steps) and steps.max() - steps.min() > SPACING_ROUNDING:
+        raise ValueError(f"`{name}` are not evenly spaced: {steps.min()} to {steps.max()} apart")
+    return numbers
+
+
+def _pixels(
+    example: Example, width_name: str, height_name: str, default: int | None = None
+) -> tuple[int | None, int | None]:
+    """Width and height, whole and of a picture that fits in memory; `default` where the record has none."""
+    sides: list[int | None] = []
+    for name in (width_name, height_name):
+        side = _number(example, name)
+        if side is not None and not (1 <= side <= MAX_PIXELS and side == math.floor(side)):
+            raise ValueError(f"`{name}` is {side:g}, not a number of pixels")
+        sides.append(default if side is None else int(side))
+    width, height = sides
+    if width is not None and height is not None:
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"`{width_name}` and `{height_name}` are {width}x{height}, more than {MAX_PIXELS} pixels")
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise ValueError(f"`{width_name}` and `{height_name}` are {width}x{height}, no shape of a video")
+    return width, height
+
+
+def _rate(example: Example, name: str) -> float | None:
+    rate = _number(example, name)
+    if rate is not None and not MIN_RATE <= rate <= MAX_RATE:
+        raise ValueError(f"`{name}` is {rate:g}, not a frame rate")
+    return rate
+
+
 def _text(example: Example, name: str) -> str | None:
     values = example.get(name)
-    return str(values[0], "utf-8", "replace") if isinstance(values, list) and values else None
+    if isinstance(values, np.ndarray):
+        raise ValueError(f"`{name}` holds numbers where text belongs")
+    try:
+        return str(values[0], "utf-8") if values else None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`{name}` is not UTF-8: {error}") from error
 
 
 def _number(example: Example, name: str) -> float | None:
+    values = _numbers(example, name)
+    return None if values is None or not len(values) else float(values[0])
+
+
+def _numbers(example: Example, name: str) -> np.ndarray | None:
     values = example.get(name)
-    return float(values[0]) if isinstance(values, np.ndarray) and len(values) else None
-
-
-def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)
+    if isinstance(values, list):
+        if values:
+            raise ValueError(f"`{name}` holds bytes where numbers belong")
+        return None
+    return values
 
 
 class ShardReader:

@@ -7,6 +7,7 @@ import numpy as np
 PADDING = -1.0
 
 RECT_ORDERS = ("xyxy", "xxyy")
+LARGEST_EDGE = 1e60  # of what is reckoned with: products of two areas stay finite
 
 
 def iou_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -19,19 +20,26 @@ def iou_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     Returns:
         (M, N) float64 in [0, 1]; 0 where either box has no area.
     """
-    first = np.asarray(first, dtype=np.float64).reshape(-1, 4)
-    second = np.asarray(second, dtype=np.float64).reshape(-1, 4)
+    first, second = bounded(first).reshape(-1, 4), bounded(second).reshape(-1, 4)
     top_left = np.maximum(first[:, None, :2], second[None, :, :2])
     bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
     sides = np.maximum(bottom_right - top_left, 0)
     intersection = sides[..., 0] * sides[..., 1]
-    union = box_area(first)[:, None] + box_area(second)[None, :] - intersection
+    union = _area(first)[:, None] + _area(second)[None, :] - intersection
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
 def box_area(boxes: np.ndarray) -> np.ndarray:
     """Return the areas (...,) of boxes (..., 4) given as x1, y1, x2, y2; a box turned inside out has area 0."""
-    boxes = np.asarray(boxes)
+    return _area(bounded(boxes))
+
+
+def bounded(boxes: np.ndarray) -> np.ndarray:
+    """Return boxes of any shape as float64 with edges that no product of areas overflows by; others are as they are."""
+    return np.clip(np.asarray(boxes, dtype=np.float64), -LARGEST_EDGE, LARGEST_EDGE)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
     return np.maximum(boxes[..., 2] - boxes[..., 0], 0) * np.maximum(boxes[..., 3] - boxes[..., 1], 0)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from modules.boxes import iou_matrix
+from modules.boxes import LARGEST_EDGE, bounded, iou_matrix
 
 TRAJECTORY_RULES = ("class", "track")
 MAX_GAP = 3  # frames in which a thing may be missed and still be the same thing afterwards
@@ -57,7 +57,7 @@ def track_boxes(
     Returns:
         (T, O) int64, from 1 in order of first appearance, 0 for padding. No number occurs twice in a frame.
     """
-    boxes, classes = np.asarray(boxes, dtype=np.float64), np.asarray(classes)
+    boxes, classes = bounded(boxes), np.asarray(classes)
     frames, slots = classes.shape
     looks = np.zeros((frames, slots, 0)) if appearance is None else np.asarray(appearance, dtype=np.float64)
     identities = np.zeros((frames, slots), dtype=np.int64)
@@ -97,7 +97,7 @@ def attribute_vectors(described: Sequence[Sequence[Iterable[tuple[str, float]]]]
     for frame, listed in enumerate(described):
         for slot, pairs in enumerate(listed):
             for name, score in pairs:
-                vectors[frame, slot, columns[name]] += score if 0 < score < math.inf else 0.0
+                vectors[frame, slot, columns[name]] += min(score, LARGEST_EDGE) if 0 < score < math.inf else 0.0
     return vectors
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
-import math
+import os
+import reprlib
+import stat
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -26,6 +28,13 @@ ATTRIBUTE_CLASSES = 10
 ATTRIBUTES_PER_CLASS = 2
 # Detectors write edges a fraction of a pixel beyond the frame; only more than this is worth a line in the report.
 BORDER_TOLERANCE = 1.0
+MAX_CONFIDENCE = 1 + 1e-6  # scores in single precision may be rounded up
+MAX_COORDINATE = 2.0**24  # pixels; far beyond all frames, and areas and sums of such boxes stay finite
+MAX_SCORE = 1e6  # of an attribute; some detectors write logits
+RELATIVE_RANGE = (-0.5, 1.5)  # boxes in shares of the frame, with some room at the border
+# Limits that keep a damaged or mistaken file from taking all memory.
+MAX_FILE_BYTES, MAX_FRAMES, MAX_ATTRIBUTES, MAX_DIGITS = 64 << 20, 1 << 16, 1000, 400
+LARGE_FRAME = 512  # objects from which on overlaps are worked out for those that are kept only
 COLOURS = frozenset(
     ("black", "white", "gray", "grey", "silver", "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown")
     + ("tan", "beige", "gold", "blonde", "maroon", "teal")
@@ -36,9 +45,9 @@ PROBLEMS = {
     "broken_files": "files that could not be read",
     "wrong_frame_counts": "files with a wrong number of frames",
     "rect_order_files": "files whose boxes only make sense in the other rect order",
-    "malformed_objects": "objects without a usable class, rect or conf",
+    "malformed_objects": "objects without a usable class, rect or conf, or with malformed attributes",
     "unknown_classes": "objects of a class that the label map does not have",
-    "degenerate_boxes": "boxes without width or height, or not finite",
+    "degenerate_boxes": "boxes without width or height, not finite or absurdly large",
     "outside_boxes": "boxes wholly outside the frame",
     "clipped_boxes": "boxes cut at the border of the frame",
     "clips_without_objects": "files without a single usable object",
@@ -202,8 +211,8 @@ def load_object_file(
     """Read one object file; arguments and the returned dictionary as in `object_loader_confident`.
 
     Raises:
-        ObjectFileError: if the file gives no objects: broken, wrong number of frames, or in the other rect order. It is
-            not yet counted in `report`.
+        ObjectFileError: if the file gives no objects: broken, wrong number of frames, with relative boxes, or in the
+            other rect order. It is not yet counted in `report`.
     """
     raw_frames = _read_frames(path)
     report.files += 1
@@ -255,7 +264,7 @@ def choose_objects(
     order = list(range(len(scores)))
     if rule == "intended":
         order.sort(key=lambda row: -scores[row])
-    clashes = iou_matrix(boxes, boxes) >= OVERLAP_LIMIT
+    overlaps = iou_matrix(boxes, boxes) if len(scores) <= LARGE_FRAME else None
     is_covered = np.zeros(len(scores), dtype=bool)
     kept: list[int] = []
     seen: set[int] = set()
@@ -264,7 +273,8 @@ def choose_objects(
             continue
         kept.append(row)
         seen.add(names[row])
-        is_covered |= clashes[row]
+        own = iou_matrix(boxes[row], boxes)[0] if overlaps is None else overlaps[row]
+        is_covered |= own >= OVERLAP_LIMIT
         if len(kept) == 2 * object_count:
             break
     # At most 2 * object_count were taken, so the cut by confidence has happened; the order still breaks ties of area.
@@ -283,14 +293,33 @@ def _check_settings(object_count: int, rule: str, rect_order: str) -> None:
 
 def _read_frames(path: str | Path) -> list[Any]:
     try:
-        frames = json.loads(Path(path).read_bytes())
-    except FileNotFoundError as error:
-        raise ObjectFileError("missing_files", "no such file") from error
+        frames = json.loads(_content(Path(path)), parse_int=_integer)
     except (OSError, ValueError, RecursionError) as error:
         raise ObjectFileError("broken_files", f"cannot be read as JSON ({error})") from error
     if not isinstance(frames, list):
         raise ObjectFileError("broken_files", "is not a list with one entry per frame")
+    if len(frames) > MAX_FRAMES:
+        raise ObjectFileError("broken_files", f"has {len(frames)} frames, more than {MAX_FRAMES}")
     return frames
+
+
+def _content(path: Path) -> bytes:
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise ObjectFileError("broken_files", f"is a link to {os.readlink(path)}, which is not there") from error
+        raise ObjectFileError("missing_files", "no such file") from error
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        raise ObjectFileError("broken_files", "is a folder or a device, not a file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ObjectFileError("broken_files", f"has {status.st_size} bytes, more than {MAX_FILE_BYTES}")
+    return path.read_bytes()
+
+
+def _integer(digits: str) -> int:
+    """An integer of JSON; Python refuses those of thousands of digits, and of some hundred they are all too large."""
+    return int(digits[:MAX_DIGITS])
 
 
 def _listed_objects(
@@ -311,7 +340,7 @@ def _listed_objects(
             if reason:
                 report.note("malformed_objects", where, reason)
             elif entry["class"] not in label_to_idx:
-                report.note("unknown_classes", where, repr(entry["class"]))
+                report.note("unknown_classes", where, _shown(entry["class"]))
             else:
                 frames.append(number)
                 entries.append(entry)
@@ -329,13 +358,28 @@ def _malformation(entry: Any) -> str:
         return "an object is not a dictionary"
     if not isinstance(entry.get("class"), str):
         return "an object has no class name"
+    name = entry["class"]
     rect = entry.get("rect")
     if not (isinstance(rect, list) and len(rect) == 4 and all(map(_is_number, rect))):
-        return f"rect of {entry['class']!r} is {rect!r}, not four numbers"
+        return f"rect of {_shown(name)} is {_shown(rect)}, not four numbers"
     conf = entry.get("conf")
-    if not _is_number(conf) or not math.isfinite(conf):
-        return f"conf of {entry['class']!r} is {conf!r}, not a finite number"
+    if not (_is_number(conf) and 0 <= conf <= MAX_CONFIDENCE):
+        return f"conf of {_shown(name)} is {_shown(conf)}, not a number from 0 to 1"
+    attributes, scores = entry.get("attributes"), entry.get("attr_scores")
+    if not _is_list_of(attributes, _is_name):
+        return f"attributes of {_shown(name)} are {_shown(attributes)}, not a list of names"
+    if not _is_list_of(scores, _is_number):
+        return f"attr_scores of {_shown(name)} are {_shown(scores)}, not a list of numbers"
     return ""
+
+
+def _is_list_of(values: Any, is_item: Callable[[Any], bool]) -> bool:
+    """Whether a part that may be absent is a list of such items."""
+    return values is None or (isinstance(values, list) and len(values) <= MAX_ATTRIBUTES and all(map(is_item, values)))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) or _is_number(value)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -345,18 +389,35 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
 
 
+def _shown(value: Any) -> str:
+    """A value of a file for a message, cut where it is long or deep."""
+    return _short.repr(value)
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+
 def _in_stated_order(listed: Detections, rect_order: str, where: str, report: ObjectReport) -> Detections:
-    """Drop rects that are not finite and return the others as x1, y1, x2, y2."""
-    is_finite = np.isfinite(listed.boxes).all(axis=1)
-    for row in np.flatnonzero(~is_finite):
+    """Drop rects that are not finite or absurdly large and return the others as x1, y1, x2, y2."""
+    is_sane = (np.abs(listed.boxes) <= MAX_COORDINATE).all(axis=1)
+    for row in np.flatnonzero(~is_sane):
         report.note("degenerate_boxes", where, f"rect {listed.boxes[row].tolist()}")
-    listed = listed.select(np.flatnonzero(is_finite))
+    listed = listed.select(np.flatnonzero(is_sane))
+    if _are_relative(listed.boxes):
+        raise ObjectFileError("broken_files", "its boxes look relative (0 to 1); boxes in pixels are expected")
     if is_in_other_rect_order(listed.boxes, rect_order):
         other = other_rect_order(rect_order)
         raise ObjectFileError(
             "rect_order_files", f"its boxes make sense as {other}, not as {rect_order}; try --rect_order {other}"
         )
     return listed._replace(boxes=to_xyxy(listed.boxes, rect_order))
+
+
+def _are_relative(rects: np.ndarray) -> bool:
+    """Whether all boxes of a file are in shares of the frame; those of zeros alone say nothing."""
+    low, high = RELATIVE_RANGE
+    return bool((rects > 0).any() and (rects >= low).all() and (rects <= high).all())
 
 
 def _usable_objects(
@@ -380,7 +441,7 @@ def _usable_objects(
 def _attributes(entry: dict[str, Any]) -> list[tuple[str, float]]:
     names = entry.get("attributes") or []
     scores = entry.get("attr_scores") or [1.0] * len(names)
-    return [(str(name), float(score)) for name, score in zip(names, scores, strict=False) if _is_number(score)]
+    return [(str(name), float(score)) for name, score in zip(names, scores, strict=False) if abs(score) <= MAX_SCORE]
 
 
 def _attribute_sentence(described: list[tuple[str, dict[str, float]]]) -> str:

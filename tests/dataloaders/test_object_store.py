@@ -110,6 +110,24 @@ def test_bad_files_are_stored_as_without_objects_and_listed(tmp_path: Path) -> N
     ]
 
 
+def test_names_that_are_no_files_are_broken_files_and_end_no_build(tmp_path: Path) -> None:
+    write_clip(tmp_path, "good")
+    write_clip(tmp_path / "tsv_files", "in_both")
+    for folder in ("folder", "in_both"):
+        (tmp_path / f"{folder}.json").mkdir()
+    (tmp_path / "link.json").symlink_to("gone.json")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.json")).write_text("[")
+    for ids in (None, ["good", "in_both", "folder", "link", "\udcff", "long" * 100]):
+        path = build_object_store(tmp_path, LABELS, SETTINGS, ids)
+        store = ObjectStore(path)
+        assert store.get("good") is not None and store.get("in_both") is not None
+        assert store.report["files"] == 2 and store.report["broken_files"] == 3
+        assert store.report["missing_files"] == (0 if ids is None else 1)
+        assert "link to gone.json" in str(store.problem("link")) and "folder" in str(store.problem("folder"))
+        assert "\\udcff.json" in (path / object_store.PROBLEMS_FILE).read_text(encoding="utf-8")
+    assert build_object_store(tmp_path, LABELS, SETTINGS) == object_store.default_store_path(tmp_path, SETTINGS)
+
+
 def test_built_once_and_again_when_a_file_or_a_setting_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     builds: list[Any] = []
     monkeypatch.setattr(object_store, "_build", _counting(object_store._build, builds))

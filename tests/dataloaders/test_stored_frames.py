@@ -46,3 +46,11 @@ def test_a_rate_that_was_not_stored_is_an_error_naming_the_flag():
     for rate in (4, 3, 0.8):
         with pytest.raises(ValueError, match=f"v9: the shard lacks frames for --feature_framerate {rate:g}"):
             stored_candidates(stored([0, 2, 4, 6, 8, 10], fps=4), rate, "v9")
+
+
+def test_frames_that_cannot_be_among_the_stored_ones_take_no_memory():
+    with pytest.raises(ValueError, match="the shard lacks frames"):
+        stored_candidates(stored([0, 2**30], fps=0.5), 1000, "v")
+    assert stored_candidates(stored([0, 1, 2], fps=1), 2, "v").tolist() == [0, 0, 1, 2, 2, 2], (
+        "a rate above the video's"
+    )

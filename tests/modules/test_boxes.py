@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from modules.boxes import iou_matrix, is_in_other_rect_order, map_boxes_to_crop, resized_size, to_xyxy
+from modules.boxes import box_area, iou_matrix, is_in_other_rect_order, map_boxes_to_crop, resized_size, to_xyxy
 
 
 def _box_seen_by_torchvision(size: tuple[int, int], stored: tuple[int, int], box: list[int], side: int) -> list[float]:
@@ -71,3 +71,10 @@ def test_flat_boxes_say_nothing_about_the_order() -> None:
 def test_unknown_order_is_an_error() -> None:
     with pytest.raises(ValueError, match="xyxy, xxyy"):
         to_xyxy(np.zeros((1, 4)), "xywh")
+
+
+def test_boxes_of_any_size_overflow_nothing() -> None:
+    huge = np.array([[-1e308, -1e308, 1e308, 1e308], [0, 0, np.inf, 1e308], [0, 0, 9, 9]])
+    with np.errstate(all="raise"):
+        overlaps, areas = iou_matrix(huge, huge), box_area(huge)
+    assert np.isfinite(overlaps).all() and np.isfinite(areas).all() and areas[2] == 81 and overlaps[0, 0] == 1

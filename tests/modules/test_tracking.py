@@ -134,3 +134,10 @@ def test_attribute_vectors_have_a_column_per_name():
     assert vectors.shape == (2, 3, 3)
     assert vectors[0, 0].tolist() == [0.5, 0.2, 0.0] and not vectors[0, 1:].any() and not vectors[1].any()
     assert attribute_vectors([[], []], 2).shape == (2, 2, 0)
+
+
+def test_boxes_and_scores_of_any_size_overflow_nothing():
+    boxes = np.array([[[-1e308, -1e308, 1e308, 1e308]], [[0, 0, 1e308, 1e308]], [[0, 0, 9, 9]]])
+    looks = attribute_vectors([[[("red", 1e308), ("red", 1e308)]]] * 3, 1)
+    with np.errstate(all="raise"):
+        assert track_boxes(boxes, np.ones((3, 1), dtype=np.int64), looks).shape == (3, 1)

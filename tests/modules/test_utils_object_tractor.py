@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modules.utils_object_tractor import ObjectReport, object_loader_confident, trajectory_ids
+from modules.utils_object_tractor import (
+    ObjectFileError,
+    ObjectReport,
+    choose_objects,
+    load_object_file,
+    object_loader_confident,
+    trajectory_ids,
+)
 
 LABELS = {"label_to_idx": {"man": 1, "dog": 2, "ball": 3, "tree": 4, "car": 5}}
 
@@ -171,6 +180,136 @@ def test_reports_merge() -> None:
     assert first.examples["broken_files"] == ["a0", "a1", "a2", "a3", "b0"]
     assert first.summary()[1].endswith("and 3 more")
     assert ObjectReport(**json.loads(json.dumps(first.as_dict()))) == first
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "problem"),
+    [
+        ("class", [5, ["man"], {}, None], "malformed_objects"),
+        ("rect", [["1"] * 4, [True] * 4, [1] * 3, [1] * 5, [[1]] * 4, "1234", 5, {}, None], "malformed_objects"),
+        ("rect", [[1e308] * 4, [-1e308, -1e308, 1e308, 1e308], [0, 0, INF, 9], [NAN] * 4], "degenerate_boxes"),
+        ("conf", [NAN, INF, -3, 900, 1.1, "0.9", True, None, [0.9], {}, 10**300], "malformed_objects"),
+        ("attributes", [5, 0.5, "red", {"red": 1}, [["red"]], [None], True, ["a"] * 2000], "malformed_objects"),
+        ("attr_scores", [5, 0.5, "red", {"red": 1}, [[0.5]], ["0.5"], True], "malformed_objects"),
+    ],
+)
+def test_an_object_with_a_part_of_the_wrong_kind_is_left_out(
+    tmp_path: Path, part: str, values: list[Any], problem: str
+) -> None:
+    dog = thing("dog", [100, 0, 130, 30], attributes=["red"], attr_scores=[0.9])
+    for value in values:
+        clip, report = load(tmp_path, [{**dog, part: value}, MAN])
+        assert clip["obj_cls"].tolist() == [[1, 0, 0]], value
+        assert report.problems() == {problem: 1}, value
+        assert len(report.examples[problem][0]) < 400
+
+
+def test_the_value_of_a_wrong_confidence_is_in_the_example_and_rounding_is_none(tmp_path: Path) -> None:
+    _, report = load(tmp_path, [thing("dog", [100, 0, 130, 30], -3.5), MAN])
+    assert "conf of 'dog' is -3.5, not a number from 0 to 1" in report.examples["malformed_objects"][0]
+    rounded = float(np.nextafter(np.float32(1), np.float32(2)))
+    clip, report = load(tmp_path, [thing("dog", [100, 0, 130, 30], rounded)])
+    assert clip["confidences"][0, 0] == rounded and not report.problems()
+
+
+@pytest.mark.parametrize("scores", [[NAN], [INF], [1e308], None, []])
+def test_attributes_without_usable_scores_do_not_cost_the_box(tmp_path: Path, scores: list[float] | None) -> None:
+    clip, report = load(tmp_path, [thing("dog", [100, 0, 130, 30], attributes=["red"], attr_scores=scores)])
+    assert clip["attr_sentence"] == ("dog" if scores else "red dog") and not report.problems()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[" * 2500 + b"]" * 2500, "recursion"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"a":' * 100_000, "recursion"),
+        (b"\xff\xfe\xff", "JSON"),
+        (b'[{"objects": "\xe9"}]', "utf-8"),
+        (b"\x00" * 64, "JSON"),
+        (b'[{"objects": []}]\x00', "JSON"),
+        (b"", "JSON"),
+        (b"5", "not a list"),
+        (b"null", "not a list"),
+        (b"[" + b"{}," * 70_000 + b"{}]", "70001 frames"),
+    ],
+)
+def test_files_that_cannot_be_read_say_why(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    report = ObjectReport()
+    assert object_loader_confident([("a", path)], 2, LABELS, report=report) == {}
+    assert report.problems() == {"broken_files": 1} and reason in report.examples["broken_files"][0]
+
+
+def test_what_is_no_file_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder.json").mkdir()
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "link.json").symlink_to("gone.json")
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(2**40)
+    for name in ("folder", "pipe", "link", "loop", "large"):
+        with pytest.raises(ObjectFileError, match=r"folder or a device|link to gone|symbolic links|bytes") as caught:
+            load_object_file(tmp_path / f"{name}.json", 2, LABELS, ObjectReport())
+        assert caught.value.problem == "broken_files"
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "secret.json").write_text("[]")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ObjectFileError, match="Permission denied"):
+        load_object_file(tmp_path / "secret.json", 2, LABELS, ObjectReport())
+
+
+def test_a_byte_order_mark_and_long_numbers_do_not_cost_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    good = json.dumps([{"objects": [MAN]}])
+    path.write_bytes(b"\xef\xbb\xbf" + good.encode())
+    assert load_object_file(path, 1, LABELS, ObjectReport())["obj_cls"].tolist() == [[1]]
+    for digits, problem in (("9" * 9000, "malformed_objects"), ("9" * 9000 + ".5", "degenerate_boxes")):
+        path.write_text(json.dumps([{"objects": [MAN, thing("dog", [0, 0, 77, 9])]}]).replace("77", digits))
+        report = ObjectReport()
+        assert load_object_file(path, 1, LABELS, report)["obj_cls"].tolist() == [[1]]
+        assert report.problems() == {problem: 1}
+
+
+def test_frames_of_the_wrong_kind_are_without_objects_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([5, None, "x", [MAN], {"objects": 5}, {"objects": {"a": MAN}}, {"objects": [5, MAN]}]))
+    report = ObjectReport()
+    clip = load_object_file(path, 1, LABELS, report)
+    assert clip["obj_cls"].ravel().tolist() == [0] * 6 + [1] and report.problems() == {"malformed_objects": 7}
+
+
+def test_relative_boxes_are_told_from_boxes_in_pixels(tmp_path: Path) -> None:
+    relative = [thing("man", [0.1, 0.2, 0.5, 1.01]), thing("dog", [0, 0, 1, 1])]
+    for order in ("xyxy", "xxyy"):
+        clip, report = load(tmp_path, relative, rect_order=order)
+        assert clip is None and report.problems() == {"broken_files": 1}
+        assert "its boxes look relative (0 to 1); boxes in pixels are expected" in report.summary()[1]
+    assert load(tmp_path, [*relative, MAN])[0] is not None
+    assert load(tmp_path, [thing("dog", [0, 0, 0, 0])])[0] is not None
+    assert load(tmp_path, [])[0] is not None
+
+
+def test_a_frame_of_thousands_of_objects_takes_little_memory(tmp_path: Path) -> None:
+    """Overlaps are the same whether they are worked out for all objects or for those that are kept."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 900, (4000, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(5, 90, (4000, 2))], axis=1)
+    classes, scores = rng.integers(1, 6, 4000), rng.uniform(0, 1, 4000)
+    tracemalloc.start()
+    chosen = choose_objects(boxes, classes, scores, 10, "intended")
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+    few = np.argsort(-scores)[:500]
+    again = choose_objects(boxes[few], classes[few], scores[few], 10, "intended")
+    np.testing.assert_array_equal(few[again], chosen)
 
 
 def test_the_real_object_files_load_without_a_problem(shared: Path) -> None:
