@@ -36,6 +36,7 @@ WIDTH = 6
 @dataclass
 class ToyConfig:
     width: int = WIDTH
+    need_object: bool = False
 
 
 @dataclass
