@@ -76,6 +76,10 @@ class FrameCacheSettings:
         return cache
 
 
+class CannotCache(OSError, ValueError):
+    """The folder cannot be used: a fault of the disk, and of a flag."""
+
+
 class CachedClip(NamedTuple):
     """The frames of a clip as training takes them: T positions, R pixels to a side."""
 
@@ -154,7 +158,7 @@ class FrameCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._scan()
         except OSError as error:
-            raise OSError(f"--frame_cache {self.folder}: not a folder that can be used: {error}") from error
+            raise CannotCache(f"--frame_cache {self.folder}: not a folder that can be used: {error}") from error
 
     def get(self, key: str) -> CachedClip | Unreadable | None:
         """Return what is stored of a clip; None if nothing sound is.

@@ -19,7 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
-from dataloaders.decoders import UnreadableVideo
+from dataloaders.decoders import BACKENDS, UnreadableVideo
+from dataloaders.frame_cache import FrameCacheSettings
 from dataloaders.video_files import list_videos
 from modules.beam_search import SearchSettings
 from modules.tasks.captioning import CaptionModel
@@ -28,6 +29,7 @@ from utils.inference.loading import add_released_flags
 from utils.inference.predictor import NO_REPEAT, Predictor
 from utils.inference.search_index import SearchIndex
 from utils.runtime.checkpoint import CheckpointError
+from utils.settings.fields import add_flags, flags_of
 
 USER_ERRORS = (CheckpointError, BadVideos, UnreadableVideo, FileNotFoundError, ValueError)
 
@@ -153,6 +155,10 @@ def _common_flags() -> argparse.ArgumentParser:
     common.add_argument("--clip_archive", help="CLIP weights for what the checkpoint lacks")
     add_released_flags(common)
     common.add_argument("--feature_framerate", type=float, help="candidate frames per second; default: as in training")
+    common.add_argument(
+        "--video_backend", choices=BACKENDS, help="decoder of videos; default: OpenCV, PyAV where it fails"
+    )
+    add_flags(common, FrameCacheSettings, show_default=True)
     common.add_argument("--num_thread_reader", type=int, default=0, help="processes that read videos")
     common.add_argument("--batch_size_val", type=int, default=8, help="videos at once")
     common.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -173,7 +179,8 @@ def main(argv: list[str] | None = None) -> int:
     output = Output(args.json)
     names = (
         "object_path", "labelmap_path", "clip_archive", "need_object", "use_action", "feature_framerate",
-        "num_thread_reader", "batch_size_val", "device", "precision",
+        "video_backend", "num_thread_reader", "batch_size_val", "device", "precision",
+        *(flag.name for flag in flags_of(FrameCacheSettings)),
     )  # fmt: skip
     try:
         flags = {name: getattr(args, name) for name in names}

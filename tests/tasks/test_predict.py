@@ -120,6 +120,22 @@ def test_match_agrees_with_search(downstream: Downstream, predictor, tmp_path: P
     assert found.similarity == pytest.approx(alone.similarity, abs=1e-6)
 
 
+def test_frames_that_are_kept_are_decoded_once_for_a_search_and_a_caption(
+    downstream: Downstream, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    clip = shutil.copy(next(Path(downstream.paths("msrvtt")["VIDEOS"]).iterdir()), tmp_path / "clip.mp4")
+    given = ["--checkpoint", str(trained / "caption" / "best.bin"), "--device", "cpu"]
+    said = []
+    for more in ([], ["--frame_cache", str(tmp_path / "cache")], ["--frame_cache", str(tmp_path / "cache")]):
+        assert predict.main(["caption", str(clip), *given, *more]) == 0
+        said.append(capsys.readouterr().out)
+        assert len(list(tmp_path.glob("cache/*.frames"))) == bool(more), "the second run finds what the first stored"
+    assert said[0] == said[1] == said[2]
+    (tmp_path / "file").touch()
+    assert predict.main(["caption", str(clip), *given, "--frame_cache", str(tmp_path / "file")]) == 1
+    assert f"error: --frame_cache {tmp_path / 'file'}: not a folder that can be used" in capsys.readouterr().err
+
+
 def test_only_what_changed_is_encoded_again(downstream: Downstream, predictor, tmp_path: Path):
     ids = [line.split(",")[2] for line in Path(downstream.paths("msrvtt")["TEST_CSV"]).read_text().splitlines()[1:6]]
     for video_id in ids[:4]:
