@@ -277,7 +277,7 @@ def refuse(folder: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refusing(call: Callable[..., Any], writes: Callable[..., bool]) -> Callable[..., Any]:
         def checked(path: Any, *arguments: Any, **names: Any) -> Any:
-            if isinstance(path, (str, os.PathLike)) and folder in Path(path).parents and writes(*arguments):
+            if isinstance(path, (str, os.PathLike)) and folder in Path(path).absolute().parents and writes(*arguments):
                 raise OSError(code, os.strerror(code), os.fspath(path))
             return call(path, *arguments, **names)
 
