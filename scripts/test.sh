@@ -7,7 +7,7 @@ ARGUMENTS=()
 for argument in "$@"; do
   case "$argument" in
     -* | /*) ;;
-    *) [ ! -e "${argument%%::*}" ] || argument="$PWD/$argument" ;;
+    *) [ . -ef "$ROOT" ] || [ ! -e "${argument%%::*}" ] || argument="$PWD/$argument" ;;
   esac
   ARGUMENTS+=("$argument")
 done
