@@ -310,6 +310,15 @@ def writable_place(target: str | Path) -> Path:
     return place
 
 
+def require_writable(target: str | Path) -> None:
+    """Find out whether a file can be written before the work for it is done; CannotCache where it cannot."""
+    try:
+        _try_writing(Path(target))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise CannotCache(f"{target} cannot be written ({error.strerror}): name another place") from error
+
+
 def _try_writing(target: Path) -> None:
     """Raise OSError unless a file can be made beside `target` and locked, and the lock of `target` be opened."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ A value is a fixed header (magic, kind, O, T) and raw little-endian arrays; noth
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ import lmdb
 import numpy as np
 
 from dataloaders.files import (
+    CannotCache,
     atomic_write_text,
     build_once,
     fallback_place,
@@ -291,8 +291,8 @@ def _build(folder: Path, job: _Job, ids: list[str] | None, workers: int) -> None
                 report.merge(parsed.report)
                 _check_rect_order(report, job.settings)
         environment.sync(True)
-    except lmdb.DiskError as error:
-        raise OSError(errno.ENOSPC, str(error), str(folder)) from error
+    except lmdb.Error as error:  # on a full disk it is an input/output error
+        raise CannotCache(f"{folder}: cannot be written ({error}); free space there, then start again") from error
     finally:
         environment.close()
     (folder / "lock.mdb").unlink(missing_ok=True)  # readers open without a lock

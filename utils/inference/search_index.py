@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dataloaders.files import atomic_file, file_stamp, writable_place
+from dataloaders.files import atomic_file, file_stamp, require_writable, writable_place
 from dataloaders.label_map import label_map_hash
 from dataloaders.video_files import VIDEO_SUFFIXES, videos_below
 from modules.fusion_encoder import VideoTokens, join
@@ -58,6 +58,7 @@ class SearchIndex:
 
     Raises:
         FileNotFoundError: no such folder, or no video in it.
+        CannotCache: the index cannot be written at `path`, or neither in the folder nor in the user's cache.
     """
 
     def __init__(self, predictor: Predictor, folder: str | Path, path: str | Path | None = None) -> None:
@@ -108,11 +109,8 @@ class SearchIndex:
         if not stamps:
             raise FileNotFoundError(f"{self.folder}: no video in it (looked for {', '.join(sorted(VIDEO_SUFFIXES))})")
         known, tokens = self._read()
-        if self._may_move and known != stamps:  # something is to be written
-            place = writable_place(self.path)
-            if place != self.path:
-                self.path = place
-                known, tokens = self._read() if place.is_file() else (known, tokens)
+        if known != stamps and self._moved():
+            known, tokens = self._read() if self.path.is_file() else (known, tokens)
         kept = [name for name in stamps if known.get(name) == stamps[name]]
         wanted = [name for name in stamps if known.get(name) != stamps[name]]
         parts, names, unreadable = [], list(kept), []
@@ -133,6 +131,14 @@ class SearchIndex:
         if wanted or removed:
             self._write({name: stamps[name] for name in names}, joined)
         return names, joined, Update(len(names) - len(kept), len(kept), removed, unreadable)
+
+    def _moved(self) -> bool:
+        """Find out before videos are encoded where the index can be written; whether that is another place."""
+        if not self._may_move:
+            require_writable(self.path)
+            return False
+        before, self.path = self.path, writable_place(self.path)
+        return self.path != before
 
     def _encode(self, names: list[str], *, must_succeed: bool) -> Any:
         """A bank of the videos; None when none can be read though there are others."""
@@ -187,8 +193,12 @@ class SearchIndex:
 
     def _write(self, stamps: dict[str, str], tokens: VideoTokens) -> None:
         arrays = {name: part.numpy() for name, part in zip(TOKEN_PARTS, tokens, strict=True) if part is not None}
-        with atomic_file(self.path) as file:
-            np.savez(file, allow_pickle=False, key=np.array(self._key()), stamps=np.array(json.dumps(stamps)), **arrays)
+        try:
+            with atomic_file(self.path) as file:
+                key, text = np.array(self._key()), np.array(json.dumps(stamps))
+                np.savez(file, allow_pickle=False, key=key, stamps=text, **arrays)
+        except OSError as error:  # such as a full disk
+            self.predictor.log(f"{self.path}: cannot be written ({error}); what was encoded is not kept")
 
 
 def _stamp(path: str | Path) -> str:

@@ -8,10 +8,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from dataloaders.files import fallback_place
+from dataloaders.files import CannotCache, fallback_place
 from modules.tasks.captioning import CaptionModel
 from tests.dataloaders.test_files import refuse
 from tests.utils.checkpoints import save_tiny
@@ -180,8 +181,23 @@ def test_the_index_of_a_read_only_folder_lies_in_the_users_cache(
         index = SearchIndex(predictor, folder)
         assert index.last_update == expected and index.path == place and place.is_file()
     assert (folder / INDEX_NAME).read_bytes() == written
-    with pytest.raises(OSError, match="Read-only"):
+    monkeypatch.setattr(Predictor, "encode", None)  # not called before the place is known to be of no use
+    with pytest.raises(CannotCache, match=r"named\.npz cannot be written \(Read-only file system\)"):
         SearchIndex(predictor, folder, folder / "named.npz")
+
+
+def test_a_full_disk_loses_the_index_but_no_answer(checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(file: Any, **arrays: Any) -> None:
+        file.write(b"PK")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    said: list[str] = []
+    monkeypatch.setattr(np, "savez", full)
+    index = SearchIndex(make(checkpoint, log=said.append), folder)
+    assert len(index.search(TEXTS)[0]) == 3 and not list(folder.glob(".*"))
+    assert said == [
+        f"{index.path}: cannot be written ([Errno 28] No space left on device); what was encoded is not kept"
+    ]
 
 
 def test_links_to_folders_are_followed_and_links_to_nowhere_are_left_out(
