@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from dataloaders.files import file_lock
-from dataloaders.tfrecord import iterate_records
+from dataloaders.tfrecord import iterate_records, record_length
 from tests.utils.conversion import Converted
 from tests.videos import write_video
 from utils.preparation import shards
@@ -37,6 +41,26 @@ def test_records_of_an_unfinished_shard_are_used_again(converted: Converted, tmp
     settings = Settings("", "raw", 32, 1, None, 1000)
     row = Row(0, "a2", "caption", "", None, saved["a2"])
     assert convert_row(row, tmp_path / "no videos", tmp_path, settings) == records[1][1]
+
+
+def test_a_link_where_a_shard_is_written_is_not_followed(tmp_path: Path):
+    (tmp_path / "theirs").write_text("precious")
+    (tmp_path / "out/parts").mkdir(parents=True)
+    planted = tmp_path / "out/path-00000.tfrecord.tmp"
+    planted.symlink_to(tmp_path / "theirs")
+    shards._save_beginnings(tmp_path / "out")
+    assert not planted.is_symlink() and not list((tmp_path / "out/parts").iterdir()), "no beginning of a shard of ours"
+    planted.symlink_to(tmp_path / "theirs")
+
+    @contextmanager
+    def opened(path: str) -> Iterator[SimpleNamespace]:  # as TensorFlow's writer, which opens what it is given
+        with open(path, "wb") as file:
+            yield SimpleNamespace(write=lambda record: file.write(bytes(record_length(len(record)))))
+
+    tf = SimpleNamespace(io=SimpleNamespace(TFRecordWriter=opened), errors=SimpleNamespace(OpError=ZeroDivisionError))
+    row = Row(0, "a", "caption", "", None, None)
+    shards.write_shard(tf, tmp_path / "out", 0, iter([(row, b"a record")]), "jpeg", tqdm(disable=True))
+    assert (tmp_path / "theirs").read_text() == "precious" and is_finished(tmp_path / "out", 0)
 
 
 def write_companion(folder: Path, number: int, written: list[str], skipped: tuple[str, ...] = ()) -> None:
