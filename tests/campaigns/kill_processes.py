@@ -120,11 +120,11 @@ class Moment(NamedTuple):
 
 
 def draw_moment(draw: random.Random, seconds: float, changes: int) -> Moment:
-    """A moment of a run that, undisturbed, takes so long and changes its folder so often; half aim at changes.
+    """A moment of a run that, undisturbed, takes so long and changes its folder so often; two in three aim at changes.
 
     A run that goes on after a kill has fewer changes before it, so that few are likelier than many.
     """
-    if draw.random() < 0.5:
+    if draw.random() < 1 / 3:
         return Moment(draw.uniform(0, seconds), None, 0.0)
     return Moment(None, 1 + int(changes * draw.random() ** 2), draw.choice((0.0, 0.0, draw.uniform(0, 0.01))))
 

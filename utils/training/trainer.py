@@ -361,6 +361,8 @@ class Trainer:
         path = self.folder.restore_path
         found = self.runtime.gather_json(path.exists())
         if not any(found):
+            if self.log.metrics_path.exists():  # of a run that was killed before it saved anything
+                self.log.cut_metrics(self.step)
             return False
         if not all(found):
             raise CheckpointError(

@@ -178,6 +178,17 @@ def test_evaluation_that_a_kill_cut_off_is_run_first(tmp_path):
     assert steps == [4, 5, 6, 10, 12]
 
 
+def test_lines_of_a_run_that_was_killed_before_it_saved_are_not_repeated(tmp_path):
+    def dies(step):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        make_trainer(make_settings(tmp_path, n_display=1, eval_every=2), evaluate=dies).fit()
+    assert [line["step"] for line in numbers(tmp_path)] == [1, 2] and not (tmp_path / "restore.bin").exists()
+    make_trainer(make_settings(tmp_path, n_display=1)).fit()
+    assert [line["step"] for line in numbers(tmp_path)] == list(range(1, 13))
+
+
 def test_full_disk_stops_the_run_and_keeps_the_last_restore_file(tmp_path, monkeypatch):
     trainer = make_trainer(make_settings(tmp_path))
     replace, calls = os.replace, []
