@@ -68,10 +68,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     folder = (args.folder or Path(tempfile.mkdtemp(prefix="kill-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        sys.exit(f"--folder {folder}: not empty; name another one")
     world = make_world(folder / "world")
     downstream = make_downstream(folder / "downstream", world.clip)
     environment = without_java(folder / "programs")
-    rows, problems = [], []
+    rows, problems, kept = [], [], []
     for task in TASKS if "all" in args.task else args.task:
         begun, place = time.monotonic(), folder / task
         case: Case
@@ -82,12 +84,14 @@ def main(argv: list[str] | None = None) -> int:
         tally = Campaign(case, args.processes, args.seed, place, environment).run(args.kills)
         rows.append(row(tally, time.monotonic() - begun))
         print(table(rows[-1:]), flush=True)
-        for line in tally.problems[:SHOWN]:
-            print(line, flush=True)
+        for kind in (tally.unequal, tally.halves, tally.failures):
+            for line in (*kind[:SHOWN], *([f"and {len(kind) - SHOWN} more"] if len(kind) > SHOWN else ())):
+                print(line, flush=True)
         problems += tally.problems
+        kept += tally.kept
     print(table(rows))
     if problems:
-        print(f"{len(problems)} problems; kept: {folder}")
+        print(f"{len(problems)} problems; kept: {', '.join(map(str, kept))}")
     elif args.folder is None:
         shutil.rmtree(folder)
     return 1 if problems else 0
