@@ -76,6 +76,11 @@ write(open(sys.argv[1] + "/starts").read())"""), tmp_path)  # fmt: skip
     assert tally.unequal and tally.kept and all((place / "output" / "count").exists() for place in tally.kept)
 
 
+def test_what_readers_find_half_made_is_found(tmp_path: Path):
+    tally = run(Counting(before='text = "y"', after=f'write("x" * {STEPS})'), tmp_path)
+    assert tally.halves and tally.unequal == [] and tally.failures == []
+
+
 def test_what_a_killed_launcher_leaves_for_ever_is_found_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kill_rounds, "GONE_SECONDS", 0.2)
     child = 'subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"])'

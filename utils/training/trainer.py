@@ -387,5 +387,7 @@ class Trainer:
             if old != new:
                 self.log.warning(f"{path.name} was written with --{name} {old}; this run goes on with {new}")
         self.log.cut_metrics(self.step, repeats_evaluation=state["evaluation_due"])
+        if self.runtime.is_main:
+            self.folder.delete_older(self.step)
         self.log.info(f"resumed {path} at step {self.step}/{self.total_steps}")
         return state["evaluation_due"] and self.evaluate is not None

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -257,4 +258,9 @@ def test_reduced_precision_keeps_fp32_parameters_and_resumes(tmp_path, precision
 
 def test_old_checkpoints_are_removed_when_asked(tmp_path):
     make_trainer(make_settings(tmp_path, keep_checkpoints=2)).fit()
-    assert sorted(p.name for p in (tmp_path / "ckpt").iterdir()) == ["pytorch_model.bin.12", "pytorch_model.bin.8"]
+    kept = ["pytorch_model.bin.12", "pytorch_model.bin.8"]
+    assert sorted(p.name for p in (tmp_path / "ckpt").iterdir()) == kept
+    # As after a kill between the last save and the removal: the run that goes on has nothing more to save.
+    shutil.copy(tmp_path / "ckpt" / kept[1], tmp_path / "ckpt" / "pytorch_model.bin.4")
+    make_trainer(make_settings(tmp_path, keep_checkpoints=2)).fit()
+    assert sorted(p.name for p in (tmp_path / "ckpt").iterdir()) == kept
