@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -30,7 +32,8 @@ def ordered_map(
     """Yield `function(item)` in the order of `items`, computed by `workers` processes.
 
     At most two items per worker are under way, so memory does not grow with the number of items. Processes are spawned,
-    not forked: the caller may have threads. With `workers` below 2 all happens in this process.
+    not forked: the caller may have threads, and end when the caller is killed. With `workers` below 2 all happens in
+    this process.
 
     Args:
         function: picklable; its state is what `initializer(*initargs)` set up once per process.
@@ -44,7 +47,7 @@ def ordered_map(
         return
     context = multiprocessing.get_context("spawn")
     pending: deque[Future[Result]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=initializer, initargs=initargs) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(initializer, initargs)) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
@@ -55,3 +58,16 @@ def ordered_map(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _start_worker(initializer: Callable[..., None], initargs: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    initializer(*initargs)
+
+
+def _end_with_parent() -> None:
+    """End when the parent has: holding both ends of the pool's queue, a worker would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -237,8 +237,12 @@ class CheckpointFolder:
         path = self.model_path(step)
         save_atomically(content, path)
         save_atomically({**content, **restore}, self.restore_path)
+        self.delete_older(step)
+        return path
+
+    def delete_older(self, step: int) -> None:
+        """Delete model checkpoints of earlier steps beyond `keep`; on resume too, where a kill came in between."""
         if self.keep is not None:
             older = [s for s in self.saved_steps() if s < step]
             for s in older[: max(0, len(older) - self.keep + 1)]:
                 self.model_path(s).unlink()
-        return path

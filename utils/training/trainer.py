@@ -361,6 +361,8 @@ class Trainer:
         path = self.folder.restore_path
         found = self.runtime.gather_json(path.exists())
         if not any(found):
+            if self.log.metrics_path.exists():  # of a run that was killed before it saved anything
+                self.log.cut_metrics(self.step)
             return False
         if not all(found):
             raise CheckpointError(
@@ -385,5 +387,7 @@ class Trainer:
             if old != new:
                 self.log.warning(f"{path.name} was written with --{name} {old}; this run goes on with {new}")
         self.log.cut_metrics(self.step, repeats_evaluation=state["evaluation_due"])
+        if self.runtime.is_main:
+            self.folder.delete_older(self.step)
         self.log.info(f"resumed {path} at step {self.step}/{self.total_steps}")
         return state["evaluation_due"] and self.evaluate is not None

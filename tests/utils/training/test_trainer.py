@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -178,6 +179,17 @@ def test_evaluation_that_a_kill_cut_off_is_run_first(tmp_path):
     assert steps == [4, 5, 6, 10, 12]
 
 
+def test_lines_of_a_run_that_was_killed_before_it_saved_are_not_repeated(tmp_path):
+    def dies(step):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        make_trainer(make_settings(tmp_path, n_display=1, eval_every=2), evaluate=dies).fit()
+    assert [line["step"] for line in numbers(tmp_path)] == [1, 2] and not (tmp_path / "restore.bin").exists()
+    make_trainer(make_settings(tmp_path, n_display=1)).fit()
+    assert [line["step"] for line in numbers(tmp_path)] == list(range(1, 13))
+
+
 def test_full_disk_stops_the_run_and_keeps_the_last_restore_file(tmp_path, monkeypatch):
     trainer = make_trainer(make_settings(tmp_path))
     replace, calls = os.replace, []
@@ -246,4 +258,9 @@ def test_reduced_precision_keeps_fp32_parameters_and_resumes(tmp_path, precision
 
 def test_old_checkpoints_are_removed_when_asked(tmp_path):
     make_trainer(make_settings(tmp_path, keep_checkpoints=2)).fit()
-    assert sorted(p.name for p in (tmp_path / "ckpt").iterdir()) == ["pytorch_model.bin.12", "pytorch_model.bin.8"]
+    kept = ["pytorch_model.bin.12", "pytorch_model.bin.8"]
+    assert sorted(p.name for p in (tmp_path / "ckpt").iterdir()) == kept
+    # As after a kill between the last save and the removal: the run that goes on has nothing more to save.
+    shutil.copy(tmp_path / "ckpt" / kept[1], tmp_path / "ckpt" / "pytorch_model.bin.4")
+    make_trainer(make_settings(tmp_path, keep_checkpoints=2)).fit()
+    assert sorted(p.name for p in (tmp_path / "ckpt").iterdir()) == kept
