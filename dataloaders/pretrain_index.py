@@ -18,7 +18,8 @@ from dataloaders.files import atomic_write_text, build_once, fingerprint_file
 from dataloaders.parallel import chunked, ordered_map
 from dataloaders.tagging import TAGGERS, TaggedCaption, make_tagger, tag_caption
 from modules.config import VOCAB_SIZE
-from modules.foreign_text import iterate_lines, video_id
+from modules.foreign_text import iterate_lines
+from modules.foreign_text import video_id as checked_id
 from modules.tokenizer import ClipTokenizer
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class PretrainIndex:
         outside = [shard for shard in missing if os.path.isfile(folder / shard)]
         if outside:
             logger.warning(
-                "%d shards of %s lie outside of its folder (%s, ...), where nothing is opened; move or link them into it",
+                "%d shards of %s lie outside of its folder (%s, ...), where none is opened; move or link them into it",
                 len(outside), os.path.abspath(folder / INDEX_FILE), outside[0],
             )  # fmt: skip
         self._captions = CaptionArrays(self.path)
@@ -196,7 +197,7 @@ def _clip_place(line: str) -> ClipPlace | None:
     if len(fields) != 3 or not fields[1] or not (fields[2].isascii() and fields[2].isdecimal()):
         return None
     try:
-        video_id(fields[0], "")
+        checked_id(fields[0], "")
     except ValueError:
         return None
     return ClipPlace(fields[0], fields[1], int(fields[2])) if len(fields[2]) < MAX_DIGITS else None

@@ -176,9 +176,9 @@ def _lines(text: str) -> list[str]:
     return [*(line + "\n" for line in lines), rest]
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Number, from 1, and text of each line that is not blank, without white space around it; errors as `read_text`."""
-    for number, line in iterate_lines(path):
+def read_lines(path: str | Path, is_streamed: bool = False) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that is not blank, without white space around it; as `iterate_lines`."""
+    for number, line in iterate_lines(path, is_streamed):
         if line := line.strip():
             yield number, line
 

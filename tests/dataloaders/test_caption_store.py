@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modules import foreign_text
 from dataloaders.caption_store import CaptionArrays, CaptionRow, CaptionWriter, iter_captions, pack_captions
 from dataloaders.tagging import TaggedCaption
+from modules import foreign_text
 
 ROWS: list[dict[str, Any]] = [
     {"video_id": "a", "caption": 'quotes " and ], [ brackets, commas'},
