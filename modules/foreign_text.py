@@ -360,6 +360,7 @@ def video_id(value: Any, place: str) -> str:
     if (
         not name.strip()
         or "/" in name
+        or REPLACEMENT in name  # a NUL or half a character stood there
         or name in (".", "..", *MISSING)
         or CONTROL_OR_BREAK.search(name)
         or len(name.encode()) > MAX_ID

@@ -28,9 +28,16 @@ def load_plain(data: bytes) -> Any:
         Exception: whatever its damage leads to, or it holds anything else.
     """
     try:
-        return _Unpickler(io.BytesIO(data), encoding="utf-8").load()
+        return _load(data, "utf-8")
     except UnicodeDecodeError:
-        return _Unpickler(io.BytesIO(data), encoding="latin-1").load()
+        return _load(data, "latin-1")
+
+
+def _load(data: bytes, encoding: str) -> Any:
+    try:
+        return _Unpickler(io.BytesIO(data), encoding=encoding).load()
+    except KeyError as error:
+        raise pickle.UnpicklingError("it holds more than dictionaries, lists, text and numbers") from error
 
 
 class _Unpickler(pickle._Unpickler):

@@ -25,7 +25,7 @@ from dataloaders.frames import FrameSettings
 from dataloaders.label_map import label_map_hash, load_label_map
 from dataloaders.video_files import list_videos
 from modules.config import ModelConfig
-from modules.foreign_text import read_json, read_lines
+from modules.foreign_text import read_lines
 from utils.preparation.detectors import (
     KEY_PATTERN,
     Detector,
@@ -33,8 +33,10 @@ from utils.preparation.detectors import (
     TorchvisionDetector,
     VinVLDetections,
     class_mapper,
+    read_class_map,
 )
 from utils.preparation.extraction import Extraction, extract_all, renamer, write_label_map
+from utils.runtime.terminal import show, show_error
 from utils.settings.fields import add_flags, flags_of, from_flat
 
 
@@ -52,14 +54,6 @@ def make_detector(args: argparse.Namespace) -> Detector:
     return TorchvisionDetector(
         args.detector, args.weights, names, args.device, args.score_threshold, args.max_boxes, args.batch_size
     )
-
-
-def read_class_map(path: Path) -> dict[str, str]:
-    """The label map's class by the detector's; ValueError if the file is not such a dictionary."""
-    renamed = read_json(path)
-    if not isinstance(renamed, dict) or not all(isinstance(name, str) and name.strip() for name in renamed.values()):
-        raise ValueError(f"{path} is not a JSON dictionary of names by names (--class_map)")
-    return renamed
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -99,14 +93,14 @@ def run(args: argparse.Namespace) -> int:
     frames = from_flat(FrameSettings, {flag.name: getattr(args, flag.name) for flag in flags_of(FrameSettings)})
     extraction = Extraction(make_detector(args), args.output, args.max_frames, frames, find, naming)
     done, boxes, failed = extract_all(extraction, videos, overwrite=args.overwrite)
-    print(f"{args.output}: {len(videos) - done - len(failed)} videos, {boxes} boxes; {done} were there")
+    show(f"{args.output}: {len(videos) - done - len(failed)} videos, {boxes} boxes; {done} were there")
     for reason in failed:
-        print(f"left out: {reason}", file=sys.stderr)
+        show_error(f"left out: {reason}")
     if extraction.unknown:
         listed = ", ".join(f"{name} {count}" for name, count in extraction.unknown.most_common(20))
-        print(f"boxes of classes that {args.labelmap_path} does not have, left out: {listed}", file=sys.stderr)
+        show_error(f"boxes of classes that {args.labelmap_path} does not have, left out: {listed}")
     if label_map is None and len(failed) < len(videos):
-        print(write_label_map(args.output))
+        show(write_label_map(args.output))
     return 3 if failed else 0
 
 
@@ -115,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(parse_arguments(argv))
     except (OSError, ValueError) as error:
-        print(f"extract_objects: {error}", file=sys.stderr)
+        show_error(f"extract_objects: {error}")
         return 1
 
 

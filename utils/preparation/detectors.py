@@ -228,6 +228,14 @@ def _in_order(frames: list[Frame], clip: Clip, where: str) -> list[Frame]:
     return frames
 
 
+def read_class_map(path: Path) -> dict[str, str]:
+    """A label map's class names by a detector's; ValueError if the file is not such a dictionary."""
+    renamed = read_json(path)
+    if not isinstance(renamed, dict) or not all(isinstance(name, str) and name.strip() for name in renamed.values()):
+        raise ValueError(f"{path} is not a JSON dictionary of names by names (--class_map)")
+    return renamed
+
+
 def class_mapper(names: Sequence[str], renamed: Mapping[str, str]) -> Callable[[str], str | None]:
     """From a detector's class name to a label map's: by `renamed`, as it is, or but for case, signs and a plural s."""
     known = set(names)
