@@ -156,4 +156,4 @@ def as_records(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
