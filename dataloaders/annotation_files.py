@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,18 @@ def annotation_file(path: str | Path, what: str, flag: str = "--data_path") -> P
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: a folder or a pipe, or no permission to look for it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such {what} ({flag})")
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        link = f", a link to {os.readlink(path)}, which is not there" if path.is_symlink() else ""
+        raise FileNotFoundError(f"{path}: no such {what} ({flag}){link}") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}; it is the {what} ({flag})") from error
+    if not is_file:
+        raise ValueError(f"{path}: is a folder or a pipe; the {what} ({flag}) is a file")
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from modules.foreign_text import read_json, read_json_lines, read_lines, read_table
 from modules.foreign_text import video_id as checked_id
 
+MAX_SIDE = 1 << 20  # pixels
 ID_COLUMNS = ("video_id", "videoid", "id")
 
 
@@ -77,27 +78,35 @@ def read_frame_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
         ValueError: if an entry is not a size.
     """
     path = Path(path)
-    pairs = _json_sizes(path) if path.suffix.lower() == ".json" else _csv_sizes(path)
-    sizes = {}
-    for video_id, size in pairs:
-        try:
-            width, height = (int(number) for number in size)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: size of {video_id!r} is {size!r}, not width and height") from error
-        if width <= 0 or height <= 0:
-            raise ValueError(f"{path}: size of {video_id!r} is {width}x{height}")
-        sizes[video_id] = (width, height)
+    entries = _json_sizes(path) if path.suffix.lower() == ".json" else _csv_sizes(path)
+    sizes: dict[str, tuple[int, int]] = {}
+    for place, name, size in entries:
+        video_id = checked_id(name, place)
+        width, height = (_pixels(number) for number in size) if isinstance(size, list) and len(size) == 2 else (0, 0)
+        if not width or not height:
+            raise ValueError(f"{place}: size of {video_id!r} is {repr(size)[:80]}, not width and height in pixels")
+        if sizes.setdefault(video_id, (width, height)) != (width, height):
+            raise ValueError(f"{place}: {video_id!r} has another size before")
     return sizes
 
 
-def _json_sizes(path: Path) -> Iterator[tuple[str, Any]]:
+def _pixels(number: Any) -> int:
+    """A whole number of pixels; 0 for anything else."""
+    if isinstance(number, str) and number.strip().isascii() and number.strip().isdecimal():
+        number = int(number.strip()[:20])
+    is_whole = type(number) is int or (isinstance(number, float) and number.is_integer())
+    return int(number) if is_whole and 0 < number <= MAX_SIDE else 0
+
+
+def _json_sizes(path: Path) -> Iterator[tuple[str, str, Any]]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a dictionary of video ids and sizes")
     for video_id, size in content.items():
-        yield video_id, [size.get("width"), size.get("height")] if isinstance(size, dict) else size
+        listed = [size.get("width"), size.get("height")] if isinstance(size, dict) else size
+        yield str(path), video_id, listed
 
 
-def _csv_sizes(path: Path) -> Iterator[tuple[str, Any]]:
-    for _, row in read_table(path, ("video_id", "width", "height")):
-        yield row["video_id"], [row["width"], row["height"]]
+def _csv_sizes(path: Path) -> Iterator[tuple[str, str, Any]]:
+    for line, row in read_table(path, ("video_id", "width", "height")):
+        yield f"{path}, line {line}", row["video_id"], [row["width"], row["height"]]

@@ -42,14 +42,20 @@ def check_label_map(label_map: Any, name: str) -> None:
     labels = label_map.get("label_to_idx") if isinstance(label_map, dict) else None
     if not isinstance(labels, dict) or not labels:
         raise ValueError(f"label map {name} has no 'label_to_idx' with class names and indices")
+    owners: dict[int, str] = {}
     for key, index in labels.items():
+        if not key.strip():
+            raise ValueError(f"label map {name}: index {repr(index)[:40]} has an empty class name")
         if not isinstance(index, int) or isinstance(index, bool) or not 1 <= index <= MAX_INDEX:
             raise ValueError(
-                f"label map {name}: index of {key!r} is {repr(index)[:40]}; indices start at 1, 0 is padding, and "
+                f"label map {name}: index of {key[:80]!r} is {repr(index)[:40]}; indices start at 1, 0 is padding, and "
                 f"end at {MAX_INDEX}"
             )
-    if len(set(labels.values())) != len(labels):
-        raise ValueError(f"label map {name}: two classes share an index")
+        if index in owners:
+            raise ValueError(
+                f"label map {name}: two classes share an index: {owners[index]!r} and {key!r} have {index}"
+            )
+        owners[index] = key
 
 
 def label_map_hash(label_map: dict[str, Any]) -> str:

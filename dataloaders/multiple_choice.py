@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from dataloaders.annotation_files import annotation_file
 from modules.foreign_text import read_json_lines
+from modules.foreign_text import video_id as checked_id
 
 
 class ChoiceItem(NamedTuple):
@@ -48,10 +49,14 @@ def _item(line: Any, number: int) -> ChoiceItem:
     if not isinstance(line, dict):
         raise ValueError(f"not a JSON object but {str(line)[:80]!r}")
     video_id, options, answer = line.get("clip_name", line.get("video_id")), line.get("options"), line.get("answer")
-    if not isinstance(video_id, str) or not video_id:
-        raise ValueError(f"'clip_name' (or 'video_id') is {video_id!r}, not a video id")
+    if not isinstance(video_id, str):
+        raise ValueError(f"'clip_name' (or 'video_id') is {repr(video_id)[:80]}, not a video id")
+    checked_id(video_id, "'clip_name' (or 'video_id')")
     if not isinstance(options, list) or len(options) < 2 or not all(isinstance(text, str) for text in options):
         raise ValueError(f"'options' is {str(options)[:80]}, not a list of at least two texts")
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(options):
-        raise ValueError(f"'answer' is {answer!r}, not a position from 0 to {len(options) - 1}")
-    return ChoiceItem(video_id, options, answer, str(line.get("qid", number)))
+        raise ValueError(f"'answer' is {repr(answer)[:80]}, not a position from 0 to {len(options) - 1}")
+    item_id = line.get("qid", number)
+    if not isinstance(item_id, str | int):
+        raise ValueError(f"'qid' is {repr(item_id)[:80]}, neither text nor a number")
+    return ChoiceItem(video_id, options, answer, str(item_id))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataloaders.annotation_files import annotation_file, is_text_record
-from modules.foreign_text import read_json, read_json_lines, read_text
+from modules.foreign_text import read_json, read_json_lines, read_lines
+from modules.foreign_text import video_id as checked_id
 
 MAX_ANSWERS = 1500  # of a vocabulary that is counted: the size of MSRVTT-QA's own
 NAME_FILES = ("id_mapping.json", "youtube_mapping.txt")
@@ -41,7 +42,8 @@ def read_msrvtt(path: str | Path, flag: str) -> list[Question]:
                 f"{path}, line {number}: {str(entry)[:80]}; "
                 'lines are {"question": "...", "answer": "...", "video_id": "video..."}'
             )
-        questions.append(Question(str(number), entry["video_id"], entry["question"], entry["answer"]))
+        name = checked_id(entry["video_id"], f"{path}, line {number}")
+        questions.append(Question(str(number), name, entry["question"], entry["answer"]))
     return _not_empty(questions, path)
 
 
@@ -71,7 +73,10 @@ def _msvd_question(entry: Any, place: int, names: Mapping[int, str], path: Path)
         )
     if entry["video_id"] not in names:
         raise ValueError(f"{path}, entry {place}: the mapping of numbers to names has no video {entry['video_id']}")
-    return Question(str(entry.get("id", place)), names[entry["video_id"]], entry["question"], entry["answer"])
+    own = entry.get("id", place)
+    if not isinstance(own, str | int):
+        raise ValueError(f"{path}, entry {place}: 'id' is {repr(own)[:80]}, neither text nor a number")
+    return Question(str(own), names[entry["video_id"]], entry["question"], entry["answer"])
 
 
 def _not_empty(questions: list[Question], path: Path) -> list[Question]:
@@ -96,9 +101,14 @@ def read_msvd_names(folder: str | Path) -> dict[int, str]:
         )
     try:
         if path.suffix == ".json":
-            return {int(number): str(name) for number, name in read_json(path).items()}
-        rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
-        return {int(number.removeprefix("vid")): name for name, number in rows}
+            pairs = list(read_json(path).items())
+        else:
+            rows = [line.split() for _, line in read_lines(path)]
+            pairs = [(number.removeprefix("vid"), name) for name, number in rows]
+        names = {int(number): checked_id(name, f"video {number}") for number, name in pairs}
+        if len(names) < len(pairs):
+            raise ValueError("two names have the same number")
+        return names
     except (ValueError, AttributeError) as error:
         raise ValueError(
             f'{path}: {error}; it is to hold {{"1": "name", ...}} (json) or lines "name vid1" (txt)'
@@ -114,7 +124,9 @@ def read_answers(path: str | Path, flag: str) -> list[str]:
     """
     path = annotation_file(path, "file of answers", flag)
     labels = read_json(path)
-    if not isinstance(labels, dict) or sorted(map(str, labels.values())) != sorted(map(str, range(len(labels)))):
+    values = list(labels.values()) if isinstance(labels, dict) else [None]
+    is_whole = all(type(label) in (int, str) for label in values)
+    if not is_whole or sorted(map(str, values)) != sorted(map(str, range(len(values)))):
         raise ValueError(f"{path}: not {{answer: label}} with labels from 0 to the number of answers less 1")
     return sorted(labels, key=lambda answer: int(labels[answer]))
 

@@ -29,6 +29,7 @@ from utils.inference.loading import add_released_flags
 from utils.inference.predictor import NO_REPEAT, Predictor
 from utils.inference.search_index import SearchIndex
 from utils.runtime.checkpoint import CheckpointError
+from utils.runtime.terminal import show_error, show_json, show_lines
 from utils.settings.fields import add_flags, flags_of
 
 USER_ERRORS = (CheckpointError, BadVideos, UnreadableVideo, FileNotFoundError, ValueError)
@@ -42,7 +43,7 @@ class Output:
 
     def remark(self, line: str) -> None:
         """Print a line about what was loaded."""
-        print(line, file=sys.stderr)
+        show_error(line)
 
     def skipped(self, reasons: Sequence[str]) -> None:
         """Name the videos that could not be read."""
@@ -52,7 +53,10 @@ class Output:
 
     def result(self, lines: list[str], document: Any) -> None:
         """Show a result."""
-        print(json.dumps(document, indent=1, ensure_ascii=False) if self.as_json else "\n".join(lines), flush=True)
+        if self.as_json:
+            show_json(json.dumps(document, indent=1, ensure_ascii=False))
+        else:
+            show_lines(lines)
 
 
 def caption(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
@@ -189,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
         predictor = Predictor(args.checkpoint, output.remark, load_log, is_watched, on_bad_video="skip", **flags)
         args.run(args, predictor, output)
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(f"error: {error}")
         return 1
     except BrokenPipeError:  # the reader of the results, `head` perhaps, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there a reader for the flush at exit

@@ -199,6 +199,9 @@ def test_library_functions_do_not_print():
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         names = [call.func.id for call in calls if isinstance(call.func, ast.Name)]
         assert not {"print", "eval", "exec"} & set(names), path.relative_to(ROOT)
+    for path in COMMANDS:  # text of data is escaped on its way to a terminal: utils/runtime/terminal.py
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}, path.relative_to(ROOT)
 
 
 @pytest.mark.slow

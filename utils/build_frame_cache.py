@@ -29,6 +29,7 @@ from dataloaders.samples import SampleSettings
 from modules.config import ModelConfig
 from utils.preparation.frame_caching import PRESENT, STORED, UNREADABLE, UNSTORED, Filled, fill_cache, list_tasks
 from utils.preparation.video_workers import CannotStart
+from utils.runtime.terminal import show, show_error
 from utils.settings.fields import add_flags, flags_of, from_flat
 
 SHOWN = 10
@@ -65,21 +66,21 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, SampleS
 def report(folder: str, filled: Filled) -> None:
     """Print what became of the videos."""
     for text in filled.warnings:
-        print(text, file=sys.stderr)
+        show_error(text)
     _print_first("unreadable", filled.unreadable)
     _print_first("not read", filled.failed)
     counts = filled.counts
-    print(f"{folder}: {counts[STORED]} videos stored, {counts[PRESENT]} were there, {counts[UNREADABLE]} unreadable; "
+    show(f"{folder}: {counts[STORED]} videos stored, {counts[PRESENT]} were there, {counts[UNREADABLE]} unreadable; "
           f"{filled.size / 1e9:.3f} GB")  # fmt: skip
     if filled.is_stopped:
-        print(f"storing has stopped: {counts[UNSTORED]} videos read but not stored, {filled.skipped} not looked at")
+        show(f"storing has stopped: {counts[UNSTORED]} videos read but not stored, {filled.skipped} not looked at")
 
 
 def _print_first(title: str, reasons: Sequence[str]) -> None:
     for reason in reasons[:SHOWN]:
-        print(f"{title}: {reason}", file=sys.stderr)
+        show_error(f"{title}: {reason}")
     if len(reasons) > SHOWN:
-        print(f"{title}: {len(reasons) - SHOWN} more", file=sys.stderr)
+        show_error(f"{title}: {len(reasons) - SHOWN} more")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,10 +92,10 @@ def main(argv: list[str] | None = None) -> int:
         assert cache is not None
         filled = fill_cache(cache, tasks, settings, args.workers)
     except (OSError, CannotStart) as error:
-        print(f"build_frame_cache: {error}", file=sys.stderr)
+        show_error(f"build_frame_cache: {error}")
         return 1
     except KeyboardInterrupt:
-        print("interrupted: what is stored is kept, run again to go on", file=sys.stderr)
+        show_error("interrupted: what is stored is kept, run again to go on")
         return 130
     report(args.frame_cache, filled)
     return 0 if filled.is_complete else 1

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.files import atomic_write_text
 from utils.preparation.label_maps import label_map_from_objects, label_map_from_vinvl
+from utils.runtime.terminal import show, show_error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,11 +30,11 @@ def main(argv: list[str] | None = None) -> int:
             label_map, unreadable = label_map_from_objects(args.objects)
         atomic_write_text(args.output, json.dumps(label_map, ensure_ascii=False))
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(f"error: {error}")
         return 1
     for line in unreadable:
-        print(f"unreadable, left out: {line}")
-    print(
+        show(f"unreadable, left out: {line}")
+    show(
         f"{args.output}: {len(label_map['label_to_idx'])} classes, "
         f"{len(label_map.get('attribute_to_idx', {}))} attributes"
     )

@@ -13,6 +13,7 @@ from dataloaders.id_lists import read_frame_sizes, read_ids
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import PROBLEMS_FILE, ObjectRules, ObjectSettings, ObjectStore, build_object_store
 from modules.utils_object_tractor import ObjectReport
+from utils.runtime.terminal import log_to_stderr, show, show_error
 from utils.settings.fields import add_flags, flags_of, from_flat
 
 
@@ -39,7 +40,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = parse_arguments(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log_to_stderr(logging.WARNING)
     rules = from_flat(ObjectRules, {flag.name: getattr(args, flag.name) for flag in flags_of(ObjectRules)})
     settings = ObjectSettings(args.object_count, args.max_frames or None, rules)
     try:
@@ -54,14 +55,14 @@ def main(argv: list[str] | None = None) -> int:
         )
         store = ObjectStore(path)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(f"error: {error}")
         return 1
-    print(f"{path}: {len(store)} clips")
+    show(f"{path}: {len(store)} clips")
     report = ObjectReport(**store.report)
     for line in report.summary():
-        print(line)
+        show(line)
     if report.problems():
-        print(f"one line per file and problem: {path / PROBLEMS_FILE}")
+        show(f"one line per file and problem: {path / PROBLEMS_FILE}")
     return 0
 
 

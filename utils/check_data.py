@@ -35,6 +35,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from utils.preparation.video_workers import CannotStart
+from utils.runtime.terminal import show_error, show_lines
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,9 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         lines, status = run(argv, __doc__)
     except (OSError, CannotStart) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(f"error: {error}")
         return 2
-    print("\n".join(lines))
+    show_lines(lines)
     return status
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from utils.evaluation.comparison import compare, table
+from utils.runtime.terminal import show_error, show_json, show_lines
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         comparisons = compare(args.a, args.b, args.samples, args.seed)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(f"error: {error}")
         return 1
     if args.json:
         metrics = {
@@ -32,10 +33,10 @@ def main(argv: list[str] | None = None) -> int:
             for row in comparisons
         }
         settings = {"a": str(args.a), "b": str(args.b), "samples": args.samples, "seed": args.seed}
-        print(json.dumps({**settings, "metrics": metrics}, indent=2))
+        show_json(json.dumps({**settings, "metrics": metrics}, indent=2))
     else:
-        print(f"A: {args.a}\nB: {args.b}\n{args.samples} bootstrap samples, seed {args.seed}\n")
-        print("\n".join(table(comparisons)))
+        title = [f"A: {args.a}", f"B: {args.b}", f"{args.samples} bootstrap samples, seed {args.seed}", ""]
+        show_lines([*title, *table(comparisons)])
     return 0
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
+from modules.foreign_text import read_json
 from utils.demo.scoring import score
+from utils.runtime.terminal import show_error, show_lines
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,13 +21,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("truth", type=Path, help="truth.json of the data set, written by utils/make_demo_data.py")
     args = parser.parse_args(argv)
     try:
-        truth = json.loads(args.truth.read_bytes())["videos"]
-        scores = score(json.loads(args.predictions.read_bytes()), truth)
-    except (OSError, ValueError, KeyError) as error:
-        print(f"error: {error!r}", file=sys.stderr)
+        predictions, truth = read_json(args.predictions), read_json(args.truth)
+        try:
+            scores = score(predictions, truth["videos"])
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError) as error:
+            raise ValueError(f"{args.predictions} and {args.truth} do not belong together ({error!r})") from error
+    except (OSError, ValueError) as error:
+        show_error(f"error: {error}")
         return 1
     args.predictions.with_name("truth_scores.json").write_text(json.dumps(scores, indent=1) + "\n")
-    print("\n".join(f"{name:10} {value:8.2f}" for name, value in scores.items()))
+    show_lines(f"{name:10} {value:8.2f}" for name, value in scores.items())
     return 0
 
 

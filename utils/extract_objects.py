@@ -16,7 +16,6 @@ Exit status: 0; 1 if nothing can be done; 3 if some videos were left out.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from dataloaders.frames import FrameSettings
 from dataloaders.label_map import label_map_hash, load_label_map
 from dataloaders.video_files import list_videos
 from modules.config import ModelConfig
+from modules.foreign_text import read_lines
 from utils.preparation.detectors import (
     KEY_PATTERN,
     Detector,
@@ -33,8 +33,10 @@ from utils.preparation.detectors import (
     TorchvisionDetector,
     VinVLDetections,
     class_mapper,
+    read_class_map,
 )
 from utils.preparation.extraction import Extraction, extract_all, renamer, write_label_map
+from utils.runtime.terminal import show, show_error
 from utils.settings.fields import add_flags, flags_of, from_flat
 
 
@@ -48,8 +50,7 @@ def make_detector(args: argparse.Namespace) -> Detector:
         return PrecomputedDetections(args.detections)
     if args.weights is None:
         raise ValueError("--weights is required: a local file, or DEFAULT to download torchvision's own")
-    classes = args.classes.read_text(encoding="utf-8").split("\n") if args.classes else []
-    names = [line.strip() for line in classes if line.strip()]
+    names = [line for _, line in read_lines(args.classes)] if args.classes else []
     return TorchvisionDetector(
         args.detector, args.weights, names, args.device, args.score_threshold, args.max_boxes, args.batch_size
     )
@@ -85,21 +86,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Write the object files; returns the exit status."""
     videos = list_videos(args.videos)
-    renamed = json.loads(args.class_map.read_bytes()) if args.class_map else {}
+    renamed = read_class_map(args.class_map) if args.class_map else {}
     label_map = load_label_map(args.labelmap_path) if args.labelmap_path else None
     find = class_mapper(list(label_map["label_to_idx"]), renamed) if label_map else renamer(renamed)
     naming = {"class_map": renamed, "label_map": label_map and label_map_hash(label_map)}
     frames = from_flat(FrameSettings, {flag.name: getattr(args, flag.name) for flag in flags_of(FrameSettings)})
     extraction = Extraction(make_detector(args), args.output, args.max_frames, frames, find, naming)
     done, boxes, failed = extract_all(extraction, videos, overwrite=args.overwrite)
-    print(f"{args.output}: {len(videos) - done - len(failed)} videos, {boxes} boxes; {done} were there")
+    show(f"{args.output}: {len(videos) - done - len(failed)} videos, {boxes} boxes; {done} were there")
     for reason in failed:
-        print(f"left out: {reason}", file=sys.stderr)
+        show_error(f"left out: {reason}")
     if extraction.unknown:
         listed = ", ".join(f"{name} {count}" for name, count in extraction.unknown.most_common(20))
-        print(f"boxes of classes that {args.labelmap_path} does not have, left out: {listed}", file=sys.stderr)
+        show_error(f"boxes of classes that {args.labelmap_path} does not have, left out: {listed}")
     if label_map is None and len(failed) < len(videos):
-        print(write_label_map(args.output))
+        show(write_label_map(args.output))
     return 3 if failed else 0
 
 
@@ -108,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(parse_arguments(argv))
     except (OSError, ValueError) as error:
-        print(f"extract_objects: {error}", file=sys.stderr)
+        show_error(f"extract_objects: {error}")
         return 1
 
 

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from utils.demo.building import write_world
 from utils.demo.clips import ClipSettings
+from utils.runtime.terminal import show_error, show_lines
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -82,9 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         summary = write_world(settings, choices, args.workers)
     except (OSError, ValueError) as error:
-        print(f"make_demo_data: {error}", file=sys.stderr)
+        show_error(f"make_demo_data: {error}")
         return 1
-    print(summary or f"{args.output_dir}: up to date")
+    show_lines((summary or f"{args.output_dir}: up to date").splitlines())
     return 0
 
 

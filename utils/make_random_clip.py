@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from utils.models.random_clip import PRESETS, ClipSizes, half_weights, random_state_dict, save_archive
+from utils.runtime.terminal import show, show_error
 
 
 def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, ClipSizes]:
@@ -43,10 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         save_archive(half_weights(state) if args.fp16 else state, args.output)
     except OSError as error:
-        print(f"make_random_clip: {error}", file=sys.stderr)
+        show_error(f"make_random_clip: {error}")
         return 1
     parameters = sum(value.numel() for value in state.values() if value.is_floating_point())
-    print(f"{args.output}: {parameters:,} parameters, {args.output.stat().st_size / 2**20:.0f} MiB")
+    show(f"{args.output}: {parameters:,} parameters, {args.output.stat().st_size / 2**20:.0f} MiB")
     return 0
 
 

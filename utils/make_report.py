@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.files import atomic_write_bytes
 from utils.report.page import quickstart_page
+from utils.runtime.terminal import show, show_error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,9 +34,9 @@ def main(argv: list[str] | None = None) -> int:
         content = quickstart_page(args.folder, demo, args.frames, args.feature_framerate).encode()
         atomic_write_bytes(output, content)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(f"error: {error}")
         return 1
-    print(f"{output} ({len(content) / 1e6:.1f} MB)")
+    show(f"{output} ({len(content) / 1e6:.1f} MB)")
     return 0
 
 

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.files import atomic_write_bytes
 from utils.pictures.curves import draw_runs, read_run, run_names
+from utils.runtime.terminal import show, show_error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,10 +30,10 @@ def main(argv: list[str] | None = None) -> int:
         figure.savefig(picture, format="png", dpi=150)
         atomic_write_bytes(output, picture.getvalue())
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(f"error: {error}")
         return 1
     steps = ", ".join(str(max([*run.train, *run.evaluations])) for run in runs)
-    print(f"{output}: {len(runs)} run{'s' if len(runs) > 1 else ''}, last step {steps}")
+    show(f"{output}: {len(runs)} run{'s' if len(runs) > 1 else ''}, last step {steps}")
     return 0
 
 

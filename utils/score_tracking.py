@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from modules.tracking import TRAJECTORY_RULES
 from utils.demo.tracking_score import KINDS, make_clip, score
+from utils.runtime.terminal import show
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,14 +26,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if min(args.clips, *args.frames) < 1 or args.seed < 0:
         parser.error("--clips and --frames must be at least 1, --seed not negative")
-    print("boxes with the right identity, in per cent")
-    print(f"{'clips':22}{'frames':>6}{'boxes':>7}{'class':>8}{'track':>8}{'track without attributes':>26}")
+    show("boxes with the right identity, in per cent")
+    show(f"{'clips':22}{'frames':>6}{'boxes':>7}{'class':>8}{'track':>8}{'track without attributes':>26}")
     for kind in KINDS:
         for frames in args.frames:
             clips = [make_clip(kind, args.seed + number, frames) for number in range(args.clips)]
             scores = [score(clips, rule) for rule in TRAJECTORY_RULES]
             bare, boxes = score(clips, "track", with_attributes=False)
-            print(f"{kind:22}{frames:6}{boxes:7}" + "".join(f"{value:8.1f}" for value, _ in scores) + f"{bare:26.1f}")
+            show(f"{kind:22}{frames:6}{boxes:7}" + "".join(f"{value:8.1f}" for value, _ in scores) + f"{bare:26.1f}")
     return 0
 
 

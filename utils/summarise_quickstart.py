@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.files import atomic_write_text
 from utils.report.summary import summarise, table
+from utils.runtime.terminal import show_lines
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,8 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = parser.parse_args(argv).folder
     summary = summarise(folder)
     atomic_write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    print("\n".join(table(summary)))
-    print(f"\n{folder / 'summary.json'}")
+    show_lines([*table(summary), "", str(folder / "summary.json")])
     return 0
 
 

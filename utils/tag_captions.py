@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from dataloaders.tagging import TAGGERS
 from modules.config import VOCAB_SIZE
+from utils.runtime.terminal import log_to_stderr, show, show_error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,16 +27,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that tag")
     parser.add_argument("--vocab_size", type=int, default=VOCAB_SIZE, help="of the CLIP archive that will be trained")
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_stderr(logging.INFO)
     try:
         path = prepare_pretrain_index(
             args.data_path, args.shards, args.cache_dir, args.tagger, args.workers, args.vocab_size
         )
     except (OSError, ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(f"error: {error}")
         return 1
     index = PretrainIndex(path)
-    print(f"{path}: {len(index)} samples, tagged by {index.tagger}")
+    show(f"{path}: {len(index)} samples, tagged by {index.tagger}")
     return 0
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from dataloaders.datasets.msrvtt import read_test_pairs
 from dataloaders.decoders import UnreadableVideo
 from dataloaders.files import atomic_write_bytes, atomic_write_text
+from modules.characters import printable
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.loading import add_released_flags
 from utils.inference.predictor import Predictor
@@ -31,6 +32,7 @@ from utils.pictures.contact_sheet import contact_sheet
 from utils.pictures.drawing import match_text
 from utils.pictures.explain import Explanation, explain
 from utils.runtime.checkpoint import CheckpointError
+from utils.runtime.terminal import show_error
 
 USER_ERRORS = (CheckpointError, BadVideos, UnreadableVideo, OSError, ValueError, ImportError)
 
@@ -78,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     def remark(line: str) -> None:
         remarks[line] += 1
         if remarks[line] == 1:
-            print(line, file=sys.stderr)
+            show_error(line)
 
     try:
         _check_names(args.videos)
@@ -90,9 +92,9 @@ def main(argv: list[str] | None = None) -> int:
         predictor = Predictor(args.checkpoint, remark, **flags)
         for video in tqdm(args.videos, unit="video", disable=len(args.videos) == 1 or not sys.stderr.isatty()):
             explanation = explain(predictor, video, texts.get(video.stem, args.text))
-            tqdm.write("\n".join(save(explanation, args.output, not args.no_video)))
+            tqdm.write("\n".join(map(printable, save(explanation, args.output, not args.no_video))))
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(f"error: {error}")
         return 1
     return 0
 

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 from utils.preparation.shards import REPORT, CannotConvert, Settings, convert, sha256_of
 from utils.preparation.video_workers import CannotStart
 from utils.preparation.webvid_rows import BadCsv
+from utils.runtime.terminal import show, show_error
 
 
 def _tensorflow() -> Any:
@@ -86,12 +87,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         written, skipped = convert(args.csv, args.video_dir, args.output_dir, args.workers, settings, _tensorflow)
     except (CannotConvert, BadCsv, CannotStart, OSError) as error:
-        print(error, file=sys.stderr)
+        show_error(error)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the finished shards are kept, run again to go on", file=sys.stderr)
+        show_error("interrupted: the finished shards are kept, run again to go on")
         return 130
-    print(f"{written} clips written, {skipped} rows skipped: {args.output_dir / REPORT}")
+    show(f"{written} clips written, {skipped} rows skipped: {args.output_dir / REPORT}")
     return 0 if written else 1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from dataloaders.annotation_files import annotation_file, is_text_record, keep_captioned
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
 from dataloaders.id_lists import read_ids
-from modules.foreign_text import read_json
+from modules.foreign_text import caption_text, read_json, video_id
 
 OBJECT_SECONDS = "[0]_[31]"  # the part of the video that object files are named after
 
@@ -42,10 +42,16 @@ def read_names(folder: str | Path, split: str) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: there is no {split}_list.txt.
-        ValueError: it is empty.
+        ValueError: it is empty, or two names differ behind their first dot only.
     """
-    names = read_ids(annotation_file(Path(folder, f"{split}_list.txt"), "list of videos"))
-    return {video_id_of(name): name for name in names}
+    path = annotation_file(Path(folder, f"{split}_list.txt"), "list of videos")
+    names: dict[str, str] = {}
+    for name in read_ids(path):
+        key = video_id(video_id_of(name), f"{path}: {name!r}")
+        if key in names:
+            raise ValueError(f"{path}: {names[key]} and {name} would be the same video")
+        names[key] = name
+    return names
 
 
 def video_id_of(name: str) -> str:
@@ -64,4 +70,7 @@ def read_descriptions(path: Path) -> list[tuple[str, str]]:
                 f"{path}: entry {number} is {str(entry)[:80]}; "
                 'entries are {"video": "...", "description": "...", ...}'
             )
-    return [(entry["video"], entry["description"]) for entry in content]
+    return [
+        (entry["video"], caption_text(entry["description"], f"{path}: entry {number}"))
+        for number, entry in enumerate(content)
+    ]

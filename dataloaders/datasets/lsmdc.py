@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dataloaders.annotation_files import annotation_file
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
-from modules.foreign_text import read_text, video_id
+from modules.foreign_text import caption_text, iterate_lines, video_id
 
 FILES = {
     "train": "LSMDC16_annos_training.csv",
@@ -37,8 +37,8 @@ def read_split(folder: str | Path, split: str) -> CaptionSplit:
 
 
 def _pairs(path: Path) -> Iterator[TextVideoPair]:
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        row = line.rstrip("\r").split("\t")
+    for number, line in iterate_lines(path):
+        row = line.rstrip("\r\n").split("\t")
         if row == [""]:
             continue
         if len(row) != len(COLUMNS) or not row[0]:
@@ -46,4 +46,5 @@ def _pairs(path: Path) -> Iterator[TextVideoPair]:
                 f"{path}, line {number}: {len(row)} columns, the first {row[0]!r}; lines have "
                 f"{len(COLUMNS)} columns separated by tabs: {', '.join(COLUMNS)}"
             )
-        yield TextVideoPair(video_id(row[0], f"{path}, line {number}"), row[-1].strip())
+        place = f"{path}, line {number}"
+        yield TextVideoPair(video_id(row[0], place), caption_text(row[-1].strip(), place))

@@ -8,7 +8,7 @@ from pathlib import Path
 from dataloaders.annotation_files import annotation_file, is_text_record, keep_captioned
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
 from dataloaders.id_lists import read_ids
-from modules.foreign_text import read_json, read_table, video_id
+from modules.foreign_text import caption_text, read_json, read_table, video_id
 
 # Numbers of the videos of each split of captioning and question answering.
 STANDARD_SPLIT = {"train": range(6513), "val": range(6513, 7010), "test": range(7010, 10000)}
@@ -36,7 +36,8 @@ def read_test_pairs(path: str | Path, flag: str = "--val_csv") -> list[TextVideo
     for line, row in read_table(path, ("video_id", "sentence")):
         if not row["video_id"] or not row["sentence"].strip():
             raise ValueError(f"{path}, line {line}: no video_id or no sentence")
-        pairs.append(TextVideoPair(video_id(row["video_id"], f"{path}, line {line}"), row["sentence"]))
+        place = f"{path}, line {line}"
+        pairs.append(TextVideoPair(video_id(row["video_id"], place), caption_text(row["sentence"], place)))
     if not pairs:
         raise ValueError(f"{path}: no rows")
     return pairs
@@ -83,7 +84,7 @@ def read_standard_split(data_path: str | Path, split: str) -> CaptionSplit:
 def _number(video_id: str) -> int:
     """N of `video{N}`, -1 of any other id."""
     digits = video_id.removeprefix("video")
-    return int(digits) if digits.isdecimal() else -1
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else -1
 
 
 def read_captions(path: Path) -> Iterator[TextVideoPair]:
@@ -98,4 +99,5 @@ def read_captions(path: Path) -> Iterator[TextVideoPair]:
                 f"{path}: sentence {number} is {str(entry)[:80]}; "
                 'sentences are {"video_id": "...", "caption": "...", ...}'
             )
-        yield TextVideoPair(entry["video_id"], entry["caption"])
+        place = f"{path}: sentence {number}"
+        yield TextVideoPair(video_id(entry["video_id"], place), caption_text(entry["caption"], place))

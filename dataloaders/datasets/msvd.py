@@ -8,7 +8,7 @@ from typing import Any
 from dataloaders.annotation_files import annotation_file, keep_captioned
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
 from dataloaders.id_lists import read_ids
-from modules.foreign_text import read_plain_pickle
+from modules.foreign_text import caption_text, read_plain_pickle
 
 CAPTION_FILE = "raw-captions.pkl"
 FORM = "it is to hold a plain dictionary: video id -> list of captions, each a list of words"
@@ -49,8 +49,8 @@ def read_captions(path: str | Path) -> dict[str, list[str]]:
     captions: dict[str, list[str]] = {}
     for video_id, entries in content.items():
         if not (isinstance(video_id, str) and isinstance(entries, list) and all(map(_is_words, entries))):
-            raise ValueError(f"{path}, video {video_id!r}: {str(entries)[:80]}; {FORM}")
-        captions[video_id] = [" ".join(words) for words in entries]
+            raise ValueError(f"{path}, video {repr(video_id)[:80]}: {str(entries)[:80]}; {FORM}")
+        captions[video_id] = [caption_text(" ".join(words), f"{path}, video {video_id!r}") for words in entries]
     return captions
 
 

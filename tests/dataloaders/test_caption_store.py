@@ -13,6 +13,7 @@ import pytest
 from dataloaders import caption_store
 from dataloaders.caption_store import CaptionArrays, CaptionRow, CaptionWriter, iter_captions, pack_captions
 from dataloaders.tagging import TaggedCaption
+from modules import foreign_text
 
 ROWS: list[dict[str, Any]] = [
     {"video_id": "a", "caption": 'quotes " and ], [ brackets, commas'},
@@ -26,7 +27,7 @@ ROWS: list[dict[str, Any]] = [
 def test_rows_are_the_same_whatever_is_read_at_a_time(
     tmp_path: Path, size: int, indent: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caption_store, "READ_SIZE", size)
+    monkeypatch.setattr(foreign_text, "PART", size)
     path = tmp_path / "captions.json"
     path.write_text(
         ("\n " if size > 7 else "") + json.dumps(ROWS, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -49,6 +50,19 @@ def test_empty_list(tmp_path: Path) -> None:
         ('[{"video_id": "a", "caption": "b"}, {"video_id": "a"}]', "row 1"),
         ('[{"video_id": "a", "caption": null}]', "row 0"),
         ('["a"]', "row 0"),
+        ('[{"video_id": "a", "caption": "b"}]]', r"behind the end of its list is more: '\]'"),
+        (
+            '[{"video_id": "a", "caption": "b"}]\n[{"video_id": "c", "caption": "d"}]',
+            "behind the end of its list is more",
+        ),
+        ('[{"video_id": "a", "caption": "b"} {"video_id": "c", "caption": "d"}]', "no comma behind row 0"),
+        ('[{"video_id": "a", "caption": "b"},, {"video_id": "c", "caption": "d"}]', "row 1 is not valid JSON"),
+        ('[{"video_id": "a", "caption": "b"},]', "row 1 is not valid JSON"),
+        ('[,{"video_id": "a", "caption": "b"}]', "row 0 is not valid JSON"),
+        ('[{"video_id": "a", "caption": "b", "video_id": "c"}]', "row 0: a dictionary has 'video_id' twice"),
+        ('[{"video_id": "a", "caption": "b", "score": NaN}]', "row 0: NaN is no value of JSON"),
+        ('[{"video_id": "a", "caption": "b", "n": ' + "9" * 5000 + "}]", "row 0: .*4300 digits"),
+        ('[{"video_id": "a", "caption": "' + "b" * 50_000, "row 0 is not valid JSON"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -92,12 +106,27 @@ def test_captions_of_strangers_are_read_or_refused_with_the_file(tmp_path: Path,
     assert list(iter_captions(path)) == [CaptionRow("7", "a \ufffd dog"), CaptionRow("b", "c")]
     assert "captions.json: 1 halves of characters" in caplog.text
     path.write_bytes(b'[{"video_id": "a", "caption": "caf\xe9"}]')
-    with pytest.raises(ValueError, match=r"captions\.json: not UTF-8 .*save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"captions\.json, line 1: not UTF-8 .*save it as UTF-8"):
         list(iter_captions(path))
     for wrong in ("../a", "", None, ["a"], 1.5):
         path.write_text(json.dumps([{"video_id": wrong, "caption": "x"}]))
         with pytest.raises(ValueError, match=r"captions\.json: row 0: .* is no video id"):
             list(iter_captions(path))
     path.write_text('[{"video_id": "a", "caption": ' + "[" * 5000)
-    with pytest.raises(ValueError, match=r"captions\.json: lists inside each other"):
+    with pytest.raises(ValueError, match=r"captions\.json: row 0: lists inside each other"):
         list(iter_captions(path))
+
+
+def test_a_row_without_end_is_refused_before_the_file_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(foreign_text, "PART", 100)
+    monkeypatch.setattr(caption_store, "MAX_ROW", 1000)
+    path = tmp_path / "captions.json"
+    path.write_text('[{"video_id": "a", "caption": "' + "b" * 5000 + '"}]')
+    with pytest.raises(ValueError, match=r"captions\.json: row 0 is not valid JSON"):
+        list(iter_captions(path))
+
+
+@pytest.mark.parametrize("caption", ["nan", "None", "['a dog', 'a cat']"])
+def test_what_was_none_before_it_was_written_is_an_empty_caption(tmp_path: Path, caption: str):
+    (tmp_path / "captions.json").write_text(json.dumps([{"video_id": "a", "caption": caption}]))
+    assert list(iter_captions(tmp_path / "captions.json")) == [CaptionRow("a", "")]

@@ -51,5 +51,27 @@ def test_frame_sizes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="v1"):
         read_frame_sizes(tmp_path / "b.json")
     (tmp_path / "c.json").write_text('{"v1": [320, 0]}')
-    with pytest.raises(ValueError, match="320x0"):
+    with pytest.raises(ValueError, match=r"c\.json: size of 'v1' is \[320, 0\], not width and height"):
         read_frame_sizes(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize(
+    "size", ["64", "3.2", 64, True, None, [True, 64], [1.5, 64], [64, "x"], [64, 64, 3], [2**40, 1]]
+)
+def test_what_is_no_width_and_height_is_refused_by_video(tmp_path: Path, size: object) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"v0": [320.0, "240"], "v1": size}))
+    with pytest.raises(ValueError, match=r"a\.json: size of 'v1' is .*, not width and height in pixels"):
+        read_frame_sizes(tmp_path / "a.json")
+
+
+def test_sizes_of_a_table_are_refused_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for row, message in (
+        ("v2,320,-1", "line 3: size of 'v2'"),
+        ("../v,3,4", "line 3: .* is no video id"),
+        ("v1,3,4", "line 3: 'v1' has another size before"),
+        ("v2,1e3,4", "line 3: size of 'v2'"),
+    ):
+        path.write_text(f"video_id,width,height\nv1,320,240\n{row}\n")
+        with pytest.raises(ValueError, match=rf"a\.csv, {message}"):
+            read_frame_sizes(path)

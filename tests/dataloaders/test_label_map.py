@@ -52,3 +52,30 @@ def test_vinvls_label_map(shared: Path) -> None:
     assert len(names) == 1595
     assert names[0] == ""
     assert all(names[1:])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"dog": 1, "cat": 2**32 + 3}, "index of 'cat' is 4294967299"),
+        ({"dog": 1, "cat": -3}, "index of 'cat' is -3"),
+        ({"dog": 1, "cat": True}, "index of 'cat' is True"),
+        ({"dog": 1, "cat": 2.0}, "index of 'cat' is 2.0"),
+        ({"dog": 1, "cat": "2"}, "index of 'cat' is '2'"),
+        ({"dog": 1, "cat": None}, "index of 'cat' is None"),
+        ({"dog": 1, "cat": [2]}, r"index of 'cat' is \[2\]"),
+        ({"dog": 1, "cat": 1}, "two classes share an index: 'dog' and 'cat' have 1"),
+        ({"dog": 1, " ": 2}, "index 2 has an empty class name"),
+    ],
+)
+def test_indices_that_mean_something_else_are_refused_by_name(tmp_path: Path, labels: dict[str, Any], message: str):
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({"label_to_idx": labels}))
+    with pytest.raises(ValueError, match=rf"map\.json: {message}"):
+        load_label_map(path)
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path):
+    (tmp_path / "map.json").write_text('{"label_to_idx": {"dog": 1, "cat": 2, "dog": 3}}')
+    with pytest.raises(ValueError, match=r"map\.json is not JSON: a dictionary has 'dog' twice"):
+        load_label_map(tmp_path / "map.json")

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from dataloaders import pretrain_index
-from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index, resolve_shard
+from dataloaders.pretrain_index import (
+    ClipPlace,
+    PretrainIndex,
+    prepare_pretrain_index,
+    read_path_index,
+    resolve_shard,
+)
 from modules.tokenizer import ClipTokenizer
 from tests.dataloaders.test_files import refuse
 
@@ -136,7 +142,59 @@ def test_shards_are_looked_for_beside_the_index(tmp_path: Path) -> None:
     assert resolve_shard("a.tfrecord", tmp_path) == str(tmp_path / "a.tfrecord")
     assert resolve_shard("/gone/a.tfrecord", tmp_path) == str(tmp_path / "a.tfrecord")
     assert resolve_shard("sub/b.tfrecord", tmp_path) == str(tmp_path / "sub" / "b.tfrecord")
-    assert resolve_shard("/gone/b.tfrecord", tmp_path) == "/gone/b.tfrecord"
+    assert resolve_shard("/gone/b.tfrecord", tmp_path) == str(tmp_path / "b.tfrecord")
+
+
+@pytest.mark.parametrize(
+    "named", ["../b.tfrecord", "{outside}/b.tfrecord", "a/../../b.tfrecord", "../index2/b.tfrecord"]
+)
+def test_an_index_opens_no_file_outside_of_its_folder(tmp_path: Path, named: str) -> None:
+    folder, written = tmp_path / "index", named.format(outside=tmp_path)
+    for place in (folder, tmp_path / "index2"):
+        place.mkdir()
+    for place in (tmp_path / "b.tfrecord", tmp_path / "index2" / "b.tfrecord"):
+        place.touch()
+    assert resolve_shard(written, folder) == str(folder / "b.tfrecord")
+    (folder / "b.tfrecord").symlink_to(tmp_path / "b.tfrecord")  # the user's own link may lead anywhere
+    assert resolve_shard(written, folder) == str(folder / "b.tfrecord")
+    assert resolve_shard(f"{folder}/b.tfrecord", folder) == str(folder / "b.tfrecord")
+
+
+def test_shards_that_lie_elsewhere_are_named_with_the_remedy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_set(tmp_path / "index")
+    (tmp_path / "index" / "path-00000.tfrecord").rename(tmp_path / "other.tfrecord")
+    (tmp_path / "index" / "path.index").write_text(f"v2\t{tmp_path}/other.tfrecord\t0\n")
+    PretrainIndex(prepare_pretrain_index(tmp_path / "index" / "frozen_train_labels.json", tmp_path / "index"))
+    assert (
+        "1 shards of" in caplog.text and "other.tfrecord, ...), where none is opened; move or link them" in caplog.text
+    )
+
+
+def test_lines_without_a_usable_id_shard_or_offset_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "path.index"
+    bad = [
+        "../v\ta\t0",
+        "\ta\t0",
+        "None\ta\t0",
+        "v\x1b\ta\t0",
+        "v\t\t0",
+        "v\ta\t-1",
+        "v\ta\t\u0663",
+        "v\ta\t1e3",
+        "v\ta\t0\tb",
+    ]
+    path.write_text("\ufeff" + "\r\n".join(["v1\ta.tfrecord\t7", *bad, "v2\ta.tfrecord\t9"]), encoding="utf-8")
+    noted: list[str] = []
+    places = list(read_path_index(path, lambda name, example: noted.append(name)))
+    assert places == [ClipPlace("v1", "a.tfrecord", 7), ClipPlace("v2", "a.tfrecord", 9)]
+    assert noted == ["broken_index_lines"] * len(bad)
+
+
+@pytest.mark.parametrize(("line", "message"), [(b"v\xe9\ta\t0", "not UTF-8"), (b"v\0\ta\t0", "a NUL character")])
+def test_an_index_that_is_no_text_is_refused_by_line(tmp_path: Path, line: bytes, message: str) -> None:
+    (tmp_path / "path.index").write_bytes(b"v1\ta\t0\n" + line)
+    with pytest.raises(ValueError, match=rf"path\.index, line 2: {message}"):
+        list(read_path_index(tmp_path / "path.index"))
 
 
 def test_real_captions_have_nouns_and_verbs(shared: Path, tmp_path: Path) -> None:

@@ -139,3 +139,29 @@ def test_the_real_files_are_read_whole(shared: Path):
     assert (len(questions), len(by_video(questions)), len(answers)) == (12_278, 497, 1500)
     outside = Counter(question.answer not in set(answers) for question in questions)
     assert outside[True] == 859
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("id_mapping.json", '{"1": ["a"]}', "video 1: .* is no video id"),
+        ("id_mapping.json", '{"1": null}', "video 1: None is no video id"),
+        ("id_mapping.json", '{"1": "../a"}', "video 1: .* is no video id"),
+        ("id_mapping.json", '{"1": "a", "01": "b"}', "two names have the same number"),
+        ("youtube_mapping.txt", "a vid1\nb vid1\n", "two names have the same number"),
+        ("youtube_mapping.txt", "a vid1\nb\n", "not enough values"),
+        ("youtube_mapping.txt", "a vid1\r../b vid2\r", "video 2: .* is no video id"),
+    ],
+)
+def test_names_that_mean_something_else_are_errors(tmp_path: Path, name: str, content: str, message: str):
+    (tmp_path / name).write_bytes(content.encode())
+    with pytest.raises(ValueError, match=rf"{name}: .*{message}"):
+        read_msvd_names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "labels", [{"dog": True, "cat": 0}, {"dog": 0.0}, {"dog": None}, {"dog": [0]}, {"dog": 1}, [0], 3]
+)
+def test_labels_that_are_no_numbers_in_order_are_errors(tmp_path: Path, labels: Any):
+    with pytest.raises(ValueError, match=r"a\.json: not \{answer: label\}"):
+        read_answers(write(tmp_path / "a.json", labels), "--flag")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
+import os
 import pickle
 import time
 from collections.abc import Callable
@@ -13,6 +17,9 @@ import pytest
 
 from modules import foreign_text
 from modules.foreign_text import (
+    caption_text,
+    iterate_lines,
+    read_bytes,
     read_json,
     read_json_lines,
     read_lines,
@@ -23,12 +30,14 @@ from modules.foreign_text import (
     video_id,
 )
 
+WIDE = ("utf-16", "utf-16le", "utf-16be", "utf-32", "utf-32le", "utf-32be")
 READERS: dict[str, Callable[[Path], Any]] = {
     "text": read_text,
     "lines": lambda path: list(read_lines(path)),
     "json": read_json,
     "jsonl": lambda path: list(read_json_lines(path)),
     "csv": lambda path: list(read_table(path)),
+    "csv, streamed": lambda path: list(read_table(path, is_streamed=True)),
 }
 
 
@@ -52,10 +61,16 @@ def test_text_is_the_same_with_and_without_a_mark(path: Path, mark: bytes):
     ("content", "message"),
     [
         (b"a,b\nc,d\ncaf\xe9,e\n", r"given\.txt, line 3: not UTF-8 \(byte 0xe9\); save it as UTF-8"),
-        ("a,b\n".encode("utf-16"), r"given\.txt: UTF-16 text; save it as UTF-8"),
-        (b"a,b\nc,\0d\n", r"given\.txt, line 2: a NUL character"),
+        (b'["a","b"]\n["c","\0d"]\n', r"given\.txt, line 2: a NUL character"),
+        *(("a,b\n".encode(name), rf"given\.txt: {name[:6].upper()} text; save it as UTF-8.*{name}") for name in WIDE),
+        (gzip.compress(b"a,b\n"), r"given\.txt: compressed with gzip; unpack it first"),
+        (bz2.compress(b"a,b\n"), r"given\.txt: compressed with bzip2; unpack it first"),
+        (lzma.compress(b"a,b\n"), r"given\.txt: compressed with xz; unpack it first"),
+        (b"PK\x03\x04\x14\0\x06\0xl/workbook.xml", r"given\.txt: a zip archive or an Excel workbook; .* csv in UTF-8"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", r"given\.txt: an Excel workbook; save the sheet as csv"),
+        (pickle.dumps({"a": 1}), r"given\.txt: a pickle and no text"),
     ],
-    ids=["latin-1", "utf-16", "nul"],
+    ids=["latin-1", "nul", *WIDE, "gzip", "bzip2", "xz", "xlsx", "xls", "pickle"],
 )
 def test_what_is_no_utf_8_text_is_refused_by_line(path: Path, reader: str, content: bytes, message: str):
     path.write_bytes(content)
@@ -71,10 +86,92 @@ def test_files_that_are_not_there_too_large_or_no_files_are_named(path: Path, re
     with pytest.raises(ValueError, match=r"given\.txt: cannot be read: Is a directory"):
         READERS[reader](path)
     path.rmdir()
+    path.symlink_to("elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"given\.txt: is a link to elsewhere, which is not there"):
+        READERS[reader](path)
+    path.unlink()
+    os.mkfifo(path)  # reading it would wait for ever
+    with pytest.raises(ValueError, match=r"given\.txt: cannot be read: Is a pipe or a device; name a file"):
+        READERS[reader](path)
+    path.unlink()
     path.write_bytes(b"12345")
     monkeypatch.setattr(foreign_text, "MAX_BYTES", 4)
-    with pytest.raises(ValueError, match=r"given\.txt: 5 bytes, more than the 4"):
+    if "streamed" not in reader:
+        with pytest.raises(ValueError, match=r"given\.txt: 5 bytes, more than the 4"):
+            READERS[reader](path)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_file_that_may_not_be_read_is_named(path: Path, reader: str, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    path.write_text("a")
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ValueError, match=r"given\.txt: cannot be read: Permission denied"):
         READERS[reader](path)
+
+
+@pytest.mark.parametrize("reader", [read_text, read_bytes, lambda path: list(iterate_lines(path))])
+def test_a_file_that_changes_while_it_is_read_is_refused(path: Path, reader: Any, monkeypatch: pytest.MonkeyPatch):
+    """Half of one file and half of another is neither."""
+    status, calls = os.fstat, 0
+
+    def growing(descriptor: int) -> os.stat_result:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            with path.open("a") as file:
+                file.write("v3\n")
+        return status(descriptor)
+
+    path.write_text("v1\nv2\n")
+    monkeypatch.setattr(os, "fstat", growing)
+    with pytest.raises(ValueError, match=r"given\.txt: was changed while it was read; try again when it is written"):
+        reader(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["unix", "windows", "old mac"])
+@pytest.mark.parametrize("size", [1, 5, 1 << 20])
+def test_lines_are_the_same_with_every_line_end(path: Path, end: str, size: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(foreign_text, "PART", size)
+    path.write_bytes(end.join(["id,text", "", "a,\u00fc\u2028x", '"b","1\u00df"', ""]).encode())
+    assert list(read_lines(path)) == [(1, "id,text"), (3, "a,\u00fc\u2028x"), (4, '"b","1\u00df"')]
+    assert list(read_table(path)) == [(3, {"id": "a", "text": "\u00fc\u2028x"}), (4, {"id": "b", "text": "1\u00df"})]
+    assert "".join(line for _, line in iterate_lines(path)) == path.read_bytes().decode()
+
+
+def test_a_line_or_a_row_without_end_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(foreign_text, "MAX_LINE", 100)
+    monkeypatch.setattr(foreign_text, "PART", 10)
+    path.write_text("a\n" + "b" * 200)
+    with pytest.raises(ValueError, match=r"given\.txt, line 2: more than 100 characters; is it another kind of file"):
+        list(read_lines(path))
+    path.write_text("a,b\n" + ',"\n"' * 50)
+    with pytest.raises(ValueError, match=r"given\.txt, lines 2 to \d+: a row of more than 100 characters"):
+        list(read_table(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": NaN}', "NaN is no value of JSON"),
+        ("[-Infinity]", "-Infinity is no value of JSON"),
+        ("[1e999]", "1e999 is no number that can be held"),
+        ('[{"v1": 1, "v2": 2, "v1": 3}]', "a dictionary has 'v1' twice"),
+        ("[1] [2]", "Extra data"),
+        ("[1],", "Extra data"),
+        ("", "Expecting value"),
+        ("<!DOCTYPE html>", "Expecting value"),
+    ],
+)
+def test_what_json_does_not_know_or_means_two_things_is_refused(path: Path, content: str, message: str):
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"given\.txt is not JSON: {message}"):
+        read_json(path)
+    path.write_text(f"[0]\n{content or 'x'}\n")
+    with pytest.raises(ValueError, match=rf"given\.txt, line 2 is not JSON: {message}"):
+        list(read_json_lines(path))
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
@@ -105,7 +202,7 @@ def test_halves_of_characters_are_replaced_and_counted(path: Path, caplog: pytes
     path.write_text('{"caption \\udcff": ["a \\ud83d b", "\\ud83d\\ude00"]}')
     found = read_json(path)
     assert found == {"caption \ufffd": ["a \ufffd b", "\U0001f600"]} and json.dumps(found, ensure_ascii=False).encode()
-    assert "given.txt: 2 halves of characters (lone surrogates) are replaced" in caplog.text
+    assert "given.txt: 2 halves of characters (lone surrogates) or NULs are replaced" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -151,11 +248,34 @@ def test_ids_are_names_of_files(value: Any):
 
 
 @pytest.mark.parametrize(
-    "value", ["", "  ", "../v", "/etc/v", "a/b", "a\0b", ".", "..", None, True, 1.5, float("nan"), ["v"]]
-)
+    "value",
+    [
+        "", "  ", "../v", "/etc/v", "a/b", "a\0b", ".", "..", None, True, 1.5, float("nan"), ["v"], {}, "None", "nan",
+        "a\nb", "a\x1b[31m", "a\u202eb", "x" * 201, "\u00e9" * 150, 10**250,
+    ],
+)  # fmt: skip
 def test_what_is_no_name_of_a_file_or_leads_out_of_the_folder_is_no_id(value: Any):
     with pytest.raises(ValueError, match="list, line 3: .* is no video id"):
         video_id(value, "list, line 3")
+
+
+@pytest.mark.parametrize("value", ["a dog", "", "nan is here", "[music]", "it's none"])
+def test_captions_are_text(value: str):
+    assert caption_text(value, "x") == value
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, 1.5, True, ["a dog"], {"a": "dog"}, "nan", " None ", "[]", "['a', 'b']", '["a"]']
+)
+def test_what_is_no_text_or_was_none_before_it_was_written_is_no_caption(value: Any):
+    with pytest.raises(ValueError, match="list, line 3: .* is no caption; correct it or delete the entry"):
+        caption_text(value, "list, line 3")
+
+
+def test_what_no_file_can_hold_is_replaced_in_pickles_too(path: Path, caplog: pytest.LogCaptureFixture):
+    path.write_bytes(pickle.dumps({"v1": [["a", "d\ud83dg"], ("\0",)]}))
+    assert read_plain_pickle(path) == {"v1": [["a", "d\ufffdg"], ("\ufffd",)]}
+    assert "given.txt: 2 halves of characters" in caplog.text
 
 
 def test_plain_pickles_are_read_and_nothing_else_is(path: Path):

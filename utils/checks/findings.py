@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataloaders.files import atomic_file
+from modules.characters import printable
 from utils.preparation.webvid_rows import BAD_ID, EMPTY_CAPTION, REPEATED_ID
 
 STOP, ERROR, NOTE = "stop", "error", "note"
@@ -127,7 +128,7 @@ def table(findings: Sequence[Finding]) -> list[str]:
         found = list(group)
         lines.append(f"{KINDS[kind][0]:5} {len(found):7}  {kind:18} {KINDS[kind][1]}")
         for finding in found[:SHOWN]:
-            text = ": ".join(part for part in (finding.video_id, finding.detail) if part)
+            text = printable(": ".join(part for part in (finding.video_id, finding.detail) if part))
             lines.append(f"{'':17}{text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + ' ...'}")
         if len(found) > SHOWN:
             lines.append(f"{'':17}and {len(found) - SHOWN} more")
@@ -155,4 +156,4 @@ def as_records(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

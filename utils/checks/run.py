@@ -39,6 +39,7 @@ from utils.checks.shards import check_shards
 from utils.data.questions import NEVER_READ
 from utils.preparation.frame_caching import CacheTask, survey_cache
 from utils.preparation.webvid_rows import BadCsv
+from utils.runtime.terminal import log_to_stderr
 from utils.settings.parser import parse_arguments
 
 DEFAULTS = {"datatype": "msrvtt_retrieval", "output_dir": "output/check_data"}
@@ -155,7 +156,7 @@ def _write(args: CheckArguments, report: Report, status: int) -> Path:
 def run(argv: list[str] | None, description: str | None) -> tuple[list[str], int]:
     """Run the command; returns the lines that it prints and its exit status. OSError and CannotStart as they come."""
     args = parse_arguments(argv, CheckArguments, DEFAULTS, description, NEVER_READ)
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")  # what readers warn of is among the findings
+    log_to_stderr(logging.ERROR)  # what readers warn of is among the findings
     report = check_shards(args) if args.datatype == PRETRAIN else check_videos(args)
     status = exit_status(report.findings)
     output = _write(args, report, status)

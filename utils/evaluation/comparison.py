@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from modules.foreign_text import read_json
 from utils.evaluation.bootstrap import Interval, paired_bootstrap
 
 DIRECTIONS = ("t2v", "v2t")
+MAX_VALUE = 2**31  # of ranks and scores
 # Value of each query, whose mean is the metric, from its rank (from 0).
 RANK_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "R1": lambda ranks: 100.0 * (ranks < 1),
@@ -47,11 +48,7 @@ def read_answers(path: Path) -> dict[str, Answers]:
     Raises:
         ValueError: the file is not JSON, or lacks the values of single queries, or they are not sound.
     """
-    try:
-        results = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    results = _mapping(results)
+    results = _mapping(read_json(path))
     if "correct" in results:
         correct = _column(path, '"correct"', results["correct"], bool)
         ids = _ids(path, '"items"', results.get("items"), len(correct))
@@ -59,6 +56,8 @@ def read_answers(path: Path) -> dict[str, Answers]:
     if scores := _mapping(results.get("scores")):
         columns = {name: _column(path, f'"scores" of "{name}"', entries, float) for name, entries in scores.items()}
         count = len(next(iter(columns.values())))
+        if any(len(column) != count for column in columns.values()):
+            raise ValueError(f'{path}: the lists of "scores" have different lengths')
         return {"items": Answers(_ids(path, '"items"', results.get("items"), count), columns)}
     ranks, queries = (_mapping(results.get(key)) for key in ("ranks", "queries"))
     answers = {}
@@ -84,9 +83,9 @@ def _column(path: Path, name: str, entries: Any, kind: type[float]) -> np.ndarra
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path}: {name} must be a list that is not empty")
     for place, entry in enumerate(entries):
-        if type(entry) is not kind or entry < 0:
+        if type(entry) is not kind or not 0 <= entry <= MAX_VALUE:
             wanted = {bool: "true or false", int: "a rank from 0", float: "a score from 0"}[kind]
-            raise ValueError(f"{path}: {name} has {entry!r} at place {place}, not {wanted}")
+            raise ValueError(f"{path}: {name} has {repr(entry)[:40]} at place {place}, not {wanted}")
     return np.array(entries)
 
 
@@ -108,7 +107,7 @@ def check_same_queries(a: Sequence[Any], b: Sequence[Any], name: str) -> None:
     if not different:
         return
     first = different[0]
-    of_a, of_b = (repr(ids[first]) if first < len(ids) else "nothing" for ids in (a, b))
+    of_a, of_b = (repr(ids[first])[:80] if first < len(ids) else "nothing" for ids in (a, b))
     raise ValueError(
         f"{name}: the runs have different queries ({len(a)} in A, {len(b)} in B, different at {len(different)} "
         f"places); the first is at place {first}: {of_a} in A, {of_b} in B. Evaluate both on the same test list"
@@ -128,6 +127,8 @@ def compare(a: Path, b: Path, samples: int, seed: int) -> list[Comparison]:
     for name, (ids, values) in answers_a.items():
         other = answers_b[name]
         check_same_queries(ids, other.ids, name)
+        if values.keys() != other.values.keys():
+            raise ValueError(f"{a} has {', '.join(values)}, but {b} has {', '.join(other.values)}")
         for metric, mine in values.items():
             theirs = other.values[metric]
             interval = paired_bootstrap(mine, theirs, samples, seed)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from modules.config import ModelChoices, ModelConfig, from_dict
+from modules.foreign_text import read_bytes
 from utils.models.setup import ModelClass, setup_model
 from utils.runtime.checkpoint import CheckpointError, is_own, load
 from utils.runtime.precision import resolve_precision
@@ -91,7 +92,7 @@ def _run_settings(checkpoint: Path) -> dict[str, Any]:
         path = folder / "config.json"
         if path.is_file():
             try:
-                arguments = json.loads(_bounded(path))["arguments"]
+                arguments = json.loads(read_bytes(path, MAX_JSON))["arguments"]
                 values = {name: arguments[name] for name in seen if name in arguments}
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise CheckpointError(f"{path}: not a run's config.json ({type(error).__name__}: {error})") from error
@@ -106,13 +107,6 @@ def _check_label_map(path: Any) -> None:
         raise CheckpointError(f"labelmap_path is {path!r}, not a path; name the label map with --labelmap_path")
     if Path(path).is_file() and Path(path).stat().st_size > MAX_JSON:
         raise CheckpointError(f"{path}: too large for a label map; name another with --labelmap_path")
-
-
-def _bounded(path: Path) -> bytes:
-    """Content of a JSON file that somebody else may have written."""
-    if path.stat().st_size > MAX_JSON:
-        raise ValueError(f"more than {MAX_JSON >> 20} MiB")
-    return path.read_bytes()
 
 
 def _saved_sizes(checkpoint: Path) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from modules import foreign_text
 from utils.demo.scoring import ATTRIBUTES, agreement, mentions
 from utils.pictures.curves import METRICS_FILE, Run, draw_runs, read_run
 from utils.report.strips import Picture, Strips, data_uri, embedded
@@ -54,9 +54,9 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_bytes())
+        return foreign_text.read_json(path)
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}; run the task again that wrote it") from error
+        raise ValueError(f"{error}; run the task again that wrote it") from error
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
@@ -176,7 +176,7 @@ def picture_section(folder: Path) -> Section:
     sheets = []
     for file in sorted(folder.glob("*.png")):
         note = file.with_suffix(".txt")
-        caption = note.read_text(encoding="utf-8").strip() if note.is_file() else None
+        caption = foreign_text.read_text(note).strip() if note.is_file() else None
         sheets.append({"picture": embedded(file, f"Trajectories and attention of {file.stem}"), "caption": caption})
     if not sheets:
         return left_out(title, anchor, f"picture in {folder.name}/")

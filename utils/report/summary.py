@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from modules.foreign_text import read_json, read_lines
 from utils.pictures.curves import read_run
 
 RUNS = ("pretrain", "pretrain_without_objects")
@@ -41,8 +41,11 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     path, truth = folder / "metrics.json", folder / TRUTH_FILE
     if not path.is_file():
         return None
-    metrics = json.loads(path.read_bytes())["metrics"]
-    return {**metrics, "truth": json.loads(truth.read_bytes())} if truth.is_file() else metrics
+    content = read_json(path)
+    metrics = content.get("metrics") if isinstance(content, dict) else None
+    if not isinstance(metrics, dict):
+        raise ValueError(f"{path} has no metrics; run the task again that wrote it")
+    return {**metrics, "truth": read_json(truth)} if truth.is_file() else metrics
 
 
 def _caption_lines(name: str, found: dict[str, Any]) -> list[str]:
@@ -70,8 +73,11 @@ def _answer_line(name: str, found: dict[str, Any]) -> str:
 
 def read_seconds(path: Path) -> dict[str, int]:
     """Seconds of each stage, as scripts/quickstart.sh notes them."""
-    rows = [line.split("\t") for line in path.read_text().splitlines()]
-    return {name: int(seconds) for name, seconds in rows}
+    rows = [line.split("\t") for _, line in read_lines(path)]
+    try:
+        return {name: int(seconds) for name, seconds in rows}
+    except ValueError as error:
+        raise ValueError(f"{path}: lines are a stage, a tab and seconds ({error}); run the quickstart again") from error
 
 
 def summarise(folder: Path) -> dict[str, Any]:

@@ -15,10 +15,13 @@ from typing import Any
 
 from dataloaders.files import atomic_write_bytes, atomic_write_text
 from dataloaders.frames import FRAME_RULE
+from modules.foreign_text import parse_json
 from utils.runtime.distributed import Runtime
+from utils.runtime.terminal import ShownFormatter
 
 logger = logging.getLogger(__name__)
 LOGGERS = ("dataloaders", "modules", "tasks", "utils")  # what the repository's packages log lands in log.txt
+DELETE_LINE = "delete the line, of which nothing is needed to go on"
 LABEL_MAP_FILE = "label_map.json"
 HANDLER_NAME = "run_log"
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "lmdb", "open-clip-torch", "HanTa")
@@ -57,7 +60,7 @@ class RunLog:
         for handler in handlers:
             handler.set_name(HANDLER_NAME)
             handler.setLevel(logging.INFO if runtime.is_main else logging.ERROR)
-            handler.setFormatter(logging.Formatter(f"%(asctime)s{rank} %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+            handler.setFormatter(ShownFormatter(f"%(asctime)s{rank} %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
             for name in LOGGERS:
                 logging.getLogger(name).addHandler(handler)
         for name in LOGGERS:
@@ -165,15 +168,19 @@ def _remove_handlers() -> None:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl."""
+    """The whole lines of a metrics.jsonl; ValueError with file and line for one that is damaged."""
     return [line for _, line in _read_lines(Path(path))]
 
 
 def _read_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        for text in file:
+    with path.open(encoding="utf-8", errors="replace") as file:  # a run may be writing it
+        for number, text in enumerate(file, 1):
             if text.endswith("\n"):  # without: the line that a kill cut short
-                yield text, json.loads(text)
+                place = f"{path}, line {number}"
+                line = parse_json(text, place, DELETE_LINE)
+                if not isinstance(line, dict) or type(line.get("step")) is not int or "kind" not in line:
+                    raise ValueError(f"{place}: not the metrics of a step; {DELETE_LINE}")
+                yield text, line
 
 
 def _finite(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.checkpoint import CheckpointError
 from utils.runtime.distributed import Runtime, find_runtime
 from utils.runtime.run_log import RunLog
+from utils.runtime.terminal import show_error
 from utils.settings.arguments import Arguments
 from utils.settings.parser import parse_arguments
 from utils.training.trainer import NonFiniteLoss
@@ -69,7 +69,7 @@ def run_task(
         with _own_folder(args, runtime):
             return _run_logged(task, args, runtime)
     except CannotUseFolder as error:  # not into its log
-        sys.stderr.write(f"{error}\n")
+        show_error(error)
         return 1
 
 

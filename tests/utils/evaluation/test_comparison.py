@@ -81,3 +81,19 @@ def test_bad_files_are_error_lines(
     good = write(tmp_path / "good.json", retrieval([0, 1], [0]))
     error = error_of(good, write(tmp_path / "bad.json", results), capsys)
     assert "bad.json" in error and message in error
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"CIDEr": [1.0, 2.0], "METEOR": [0.5]}, 'the lists of "scores" have different lengths'),
+        ({"CIDEr": [1.0, 1e300]}, "has 1e+300 at place 1, not a score from 0"),
+        ({"METEOR": [1.0, 2.0]}, "has CIDEr, but"),
+    ],
+)
+def test_scores_that_do_not_fit_each_other_are_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: dict[str, list[float]], message: str
+):
+    a = write(tmp_path / "a.json", {"scores": {"CIDEr": [1.0, 2.0]}, "items": ["a", "b"]})
+    b = write(tmp_path / "b.json", {"scores": scores, "items": ["a", "b"]})
+    assert message in error_of(a, b, capsys)

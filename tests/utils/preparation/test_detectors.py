@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dataloaders.frames import Clip
-from utils.preparation.detectors import Frame, PrecomputedDetections, VinVLDetections, class_mapper
+from utils.preparation.detectors import Frame, PrecomputedDetections, VinVLDetections, class_mapper, read_class_map
 
 # Three frames are sampled of 25.
 CLIP = Clip([np.zeros((48, 64, 3), np.uint8)] * 3, 64, 48, 10.0, np.array([0, 10, 20]), 25, 25)
@@ -81,11 +81,19 @@ def test_keys_may_have_another_form(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.tsv", "v_1\t{", r"p\.tsv, line 1: not JSON"),
+        ("p.tsv", "v_1\t{", r"p\.tsv, line 1 is not JSON"),
         ("p.tsv", 'v_0\t{"objects": []}\nv_1\t{"boxes": []}', r"p\.tsv, key 'v_1': no list 'objects'"),
-        ("p.json", "{", r"p\.json: not JSON"),
+        ("p.json", "{", r"p\.json is not JSON"),
         ("p.json", "[1]", r"p\.json is not an object of frames by key"),
         ("p.json", '{"v": []}', "key 'v' does not match --key_pattern"),
+        ("p.json", '{"v_1": [], "v_1": []}', r"p\.json is not JSON: a dictionary has 'v_1' twice"),
+        ("p.tsv", "v_1\t[]\nv_1\t[]", "key 'v_1': frame 1 of 'v' is there twice"),
+        ("p.tsv", "v_1\t[]\nv_01\t[]", "key 'v_01': frame 1 of 'v' is there twice"),
+        ("p.tsv", f"v_{'9' * 5000}\t[]", r"p\.tsv: key 'v_999.* does not match --key_pattern"),
+        ("p.tsv", "v_\u0663\t[]", "does not match --key_pattern"),
+        ("p.tsv", 'v_1\t[{"conf": NaN}]', r"p\.tsv, line 1 is not JSON: NaN is no value of JSON"),
+        ("p.tsv", 'v_1\t[{"rect": [0, 0, 1, 1]}]', "key 'v_1': object 0 is .*, without a \"class\""),
+        ("p.tsv", "v_1\t[]\nv_2\t\0[]", r"p\.tsv, line 2: a NUL character"),
     ],
 )
 def test_damaged_output_is_named_with_its_place(tmp_path: Path, name: str, content: str, message: str):
@@ -127,11 +135,15 @@ def test_files_made_before_are_of_numbered_frames_of_all_or_of_the_sampled_ones(
     [
         ([{"objects": []}] * 24, r"24 frames, but 3 are sampled: \[0, 10, 20\]"),
         ([{"frame": 0, "objects": []}, {"frame": 20, "objects": []}], r"2 frames, without \[10\]"),
-        ([{"frame": 0, "objects": []}, {"objects": []}], "2 frames, but 3 are sampled"),
+        ([{"frame": 0, "objects": []}, {"objects": []}], '"frame" is to be a number in every entry, or in none'),
         ([[]] * 3, "is not a list with an entry per frame"),
         ({"objects": []}, "is not a list with an entry per frame"),
-        ([{"boxes": []}] * 3, "no list 'objects'"),
-        ("[", "not JSON"),
+        ([{"frame": True, "objects": []}] * 3, '"frame" is to be a number in every entry'),
+        ([{"frame": 0, "objects": []}, {"frame": 0, "objects": []}], 'two entries have the same "frame"'),
+        ([{"boxes": []}] * 3, "entry 0: no list 'objects'"),
+        ([{"objects": [7]}] * 3, 'entry 0: object 0 is 7, without a "class" that is a name'),
+        ([{"objects": [{"class": None}]}] * 3, 'entry 0: object 0 is .*, without a "class" that is a name'),
+        ("[", "is not JSON"),
     ],
 )
 def test_files_that_do_not_fit_the_clip_are_never_guessed_at(tmp_path: Path, content: Any, message: str):
@@ -142,3 +154,13 @@ def test_files_that_do_not_fit_the_clip_are_never_guessed_at(tmp_path: Path, con
 def test_a_clip_without_a_file_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match=r"w\.json: no such file"):
         PrecomputedDetections(tmp_path).detect("w", CLIP)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"dog": 3}', '{"dog": null}', '{"dog": ""}', '{"dog": ["cat"]}', '"dog"'])
+def test_a_class_map_is_of_names_by_names(tmp_path: Path, content: str):
+    path = tmp_path / "map.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"map\.json is not a JSON dictionary of names by names"):
+        read_class_map(path)
+    path.write_text('\ufeff{"dog": "hound"}', encoding="utf-8")
+    assert read_class_map(path) == {"dog": "hound"}

@@ -101,6 +101,15 @@ def test_without_its_file_or_its_report_a_clip_is_not_done(videos: list[Path], t
     assert not make(tmp_path).is_done(videos[0])
 
 
+@pytest.mark.parametrize("content", ["", "[1]", '{"made_from": 3}', '{"fps": 1', "{}"])
+def test_a_clip_with_a_damaged_report_is_done_again(videos: list[Path], tmp_path: Path, content: str):
+    made = make(tmp_path)
+    made.extract(videos[0])
+    assert made.is_done(videos[0])
+    (tmp_path / "objects" / "extraction" / "a.json").write_text(content)
+    assert not made.is_done(videos[0])
+
+
 def test_a_run_that_is_killed_before_its_report_leaves_none_that_vouches_for_its_file(
     videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -157,3 +157,20 @@ def test_the_digest_of_a_csv_is_that_of_its_bytes(tmp_path: Path):
     content = b"videoid,name\n" * 100_000
     (tmp_path / "a.csv").write_bytes(content)
     assert sha256_of(tmp_path / "a.csv") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"bytes": 3, "wri', b"[]", b"\xff\xfe", b"{}"])
+def test_a_shard_with_a_damaged_companion_is_written_again(tmp_path: Path, content: bytes):
+    write_companion(tmp_path, 1, ["a"])
+    assert is_finished(tmp_path, 1)
+    (tmp_path / "parts" / "00001.json").write_bytes(content)
+    assert not is_finished(tmp_path, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"csv'])
+def test_damaged_settings_are_named_with_the_remedy(tmp_path: Path, content: bytes):
+    (tmp_path / "a.csv").write_text("videoid,name\n")
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    (tmp_path / "out" / "parts" / "settings.json").write_bytes(content)
+    with pytest.raises(CannotConvert, match=r"settings\.json: damaged .*delete it to go on"):
+        convert(tmp_path / "a.csv", tmp_path, tmp_path / "out", 1, SETTINGS, lambda: None)

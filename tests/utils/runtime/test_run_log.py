@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -92,3 +93,22 @@ def test_a_run_with_objects_keeps_its_label_map(log, tmp_path):
     log.write_run({"labelmap_path": str(copy)}, model)
     log.write_run({"labelmap_path": str(tmp_path / "gone.json")}, model)
     assert copy.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "line", ['{"kind": "train", "st', "\0\0\0", "[1]", '{"kind": "train", "step": "3"}', '{"step": 3}']
+)
+def test_a_damaged_line_of_metrics_is_named_with_the_remedy(tmp_path: Path, line: str):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"kind": "train", "step": 1}}\n{line}\n{{"kind": "train", "step": 3}}\n{{"kind": "tra')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2.*delete the line"):
+        read_metrics(path)
+
+
+def test_control_characters_reach_neither_terminal_nor_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    log = RunLog(tmp_path, MAIN)
+    log.warning("left out: v\x1b[2J\n2026-01-01 ERROR faked\u202e")
+    log.close()
+    for text in (capsys.readouterr().out, (tmp_path / "log.txt").read_text()):
+        first, second = text.splitlines()
+        assert first.endswith("WARNING left out: v\\x1b[2J") and second == "    2026-01-01 ERROR faked\\u202e"
