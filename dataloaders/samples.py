@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from dataloaders.decoders import Misfit, UnusableClip
 from dataloaders.frames import FRAME_RULE, FrameSettings
 from dataloaders.object_store import ObjectRecord
 from dataloaders.transforms import frames_to_tensor
@@ -19,7 +20,48 @@ from modules.random_streams import numpy_generator
 from modules.tokenizer import ClipTokenizer
 
 Sample = dict[str, Any]
+MAX_BAD_CLIPS = 100  # in a row
+MIN_MISFITS = 20  # of which it can be said that they are many
 ORDERS = IN_ORDER, REVERSED, SHUFFLED = 0, 1, 2
+
+
+class UnusableObjects(Misfit):
+    """Boxes that cannot be laid on a clip's frames."""
+
+
+class Replacements:
+    """Clips that give no sample, so that others take their place; one for each data set and process.
+
+    Damage is single. Where more than half of the clips do not fit the settings, the settings are wrong, and training on
+    the rest would be another training than the one that was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.samples = self.misfits = 0
+
+    def sample(self, count: int, make: Callable[[int], Sample]) -> Sample:
+        """The first sample of `make(attempt)`, of `count` or MAX_BAD_CLIPS attempts, and as `skipped` why not earlier.
+
+        Raises:
+            UnusableClip: none of them gives one.
+            Misfit: most clips so far do not fit the settings.
+        """
+        skipped: list[str] = []
+        self.samples += 1
+        for attempt in range(min(MAX_BAD_CLIPS, count)):
+            try:
+                return {**make(attempt), "skipped": skipped}
+            except UnusableClip as error:
+                skipped.append(str(error))
+                last = error
+                if not attempt and isinstance(error, Misfit):
+                    self.misfits += 1
+                    self._check(error)
+        raise type(last)(f"{len(skipped)} clips in a row cannot be used, the last one: {last}") from last
+
+    def _check(self, error: Misfit) -> None:
+        if self.misfits >= MIN_MISFITS and 2 * self.misfits > self.samples:
+            raise Misfit(f"{self.misfits} of {self.samples} clips do not fit the settings, the last one: {error}")
 
 
 @dataclass(frozen=True)
@@ -128,7 +170,7 @@ def clip_part(clip: ClipFrames, record: ObjectRecord | None, settings: SampleSet
     """`video` (T, 3, R, R) uint8, `video_mask` (T,), and, for a model with objects, the boxes of the same frames.
 
     Raises:
-        ValueError: the original size, which boxes are mapped by, is unknown; or boxes are of other frames.
+        UnusableObjects: the original size, which boxes are mapped by, is unknown; or boxes are of other frames.
     """
     order = frame_order(len(clip.frames), settings.frame_order, key)
     part: Sample = {
@@ -158,7 +200,7 @@ def _object_part(
         ids = np.zeros(2 * count, dtype=np.int64)
     else:
         if len(record.boxes) != frames:
-            raise ValueError(f"{name}: {frames} sampled frames, but objects of {len(record.boxes)} frames")
+            raise UnusableObjects(f"{name}: {frames} sampled frames, but objects of {len(record.boxes)} frames")
         _check_same_frames(clip.frame_indices, record.frame_indices, name)
         boxes = _crop_boxes(record.boxes, clip, settings, name)[order]
         trajectory = np.where(boxes[..., 0] == PADDING, 0, record.tracks[order])
@@ -173,7 +215,7 @@ def _object_part(
 def _check_same_frames(sampled: Sequence[int] | None, detected: np.ndarray | None, name: str) -> None:
     """Boxes must be of the frames that are read: an earlier rule chose others of a video whose rate varies."""
     if sampled is not None and detected is not None and list(sampled) != detected.tolist():
-        raise ValueError(
+        raise UnusableObjects(
             f"{name}: its object file is of the frames {detected.tolist()}, but {list(sampled)} are read. It was made "
             "with other settings, or by a version that chose frames by number: run utils/extract_objects.py again"
         )
@@ -184,7 +226,7 @@ def _crop_boxes(boxes: np.ndarray, clip: ClipFrames, settings: SampleSettings, n
         side = (settings.resolution, settings.resolution)
         return map_boxes_to_crop(boxes, side, side, settings.resolution)
     if clip.original_size is None:
-        raise ValueError(
+        raise UnusableObjects(
             f"{name}: the shard does not say how large the video was (released shards do not), so its boxes cannot be "
             "mapped; give the sizes with --frame_sizes FILE, or --box_coordinates crop if the boxes are in crop pixels"
         )

@@ -10,8 +10,10 @@ import csv
 import io
 import json
 import logging
+import os
 import pickle
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -32,6 +34,27 @@ class Row(NamedTuple):
 
     line: int
     fields: list[str]
+
+
+def printable(text: str) -> str:
+    """Text for a message: control characters but line ends, and what no UTF-8 holds (lone surrogates), are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(part if part.isprintable() or part == "\n" else ascii(part)[1:-1] for part in text)
+
+
+def why_no_file(path: str | Path) -> str:
+    """Why there is nothing to read at a path; "" for a file. Opening a pipe would wait for ever."""
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return f"a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "there is no such file"
+    except (OSError, ValueError) as error:  # a loop of links, no permission, a NUL in the name
+        return f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+    if stat.S_ISREG(mode):
+        return ""
+    return "a folder, not a file" if stat.S_ISDIR(mode) else "a pipe or a device, not a file"
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
+from dataloaders.decoders import Misfit
 from dataloaders.object_store import ObjectRecord
 from dataloaders.samples import (
+    MIN_MISFITS,
     REVERSED,
     SHUFFLED,
     ClipFrames,
+    Replacements,
     SampleChoices,
     SampleSettings,
     clip_part,
@@ -198,3 +202,22 @@ def test_collate_stacks_tensors_keeps_lists_and_trims(tokenizer: ClipTokenizer):
     assert batch["video_id"] == ["v0", "v1"] and batch["skipped"] == [[], []]
     assert batch["text_ids"].shape == (2, 6) and batch["text_lengths"].tolist() == [4, 6]
     assert batch["trajectory_ids"].tolist() == [[1, 0], [1, 2]] and batch["trajectory_counts"] == [1, 2]
+
+
+def test_most_clips_that_do_not_fit_the_settings_are_an_error_and_one_is_not():
+    def make(is_misfit: bool) -> Callable[[int], dict[str, int]]:
+        def one(attempt: int) -> dict[str, int]:
+            if is_misfit and not attempt:
+                raise Misfit("a: lacks frames")
+            return {"attempt": attempt}
+
+        return one
+
+    few = Replacements()
+    for number in range(100):
+        assert few.sample(5, make(number % 2 == 1))["attempt"] == number % 2
+    many = Replacements()
+    for _ in range(MIN_MISFITS - 1):
+        assert many.sample(5, make(True)) == {"attempt": 1, "skipped": ["a: lacks frames"]}
+    with pytest.raises(Misfit, match="20 of 20 clips do not fit the settings, the last one: a: lacks frames"):
+        many.sample(5, make(True))
