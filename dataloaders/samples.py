@@ -170,7 +170,8 @@ def clip_part(clip: ClipFrames, record: ObjectRecord | None, settings: SampleSet
     """`video` (T, 3, R, R) uint8, `video_mask` (T,), and, for a model with objects, the boxes of the same frames.
 
     Raises:
-        UnusableObjects: the original size, which boxes are mapped by, is unknown; or boxes are of other frames.
+        UnusableObjects: the original size, which boxes are mapped by, is unknown; or boxes are of other frames, or all
+            outside the frame.
     """
     order = frame_order(len(clip.frames), settings.frame_order, key)
     part: Sample = {
@@ -224,13 +225,25 @@ def _check_same_frames(sampled: Sequence[int] | None, detected: np.ndarray | Non
 def _crop_boxes(boxes: np.ndarray, clip: ClipFrames, settings: SampleSettings, name: str) -> np.ndarray:
     if settings.choices.box_coordinates == "crop":
         side = (settings.resolution, settings.resolution)
+        _check_inside(boxes, side, name)
         return map_boxes_to_crop(boxes, side, side, settings.resolution)
     if clip.original_size is None:
         raise UnusableObjects(
             f"{name}: the shard does not say how large the video was (released shards do not), so its boxes cannot be "
             "mapped; give the sizes with --frame_sizes FILE, or --box_coordinates crop if the boxes are in crop pixels"
         )
+    _check_inside(boxes, clip.original_size, name)
     return map_boxes_to_crop(boxes, clip.original_size, clip.stored_size, settings.resolution)
+
+
+def _check_inside(boxes: np.ndarray, size: tuple[int, int], name: str) -> None:
+    """Boxes that are all outside the frame are of another size, or of another video."""
+    is_box = boxes[..., 0] != PADDING
+    if is_box.any() and not (is_box & (boxes[..., 0] < size[0]) & (boxes[..., 1] < size[1])).any():
+        raise UnusableObjects(
+            f"{name}: all boxes of its object file are outside the frame of {size[0]}x{size[1]} pixels; was it made of "
+            "a video of another size?"
+        )
 
 
 def _present(ids: np.ndarray, trajectory: np.ndarray) -> np.ndarray:

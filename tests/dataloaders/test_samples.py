@@ -20,6 +20,7 @@ from dataloaders.samples import (
     Replacements,
     SampleChoices,
     SampleSettings,
+    UnusableObjects,
     clip_part,
     collate,
     text_part,
@@ -181,6 +182,18 @@ def test_boxes_of_other_frames_than_those_that_are_read_are_refused_by_name():
     numbered = dataclasses.replace(shown, frame_indices=(same + 1).tolist())
     with pytest.raises(ValueError, match=r"v: its object file is of the frames \[0, 10.*run utils/extract_objects\.py"):
         clip_part(numbered, boxes._replace(frame_indices=same), SETTINGS, 1, "v")
+
+
+@pytest.mark.parametrize("coordinates", ["original", "crop"])
+def test_boxes_that_are_all_outside_the_frame_are_refused_and_single_ones_are_not(coordinates: str):
+    settings = dataclasses.replace(SETTINGS, choices=SampleChoices(box_coordinates=coordinates))
+    inside, outside = (2, 4, 24, 20), (400, 4, 450, 20)
+    assert (clip_part(clip(), record({(0, 0): inside, (1, 0): outside}), settings, 1, "v")["boxes"] != -1).any()
+    assert (clip_part(clip(), record({}), settings, 1, "v")["boxes"] == -1).all()
+    with pytest.raises(
+        UnusableObjects, match="v: all boxes of its object file are outside the frame of .* another size"
+    ):
+        clip_part(clip(), record({(0, 0): outside, (1, 0): outside}), settings, 1, "v")
 
 
 def test_what_is_to_be_said_of_a_clip_goes_with_it():
