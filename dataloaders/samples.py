@@ -21,12 +21,17 @@ from modules.tokenizer import ClipTokenizer
 
 Sample = dict[str, Any]
 MAX_BAD_CLIPS = 100  # in a row
+OUTSIDE = "all boxes of its object file are outside the frame"
 MIN_MISFITS = 20  # of which it can be said that they are many
 ORDERS = IN_ORDER, REVERSED, SHUFFLED = 0, 1, 2
 
 
 class UnusableObjects(Misfit):
     """Boxes that cannot be laid on a clip's frames."""
+
+
+class TooManyMisfits(ValueError):
+    """Most clips do not fit the settings."""
 
 
 class Replacements:
@@ -44,24 +49,26 @@ class Replacements:
 
         Raises:
             UnusableClip: none of them gives one.
-            Misfit: most clips so far do not fit the settings.
+            TooManyMisfits: most clips so far do not fit the settings.
         """
         skipped: list[str] = []
         self.samples += 1
         for attempt in range(min(MAX_BAD_CLIPS, count)):
             try:
-                return {**make(attempt), "skipped": skipped}
+                sample = {**make(attempt), "skipped": skipped}
+                self._count(next((note for note in sample["notes"] if OUTSIDE in note), ""))
+                return sample
             except UnusableClip as error:
                 skipped.append(str(error))
                 last = error
                 if not attempt and isinstance(error, Misfit):
-                    self.misfits += 1
-                    self._check(error)
+                    self._count(str(error))
         raise type(last)(f"{len(skipped)} clips in a row cannot be used, the last one: {last}") from last
 
-    def _check(self, error: Misfit) -> None:
-        if self.misfits >= MIN_MISFITS and 2 * self.misfits > self.samples:
-            raise Misfit(f"{self.misfits} of {self.samples} clips do not fit the settings, the last one: {error}")
+    def _count(self, misfit: str) -> None:
+        self.misfits += bool(misfit)
+        if misfit and self.misfits >= MIN_MISFITS and 2 * self.misfits > self.samples:
+            raise TooManyMisfits(f"{self.misfits} of {self.samples} clips do not fit the settings, the last: {misfit}")
 
 
 @dataclass(frozen=True)
@@ -170,8 +177,7 @@ def clip_part(clip: ClipFrames, record: ObjectRecord | None, settings: SampleSet
     """`video` (T, 3, R, R) uint8, `video_mask` (T,), and, for a model with objects, the boxes of the same frames.
 
     Raises:
-        UnusableObjects: the original size, which boxes are mapped by, is unknown; or boxes are of other frames, or all
-            outside the frame.
+        UnusableObjects: the original size, which boxes are mapped by, is unknown; or boxes are of other frames.
     """
     order = frame_order(len(clip.frames), settings.frame_order, key)
     part: Sample = {
@@ -181,6 +187,8 @@ def clip_part(clip: ClipFrames, record: ObjectRecord | None, settings: SampleSet
     }
     if settings.object_count:
         part.update(_object_part(clip, record, settings, order, name))
+        if record is not None and _are_outside(record.boxes, clip, settings):
+            part["notes"].append(f"{name}: {OUTSIDE}; it is seen without. Was it made of a video of another size?")
     return part
 
 
@@ -225,25 +233,21 @@ def _check_same_frames(sampled: Sequence[int] | None, detected: np.ndarray | Non
 def _crop_boxes(boxes: np.ndarray, clip: ClipFrames, settings: SampleSettings, name: str) -> np.ndarray:
     if settings.choices.box_coordinates == "crop":
         side = (settings.resolution, settings.resolution)
-        _check_inside(boxes, side, name)
         return map_boxes_to_crop(boxes, side, side, settings.resolution)
     if clip.original_size is None:
         raise UnusableObjects(
             f"{name}: the shard does not say how large the video was (released shards do not), so its boxes cannot be "
             "mapped; give the sizes with --frame_sizes FILE, or --box_coordinates crop if the boxes are in crop pixels"
         )
-    _check_inside(boxes, clip.original_size, name)
     return map_boxes_to_crop(boxes, clip.original_size, clip.stored_size, settings.resolution)
 
 
-def _check_inside(boxes: np.ndarray, size: tuple[int, int], name: str) -> None:
-    """Boxes that are all outside the frame are of another size, or of another video."""
+def _are_outside(boxes: np.ndarray, clip: ClipFrames, settings: SampleSettings) -> bool:
+    """Whether there are boxes and all are outside the frame: of another size, or of another video."""
+    side = (settings.resolution, settings.resolution)
+    width, height = side if settings.choices.box_coordinates == "crop" else clip.original_size or side
     is_box = boxes[..., 0] != PADDING
-    if is_box.any() and not (is_box & (boxes[..., 0] < size[0]) & (boxes[..., 1] < size[1])).any():
-        raise UnusableObjects(
-            f"{name}: all boxes of its object file are outside the frame of {size[0]}x{size[1]} pixels; was it made of "
-            "a video of another size?"
-        )
+    return bool(is_box.any() and not (is_box & (boxes[..., 0] < width) & (boxes[..., 1] < height)).any())
 
 
 def _present(ids: np.ndarray, trajectory: np.ndarray) -> np.ndarray:

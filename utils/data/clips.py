@@ -93,7 +93,9 @@ def _warn_of_lost(report: Mapping[str, Any], object_path: str) -> None:
     lost += [name for name in MAY_BE_LOST if 2 * report[name] > report["boxes"]]
     if lost:
         text = "; ".join(f"{report[name]} {PROBLEMS[name]}, as {report['examples'][name][0]}" for name in lost)
-        logger.warning(f"{object_path}: of {report['files']} files with {report['boxes']} boxes cannot be used: {text}")
+        logger.warning(
+            f"{object_path}: {report['kept_boxes']} of {report['boxes']} boxes are used; what is lost: {text}"
+        )
     if report["files"] >= MANY_FILES and 90 < report.get("largest", 0) <= 100.5:
         logger.warning(
             f"{object_path}: no box of {report['files']} files reaches beyond {report['largest']:g}. Are they in "
