@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINT_FILE = "fingerprint.json"
 STAT_ALL_FILES = 100_000
-TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.stoa-tmp(\.\w+)?")
+TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.stoa-tmp(\.\w+)?", re.DOTALL)
 SHOWN_LETTERS = 40  # of a file's name in that of its temporary file: names have a greatest length
 SWEEP_ENTRIES = 1_000  # of a folder up to which it is listed before each write
 CACHE_NAME = "stoa-vlp"
@@ -93,6 +93,7 @@ def _new_temporary(path: Path, suffix: str = "") -> tuple[int, Path]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:  # then nobody can lock it, nor sweep it away
             if error.errno not in NO_LOCKS:
+                temporary.unlink(missing_ok=True)
                 os.close(descriptor)
                 raise
         if _is_still_at(descriptor, temporary):
@@ -288,8 +289,7 @@ def writable_place(target: str | Path) -> Path:
     """Return `target`, or `fallback_place` of it where its folder cannot be written; a warning then names both.
 
     Raises:
-        CannotCache: neither can be written; the message names both.
-        OSError: another problem than rights, such as a full disk.
+        CannotCache: neither can be written (the message names both), or the disk of `target` is full.
     """
     target, place = Path(target), fallback_place(target)
     try:
@@ -297,7 +297,7 @@ def writable_place(target: str | Path) -> Path:
         return target
     except OSError as error:
         if error.errno not in NOT_WRITABLE | NO_LOCKS:
-            raise
+            raise CannotCache(f"{target} cannot be written ({error.strerror})") from error
         reason = error.strerror
     try:
         _try_writing(place)

@@ -132,6 +132,7 @@ def test_the_next_write_removes_what_a_killed_process_left_and_nothing_else(tmp_
         foreign = (".a.bin.tmp", ".a.bin.123.tmp", "a.0123456789abcdef.stoa-tmp")
         for name in foreign:
             (tmp_path / name).touch()
+        (tmp_path / ".a\nb.0123456789abcdef.stoa-tmp").touch()  # nobody's
         atomic_write_text(tmp_path / "b.txt", "b")
         assert names(tmp_path) == sorted([in_use, "b.txt", *foreign])
     finally:
@@ -344,7 +345,7 @@ def test_a_full_disk_is_an_error_not_a_reason_to_write_elsewhere(
     with pytest.raises(CannotCache, match=r"cannot build .*/a: .*No space left.*free space"):
         build_once(tmp_path / "a", {}, fill, may_move=True)
     refuse(tmp_path, errno.ENOSPC, monkeypatch)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(CannotCache, match="b cannot be written .No space left"):
         writable_place(tmp_path / "b")
     assert not cache_home.exists()
 
