@@ -197,9 +197,13 @@ def read_lines(path: str | Path, is_streamed: bool = False) -> Iterator[tuple[in
             yield number, line
 
 
-def read_json(path: str | Path) -> Any:
-    """Content of a JSON file; errors as `read_text`, and `parse_json`."""
-    return parse_json(read_text(path), str(path), "is the file complete?")
+def read_json(path: str | Path, any_number: bool = False) -> Any:
+    """Content of a JSON file; errors as `read_text`, and `parse_json`.
+
+    Args:
+        any_number: numbers may be infinite or none, for a reader that checks each.
+    """
+    return parse_json(read_text(path), str(path), "is the file complete?", any_number)
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
@@ -212,21 +216,24 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
     log_replaced(path, replaced)
 
 
-def parse_json(text: str, name: str, remedy: str) -> Any:
+def parse_json(text: str, name: str, remedy: str, any_number: bool = False) -> Any:
     """A JSON text of the place `name`; characters that no file can hold are replaced, counted and logged.
+
+    Args:
+        any_number: as for `read_json`.
 
     Raises:
         ValueError: not JSON, nested too deeply, a name twice in one dictionary, or a number that is none or too large.
     """
-    value, replaced = _parsed(text, name, remedy)
+    value, replaced = _parsed(text, name, remedy, any_number)
     log_replaced(name, replaced)
     return value
 
 
-def _parsed(text: str, name: str, remedy: str) -> tuple[Any, int]:
+def _parsed(text: str, name: str, remedy: str, any_number: bool = False) -> tuple[Any, int]:
     """See `parse_json`; how many characters are replaced."""
     try:
-        value = JSON_DECODER.decode(text)
+        value = (ANY_NUMBER_DECODER if any_number else JSON_DECODER).decode(text)
     except RecursionError as error:
         raise _too_deep(name) from error
     except ValueError as error:  # also a number of thousands of digits
@@ -256,6 +263,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 JSON_DECODER = json.JSONDecoder(object_pairs_hook=_dictionary, parse_float=_number, parse_constant=_no_constant)
+ANY_NUMBER_DECODER = json.JSONDecoder(object_pairs_hook=_dictionary)
 
 
 def _check_depth(value: Any, name: str) -> None:

@@ -306,7 +306,7 @@ def _read_frames(path: str | Path) -> list[Any]:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise ObjectFileError("broken_files", f"has {size} bytes, more than {MAX_FILE_BYTES}")
-        frames = read_json(path)
+        frames = read_json(path, any_number=True)
     except (OSError, ValueError) as error:
         raise ObjectFileError("broken_files", f"cannot be read: {str(error).replace(str(path), 'it')}") from error
     if not isinstance(frames, list):

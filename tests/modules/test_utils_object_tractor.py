@@ -258,11 +258,11 @@ def test_what_is_no_file_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             load_object_file(tmp_path / f"{name}.json", 2, LABELS, ObjectReport())
         assert caught.value.problem == "broken_files"
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, *_: int) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "secret.json").write_text("[]")
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(ObjectFileError, match="Permission denied"):
         load_object_file(tmp_path / "secret.json", 2, LABELS, ObjectReport())
 
