@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from utils.summarise_quickstart import main
 
 METRICS = [f"{way}_{name}" for way in ("t2v", "v2t") for name in ("R1", "R5", "R10", "MedianR")]
@@ -56,3 +58,22 @@ def test_summary_has_last_evaluation_and_both_ends_of_each_loss(tmp_path: Path, 
     assert "all true and complete: 80.0 % (1 things 90 %, 3 things 70 %)" in out
     assert "300 questions: 91.0 % right (always the most frequent answer: 12.5 %)" in out
     assert "50 held-out clips (chance R1 2.0 %)" in out and "mlm             9.000 ->    2.000" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("seconds.tsv", "setup\tx\n", "seconds.tsv: lines are a stage, a tab and seconds"),
+        ("seconds.tsv", "setup\n", "seconds.tsv: lines are a stage, a tab and seconds"),
+        ("retrieval/metrics.json", '{"metrics": ', "metrics.json is not JSON"),
+        ("retrieval/metrics.json", "[1]", "metrics.json has no metrics; run the task again"),
+        ("pretrain/metrics.jsonl", "{\n", "metrics.jsonl, line 1 is not JSON"),
+    ],
+)
+def test_damaged_results_are_one_message(tmp_path: Path, capsys, name: str, content: str, message: str):
+    (tmp_path / "seconds.tsv").write_text("setup\t3\n")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    assert main([str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
