@@ -9,6 +9,7 @@ python tasks/predict.py search FOLDER --query "a dog runs" --checkpoint output/r
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -23,6 +24,7 @@ from dataloaders.decoders import BACKENDS, UnreadableVideo
 from dataloaders.frame_cache import FrameCacheSettings
 from dataloaders.video_files import list_videos
 from modules.beam_search import SearchSettings
+from modules.foreign_text import printable
 from modules.tasks.captioning import CaptionModel
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.loading import add_released_flags
@@ -42,7 +44,7 @@ class Output:
 
     def remark(self, line: str) -> None:
         """Print a line about what was loaded."""
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
     def skipped(self, reasons: Sequence[str]) -> None:
         """Name the videos that could not be read."""
@@ -52,7 +54,8 @@ class Output:
 
     def result(self, lines: list[str], document: Any) -> None:
         """Show a result."""
-        print(json.dumps(document, indent=1, ensure_ascii=False) if self.as_json else "\n".join(lines), flush=True)
+        text = json.dumps(document, indent=1, ensure_ascii=False) if self.as_json else printable("\n".join(lines))
+        print(text, flush=True)
 
 
 def caption(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
@@ -177,6 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; status 0, 1 if input is missing or unfit or the output closed, 3 if a video is unreadable."""
     args = parse_arguments(argv)
     output = Output(args.json)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that are not UTF-8; these are JSON's own escapes
     names = (
         "object_path", "labelmap_path", "clip_archive", "need_object", "use_action", "feature_framerate",
         "video_backend", "num_thread_reader", "batch_size_val", "device", "precision",
@@ -189,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
         predictor = Predictor(args.checkpoint, output.remark, load_log, is_watched, on_bad_video="skip", **flags)
         args.run(args, predictor, output)
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of the results, `head` perhaps, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there a reader for the flush at exit

@@ -148,7 +148,7 @@ class SearchIndex:
                 if path.suffix.lower() not in VIDEO_SUFFIXES:
                     continue
                 object_file = objects.path(path.stem) if objects else None
-                parts = [file_stamp(path), file_stamp(object_file) if object_file else "-"]
+                parts = [_stamp(path), _stamp(object_file) if object_file else "-"]
                 stamps[str(path.relative_to(self.folder))] = " ".join(parts)
         return stamps
 
@@ -188,3 +188,11 @@ class SearchIndex:
         arrays = {name: part.numpy() for name, part in zip(TOKEN_PARTS, tokens, strict=True) if part is not None}
         with atomic_file(self.path) as file:
             np.savez(file, allow_pickle=False, key=np.array(self._key()), stamps=np.array(json.dumps(stamps)), **arrays)
+
+
+def _stamp(path: Path) -> str:
+    """As `file_stamp`; a link to nowhere has none, and reading it says why."""
+    try:
+        return file_stamp(path)
+    except OSError:
+        return "gone"
