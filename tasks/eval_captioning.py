@@ -30,6 +30,7 @@ class Captioning(FineTuning):
     """Trained on every caption, chosen by CIDEr. The contrastive loss is added on MSR-VTT, as released."""
 
     selection_metric = "CIDEr"
+    heads = ("vocabulary",)
     model_class: type[CaptionModel] = CaptionModel
 
     def __init__(self, args: CaptionArguments, runtime: Runtime, log: RunLog) -> None:

@@ -30,6 +30,7 @@ class QuestionAnswering(FineTuning):
     selection_metric = "accuracy"
     model_class: type[AnswerModel] = AnswerModel
     collate = staticmethod(collate_questions)
+    heads = ("answer", "vocabulary")
 
     def __init__(self, args: AnswerArguments, runtime: Runtime, log: RunLog) -> None:
         answers = choose_answers(args, log.info) if args.do_train else []

@@ -69,7 +69,10 @@ class Pretraining:
         args, model = self.args, self.model
         make_loader, steps = train_loader(args, self.dataset, self.runtime)
         if args.micro_batch_size * self.runtime.world_size == 1:
-            self.log.warning("one clip in the global batch: video-text matching has no negatives and is left out")
+            self.log.warning(
+                "one clip in the global batch: video-text matching has no negatives and is left out, and the "
+                "contrastive loss stays 0"
+            )
         weights = loss_weights(args, model)
         validate = self.validate if self.validation is not None else None
         Trainer(model, self.runtime, args, make_loader, steps, weights, self.log, validate).fit()

@@ -9,6 +9,7 @@ python tasks/predict.py search FOLDER --query "a dog runs" --checkpoint output/r
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -181,6 +182,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; status 0, 1 if input is missing or unfit or the output closed, 3 if a video is unreadable."""
     args = parse_arguments(argv)
     output = Output(args.json)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that are not UTF-8; these are JSON's own escapes
     names = (
         "object_path", "labelmap_path", "clip_archive", "need_object", "use_action", "feature_framerate",
         "video_backend", "num_thread_reader", "batch_size_val", "device", "precision",

@@ -291,7 +291,10 @@ class Predictor:
     def reader(self, config: ModelConfig, videos: Sequence[str]) -> ClipReader:
         """Reads these clips by path; the object file of a clip has its stem."""
         stems = {path: Path(path).stem for path in videos}
-        return ClipReader(self._source, self.sample_settings(config), self.object_files(config), stems)
+        objects = self.object_files(config)
+        if objects and not any(objects.path(stem) for stem in stems.values()):
+            self.log(f"{objects.object_path}: no object file of these videos; a model with objects sees none of them")
+        return ClipReader(self._source, self.sample_settings(config), objects, stems)
 
     @cached_property
     def _source(self) -> VideoSource:

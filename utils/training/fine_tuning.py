@@ -33,12 +33,14 @@ class FineTuning(ABC):
         selection_metric: of `Evaluation.metrics`; the best model has the largest value.
         model_class: of the model that is trained; a task of one's own is a subclass with another.
         collate: makes a batch of training samples.
+        heads: parts of the model of which one gives its answers.
         splits: data of the test split, and in training of the training and validation splits, by name.
     """
 
     selection_metric: str
     model_class: type[TaskModel]
     collate: Callable[..., Batch] = staticmethod(collate)
+    heads: tuple[str, ...] = ()
 
     def __init__(self, args: TaskArguments, runtime: Runtime, log: RunLog, model: TaskModel) -> None:
         self.args, self.runtime, self.log, self.model = args, runtime, log, model
@@ -81,6 +83,11 @@ class FineTuning(ABC):
             if best is None:
                 return
             scored = best
+        elif self.heads and not any(map(self.model.is_trained, self.heads)):
+            self.log.warning(
+                f"{scored} has no trained {' or '.join(self.heads)} head: the scores are those of random weights. Give "
+                "--do_train, or a checkpoint of this task as --init_model"
+            )
         self.model.to(self.runtime.device)
         self._write(self.evaluate("test"), scored)
 

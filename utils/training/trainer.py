@@ -30,6 +30,7 @@ from utils.training.resume import (
     restore_random_states,
     untouched_random_state,
 )
+from utils.training.schedule import SCHEDULES
 from utils.training.step_meters import Meter, SkippedFiles, StepFlags
 
 
@@ -117,6 +118,7 @@ class Trainer:
             settings.object_lr,
             settings.weight_decay,
         )
+        self._check_rates(groups)
         self.optimizer = BertAdam(
             groups, settings.lr, settings.schedule, settings.warmup_proportion, int(self.total_steps)
         )
@@ -129,6 +131,17 @@ class Trainer:
         self._active: Mapping[str, float] = {}
         self._rates: dict[str, float] = {}
         self._clips, self._waited, self._since = 0, 0.0, time.monotonic()
+
+    def _check_rates(self, groups: list[dict[str, Any]]) -> None:
+        """A run whose updates change nothing must not end as one that has trained."""
+        settings = self.settings
+        if not any(group.get("lr", settings.lr) for group in groups):
+            raise ValueError("every learning rate is 0: nothing to train (--lr, --coef_lr, --fusion_lr, --object_lr)")
+        if self.total_steps == 1 and not SCHEDULES[settings.schedule](0.0, settings.warmup_proportion):
+            self.log.warning(
+                "one update in all, and the schedule starts from a learning rate of 0: it changes nothing. Lower "
+                "--batch_size, raise --epochs or --max_steps, or give --warmup_proportion 0"
+            )
 
     # -- the loop
 

@@ -64,6 +64,19 @@ def test_videos_are_ranked_by_their_similarity_to_each_query(checkpoint: Path, f
     assert [len(found) for found in index.search(TEXTS, top=2)] == [2, 2]
 
 
+@pytest.mark.parametrize("kind", ["dangling", "pipe"])
+def test_what_is_no_file_does_not_end_a_search(checkpoint: Path, folder: Path, kind: str):
+    bad = folder / "bad.mp4"
+    if kind == "pipe":
+        os.mkfifo(bad)
+    else:
+        bad.symlink_to(folder / "nowhere.mp4")
+    index = SearchIndex(make(checkpoint), folder)
+    assert len(index.names) == 3 and len(index.search(TEXTS, top=5)[0]) == 3
+    [reason] = index.last_update.unreadable
+    assert reason.startswith(f"{bad}: a ")
+
+
 def test_candidates_are_re_ranked_by_similarity_times_probability(checkpoint: Path, folder: Path):
     predictor = make(checkpoint)
     index = SearchIndex(predictor, folder)

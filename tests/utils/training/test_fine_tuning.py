@@ -118,6 +118,16 @@ def test_results_and_further_files_are_written(tmp_path: Path):
     ]
 
 
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_scores_of_a_head_that_was_never_trained_are_warned_of(tmp_path: Path, monkeypatch, is_trained: bool):
+    task = Toy(arguments(tmp_path, do_train=False, do_eval=True))
+    monkeypatch.setattr(Toy, "heads", ("answer", "vocabulary"))
+    monkeypatch.setattr(Model, "is_trained", lambda self, part: is_trained and part == "vocabulary", raising=False)
+    task.run()
+    warned = "no trained answer or vocabulary head: the scores are those of random weights"
+    assert (warned in (tmp_path / "log.txt").read_text()) != is_trained
+
+
 def test_without_a_validation_split_the_last_model_is_tested_with_a_warning(tmp_path: Path):
     task = Toy(arguments(tmp_path), has_validation=False)
     task.run()

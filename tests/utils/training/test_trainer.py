@@ -78,6 +78,16 @@ def test_max_steps_ends_run_and_schedule(tmp_path):
     assert make_trainer(settings).fit().step == 5  # already complete: nothing is done
 
 
+def test_a_run_that_would_change_nothing_says_so(tmp_path):
+    rates = {"lr": 0.0, "fusion_lr": 0.0, "object_lr": 0.0}
+    with pytest.raises(ValueError, match="every learning rate is 0: nothing to train"):
+        make_trainer(make_settings(tmp_path, **rates))
+    make_trainer(make_settings(tmp_path, max_steps=2))
+    assert "changes nothing" not in (tmp_path / "log.txt").read_text()
+    make_trainer(make_settings(tmp_path, max_steps=1, schedule="warmup_linear", warmup_proportion=0.1))
+    assert "WARNING one update in all" in (tmp_path / "log.txt").read_text()
+
+
 def test_accumulated_parts_equal_the_whole_batch(tmp_path):
     def data() -> ToyData:
         every = ToyData()
