@@ -10,18 +10,17 @@ import csv
 import io
 import json
 import logging
-import pickle
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
+
+from modules.plain_pickle import MAX_DEPTH, check_values, load_plain
 
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 30
 MAX_FIELD = 131_072  # characters of a csv field
-MAX_DEPTH = 100  # lists and dictionaries inside each other
-MAX_VALUES = 200_000_000  # in a pickle, which may name the same list again and again
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 REPLACEMENT = "\ufffd"
 CONVERT = "save it as UTF-8, for instance with: iconv -f latin1 -t utf-8"
@@ -205,14 +204,6 @@ def video_id(value: Any, place: str) -> str:
     return name
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds dictionaries, lists, text and numbers; without classes and functions a pickle can call nothing."""
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        """Refuse every class and function that a pickle names."""
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which is not loaded")
-
-
 def read_plain_pickle(path: str | Path) -> Any:
     """Dictionaries, lists, text and numbers of a pickle; text of Python 2 is read too, and nothing is executed.
 
@@ -223,36 +214,10 @@ def read_plain_pickle(path: str | Path) -> Any:
     data = read_bytes(path)
     try:
         try:
-            value = _unpickle(data, "utf-8")
+            value = load_plain(data, "utf-8")
         except UnicodeDecodeError:
-            value = _unpickle(data, "latin-1")
+            value = load_plain(data, "latin-1")
     except Exception as error:  # a damaged pickle raises whatever its damage leads to
         raise ValueError(f"{path} cannot be read: {error}") from error
-    _check_size(value, str(path))
+    check_values(value, str(path))
     return value
-
-
-def _unpickle(data: bytes, encoding: str) -> Any:
-    """Load with this encoding of the byte strings that Python 2 wrote for text."""
-    return _PlainUnpickler(io.BytesIO(data), encoding=encoding).load()
-
-
-def _check_size(value: Any, name: str) -> None:
-    """A few hundred bytes may name a list that holds itself twice, thirty times over: count what would be walked."""
-    level, depth, total = [(value, 1)], 0, 0
-    while level:
-        counts: dict[int, tuple[Any, int]] = {}
-        for part, times in level:
-            inner = (
-                [*part, *part.values()] if isinstance(part, dict) else part if isinstance(part, list | tuple) else ()
-            )
-            total += times * len(inner)
-            for one in inner:
-                if isinstance(one, list | tuple | dict):
-                    counts[id(one)] = (one, counts.get(id(one), (one, 0))[1] + times)
-        depth += 1
-        if depth > MAX_DEPTH or total > MAX_VALUES:
-            raise ValueError(
-                f"{name}: {total} values, lists inside each other {depth} deep, more than any such file has"
-            )
-        level = list(counts.values())
