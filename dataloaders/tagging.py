@@ -14,6 +14,7 @@ from modules.tokenizer import ClipTokenizer, split_words
 NOUN, VERB = 1, 2
 SPACY_MODEL = "en_core_web_sm"
 CACHED_ANALYSES = 1 << 17
+LONGEST_WORD = 40  # letters that are analysed; HanTa's time grows with their square, and few words are longer
 
 
 class Tagger(Protocol):
@@ -80,7 +81,8 @@ class HantaTagger:
     def tags(self, words: Sequence[str]) -> list[str]:
         """Return the C5 tag of each word."""
         # Captions are in lower case here, so capitals must not count against proper names.
-        return self._tagger.tag_sent(split_negations(words), taglevel=0, casesensitive=False) if words else []
+        analysed = [word[:LONGEST_WORD] for word in split_negations(words)]
+        return self._tagger.tag_sent(analysed, taglevel=0, casesensitive=False) if words else []
 
     def kinds(self, words: Sequence[str]) -> list[int]:
         """Return NOUN, VERB or 0 for each word."""

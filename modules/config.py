@@ -7,6 +7,7 @@ command lines of the tasks are made of such fields (utils/settings/). No PyTorch
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ OBJECT_FUSES = ("fusion", "attention")
 SIM_HEADERS = ("meanP", "seqLSTM", "seqTransf", "tightTransf")
 LINEAR_PATCHES = ("2d", "3d")
 HEAD_WIDTH = 64  # of every CLIP that OpenAI published
+MAX_LAYERS, MAX_SIZE = 1000, 1 << 31  # of a model; the largest CLIP has 56 layers
 FORMER_SIZES = ("frame_dropout",)  # in the configuration of checkpoints that an earlier version wrote
 
 
@@ -201,6 +203,7 @@ class ModelConfig:
     answers: tuple[str, ...] = ()  # question answering: the classes of the answer classifier
 
     def __post_init__(self) -> None:
+        _check_types(self)
         for name in ("object_fuse", "sim_header", "linear_patch"):
             allowed = {"object_fuse": OBJECT_FUSES, "sim_header": SIM_HEADERS, "linear_patch": LINEAR_PATCHES}[name]
             if getattr(self, name) not in allowed:
@@ -213,8 +216,6 @@ class ModelConfig:
             raise ValueError(f"max_words {self.max_words} exceeds the text tower's {self.context_length} positions")
         if abs(self.object_layer or 0) > self.vision_layers:
             raise ValueError(f"object_layer {self.object_layer}: the visual tower has {self.vision_layers} blocks")
-        if self.head_width < 1:
-            raise ValueError(f"head_width {self.head_width} must be at least 1")
         self.answers = tuple(self.answers)
         if (self.use_action or self.action_only) and not self.need_object:
             raise ValueError("use_action and action_only need need_object: actions are pooled from object tokens too")
@@ -287,6 +288,9 @@ class Behaviour:
     choice_frames_normalised: bool = True
     answer_head: str = "classifier"
 
+    def __post_init__(self) -> None:
+        _check_types(self)
+
     @classmethod
     def preset(cls, name: str) -> Behaviour:
         """The behaviour called `intended` or `released`; ValueError for another name."""
@@ -303,6 +307,23 @@ class Behaviour:
                 answer_head="vocabulary",
             )
         raise ValueError(f"behaviour {name!r}: choose intended or released")
+
+
+def _check_types(config: ModelConfig | Behaviour) -> None:
+    """Raise ValueError for a value that a damaged or hostile file may have instead of a size, a switch or a name."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name == "answers":
+            is_right = isinstance(value, list | tuple) and all(type(one) is str for one in value)
+        elif field.type == "int":
+            largest = MAX_LAYERS if field.name.endswith("_layers") else MAX_SIZE
+            is_right = type(value) is int and 1 <= value <= largest
+        elif field.type == "float":
+            is_right = type(value) in (int, float) and 0 <= value < 1
+        else:
+            is_right = type(value).__name__ in str(field.type).replace("None", "NoneType").split(" | ")
+        if not is_right:
+            raise ValueError(f"{field.name} {reprlib.repr(value)}: no {field.type} that a model can have")
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:

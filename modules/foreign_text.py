@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from modules.characters import CONTROL_OR_BREAK, REPLACEMENT, whole_characters
-from modules.plain_pickle import check_size, load_plain
+from modules.plain_pickle import MAX_DEPTH, check_values, load_plain
 
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 30
 PART = 1 << 20  # bytes that are read at once
 MAX_LINE = 1 << 26  # characters of a line, or of a row of a table, which may have several
-MAX_DEPTH = 100  # lists and dictionaries inside each other
 MAX_ID = 200  # bytes of the name of a file, less its ending
 MISSING = ("None", "none", "NaN", "nan", "null", "NULL")  # what programs write for a value that is not there
 CONVERT = "save it as UTF-8, for instance with: iconv -f latin1 -t utf-8"
@@ -419,13 +418,13 @@ def read_plain_pickle(path: str | Path) -> Any:
     """
     data = read_bytes(path)
     try:
-        value = load_plain(data)
+        try:
+            value = load_plain(data, "utf-8")
+        except UnicodeDecodeError:
+            value = load_plain(data, "latin-1")
     except Exception as error:  # a damaged pickle raises whatever its damage leads to
         raise ValueError(f"{path} cannot be read: {error}") from error
-    try:
-        check_size(value)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    check_values(value, str(path))
     value, replaced = _mended(value)
     log_replaced(path, replaced)
     return value

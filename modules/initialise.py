@@ -12,6 +12,14 @@ from modules.config import HEAD_WIDTH, ModelConfig
 
 StateDict = Mapping[str, Tensor]
 
+TELLING = {  # entries that tell the sizes of a CLIP, and their dimensions
+    "visual.conv1.weight": (4, 5),
+    "visual.positional_embedding": (2,),
+    "token_embedding.weight": (2,),
+    "text_projection": (2,),
+    "positional_embedding": (2,),
+}
+
 
 def initialise(model: Backbone) -> None:
     """Draw every parameter from its initial distribution (torch's global generator; seed it first).
@@ -38,9 +46,11 @@ def config_from_clip(state: StateDict, **choices: object) -> ModelConfig:
     Raises:
         ValueError: the state dict is not a ViT CLIP; names the first key that is missing.
     """
-    for key in ("visual.conv1.weight", "visual.positional_embedding", "token_embedding.weight", "text_projection"):
+    for key, dimensions in TELLING.items():
         if key not in state:
             raise ValueError(f"not a CLIP ViT state dict: it has no entry {key}")
+        if state[key].ndim not in dimensions:
+            raise ValueError(f"not a CLIP ViT state dict: {key} has {state[key].ndim} dimensions")
     patch = state["visual.conv1.weight"].shape[-1]
     grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     sizes = {
@@ -78,12 +88,13 @@ def load_clip(model: Backbone, state: StateDict, given: set[str] | None = None) 
         Names of the parameters that were set.
 
     Raises:
-        ValueError: an entry of CLIP's towers is missing or of another size; all are named.
+        ValueError: as `check_clip`.
     """
     given = given or set()
+    check_clip(model, state, given)
     own = {f"clip.{name}": name for name, _ in model.clip.named_parameters()}
     sources = own | _sources(model)
-    problems, done = [], []
+    done = []
     for name, parameter in model.named_parameters():
         if name in given or name not in sources:
             continue
@@ -95,12 +106,28 @@ def load_clip(model: Backbone, state: StateDict, given: set[str] | None = None) 
             with torch.no_grad():
                 parameter.copy_(value)
             done.append(name)
-        elif name in own:
-            found = "is missing" if value is None else f"has shape {tuple(value.shape)}"
-            problems.append(f"{key} {found}, the model needs {tuple(parameter.shape)}")
+    return done
+
+
+def check_clip(model: Backbone, state: StateDict, given: set[str] | None = None) -> None:
+    """Hold CLIP's weights against the model, whose parameters may be on the meta device; arguments as `load_clip`.
+
+    Raises:
+        ValueError: an entry of CLIP's towers is missing or of another size; all are named.
+    """
+    problems = []
+    for key, parameter in model.clip.named_parameters():
+        if f"clip.{key}" in (given or ()):
+            continue
+        found = "is missing"
+        if key in state:
+            shape = tuple(state[key].shape)
+            if (*shape[:2], 3, *shape[2:]) == tuple(parameter.shape) or shape == tuple(parameter.shape):
+                continue
+            found = f"has shape {shape}"
+        problems.append(f"{key} {found}, the model needs {tuple(parameter.shape)}")
     if problems:
         raise ValueError("the CLIP weights do not fit the model: " + "; ".join(problems))
-    return done
 
 
 def _sources(model: Backbone) -> dict[str, str]:

@@ -56,6 +56,11 @@ _CLIP = (
     r"clip\.(visual\..+|transformer\..+|token_embedding\.weight|positional_embedding|ln_final\..+"
     r"|text_projection|logit_scale)"
 )
+TELLING = {  # entries that tell sizes, and how many dimensions they have at least
+    "clip.visual.transformer.object_encoder.box_categories": 3,
+    "clip.object_action": 2,
+    "clip.visual.conv1.weight": 4,
+}
 _LEGACY_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
 
 
@@ -97,6 +102,9 @@ def config_from_released(state: Mapping[str, Tensor], **choices: object) -> Mode
     """Sizes of a released state dict, with the caller's choices for what no shape tells (layers, modes, words)."""
     clip = {key.removeprefix("clip."): value for key, value in state.items() if key.startswith("clip.")}
     visual = {key: value for key, value in clip.items() if "object_encoder" not in key}
+    for key, dimensions in TELLING.items():
+        if key not in state or state[key].ndim < dimensions:
+            raise ValueError(f"not a whole released checkpoint: no entry {key} of {dimensions} dimensions")
     frames, count, _ = state["clip.visual.transformer.object_encoder.box_categories"].shape
     sizes: dict[str, object] = {
         "max_frames": frames,

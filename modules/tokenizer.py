@@ -7,9 +7,10 @@ not imported, because data preparation and its worker processes use this module 
 from __future__ import annotations
 
 import gzip
+import heapq
 import html
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,11 +25,15 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 NOT_MERGED = 256 + 256 + 2  # symbols beside the merges: bytes, final bytes, and the two above
 WORD_PATTERN = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
 CACHED_WORDS = 1 << 17
+MAX_CHARACTERS = 8192  # of a text that are read; CLIP's 77 tokens end long before
 
 
 def clean_text(text: str) -> str:
-    """Return `text` as CLIP reads it: encoding mended, HTML entities resolved twice, single spaces, lower case."""
-    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()
+    """Return `text` as CLIP reads it: encoding mended, HTML entities resolved twice, single spaces, lower case.
+
+    Mending takes time with the square of the length, so no more than MAX_CHARACTERS are read.
+    """
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text[:MAX_CHARACTERS]))).split()).lower()
 
 
 def split_words(text: str) -> list[str]:
@@ -150,24 +155,41 @@ class ClipTokenizer:
         """Apply the learned merges to a word, the earliest learned one first."""
         parts = [self._byte_symbols[byte] for byte in word.encode()]
         parts[-1] += "</w>"
-        while len(parts) > 1:
-            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: self._ranks.get(pair, VOCAB_SIZE))
-            if best not in self._ranks:
-                break
-            parts = _join_pair(parts, best)
-        return parts
+        return merged(parts, self._ranks)
 
 
-def _join_pair(parts: list[str], pair: tuple[str, str]) -> list[str]:
-    joined, index = [], 0
-    while index < len(parts):
-        if index + 1 < len(parts) and (parts[index], parts[index + 1]) == pair:
-            joined.append(pair[0] + pair[1])
-            index += 2
-        else:
-            joined.append(parts[index])
-            index += 1
-    return joined
+def merged(parts: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
+    """Join neighbouring symbols as long as a pair of them has a rank: all pairs of the lowest rank, from the left.
+
+    The time grows with the length of the word, not with its square.
+    """
+    symbols: list[str | None] = [*parts, None]
+    before, after = list(range(-1, len(parts))), list(range(1, len(parts) + 2))
+    waiting: list[tuple[int, int, str, str]] = []
+
+    def offer(place: int) -> None:
+        if place < 0 or after[place] >= len(parts):
+            return
+        pair = (symbols[place] or "", symbols[after[place]] or "")
+        if pair in ranks:
+            heapq.heappush(waiting, (ranks[pair], place, *pair))
+
+    for place in range(len(parts) - 1):
+        offer(place)
+    while waiting:
+        rank, changed = waiting[0][0], []
+        while waiting and waiting[0][0] == rank:  # pairs that a merge makes wait until all of a rank are merged
+            _, place, first, second = heapq.heappop(waiting)
+            follower = after[place]
+            if symbols[place] != first or follower >= len(parts) or symbols[follower] != second:
+                continue
+            symbols[place], symbols[follower] = first + second, None
+            after[place] = after[follower]
+            before[after[place]] = place
+            changed += [before[place], place]
+        for place in changed:
+            offer(place)
+    return [symbol for symbol in symbols if symbol is not None]
 
 
 def find_vocabulary() -> Path:

@@ -35,6 +35,7 @@ RELATIVE_RANGE = (-0.5, 1.5)  # boxes in shares of the frame, with some room at 
 RELATIVE_SLACK = 0.01  # by which they reach beyond the border
 # Limits that keep a damaged or mistaken file from taking all memory.
 MAX_FILE_BYTES, MAX_FRAMES, MAX_ATTRIBUTES = 64 << 20, 1 << 16, 1000
+MAX_OBJECTS_OF_FRAME, MAX_OBJECTS = 10_000, 200_000  # of a frame and of a file; detectors give some hundred a frame
 LARGE_FRAME = 512  # objects from which on overlaps are worked out for those that are kept only
 COLOURS = frozenset(
     ("black", "white", "gray", "grey", "silver", "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown")
@@ -313,6 +314,14 @@ def _read_frames(path: str | Path) -> list[Any]:
         raise ObjectFileError("broken_files", "is not a list with one entry per frame")
     if len(frames) > MAX_FRAMES:
         raise ObjectFileError("broken_files", f"has {len(frames)} frames, more than {MAX_FRAMES}")
+    listed = [frame.get("objects") for frame in frames if isinstance(frame, dict)]
+    counts = [len(objects) for objects in listed if isinstance(objects, list)]
+    if max(counts, default=0) > MAX_OBJECTS_OF_FRAME or sum(counts) > MAX_OBJECTS:
+        raise ObjectFileError(
+            "broken_files",
+            f"has {max(counts):,} objects in a frame and {sum(counts):,} in all, more than {MAX_OBJECTS_OF_FRAME:,} or "
+            f"{MAX_OBJECTS:,}; keep the most confident ones",
+        )
     return frames
 
 

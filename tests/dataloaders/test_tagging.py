@@ -120,3 +120,11 @@ def test_unknown_tagger_is_an_error() -> None:
     with pytest.raises(ValueError, match="hanta, spacy"):
         make_tagger("nltk")
     assert set(tagging.TAGGERS) == {"hanta", "spacy"}
+
+
+def test_of_an_endless_word_the_first_letters_are_analysed(tagger: HantaTagger, monkeypatch: pytest.MonkeyPatch):
+    lengths = []
+    analyse = tagger._tagger.analyze_forward
+    monkeypatch.setattr(tagger._tagger, "analyze_forward", lambda word: lengths.append(len(word)) or analyse(word))
+    words = ["a", "qwrtz" * 400, "runs"]
+    assert len(tagger.kinds(words)) == 3 and lengths and max(lengths) <= tagging.LONGEST_WORD

@@ -151,7 +151,7 @@ def test_objects_may_be_read_nowhere_where_they_do_not_have_to_leave_the_tower()
         ({"max_words": 21}, "max_words 21 exceeds the text tower's 20 positions"),
         ({"object_layer": 5}, "object_layer 5: the visual tower has 4 blocks"),
         ({"object_layer": -5}, "object_layer -5: the visual tower has 4 blocks"),
-        ({"head_width": 0}, "head_width 0 must be at least 1"),
+        ({"head_width": 0}, "head_width 0: no int"),
         ({"need_object": False}, "use_action and action_only need need_object"),
         ({"object_layer": 0}, "object_layer=0 would have no object tokens"),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modules.tokenizer import ClipTokenizer, split_words
+from modules.tokenizer import MAX_CHARACTERS, ClipTokenizer, clean_text, merged, split_words
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +131,30 @@ def test_real_captions_are_those_of_open_clip(tokenizer: ClipTokenizer, shared: 
     sentences = json.loads((shared / "realdata" / "msrvtt" / "MSRVTT_data.partial.json").read_text())["sentences"]
     for sentence in sentences[:2000]:
         assert tokenizer.encode(sentence["caption"]) == reference.encode(sentence["caption"])
+
+
+def joined_round_by_round(parts: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+    """OpenAI's way: find the pair of the lowest rank, join all of it, begin again."""
+    while pairs := [pair for pair in zip(parts, parts[1:], strict=False) if pair in ranks]:
+        best, found = min(pairs, key=ranks.__getitem__), []
+        while parts:
+            length = 2 if tuple(parts[:2]) == best else 1
+            found.append("".join(parts[:length]))
+            parts = parts[length:]
+        parts = found
+    return parts
+
+
+def test_long_words_are_joined_as_round_by_round():
+    draw = random.Random(0)
+    pairs = [(a, b) for a in ("a", "b", "ab", "ba", "aa", "aba") for b in ("a", "b", "ab", "bb", "ba")]
+    for _ in range(300):
+        draw.shuffle(pairs)
+        ranks = {pair: rank for rank, pair in enumerate(pairs[: draw.randint(1, len(pairs))])}
+        word = draw.choices("ab", k=draw.randint(1, 40))
+        assert merged(list(word), ranks) == joined_round_by_round(list(word), ranks)
+
+
+def test_of_an_endless_text_only_the_beginning_is_read():
+    assert len(clean_text("a" * 10**6)) == MAX_CHARACTERS
+    assert clean_text("&" + "amp;" * 10**5)

@@ -345,3 +345,18 @@ def test_the_real_object_files_load_without_a_problem(shared: Path) -> None:
     assert report.problems() == {}
     assert report.boxes == 378
     assert all((clip["obj_cls"] > 0).any() for clip in clips.values())
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [([10_001], "10,001 objects in a frame and 10,001 in all"), ([10_000] * 20 + [1], "200,001 in all")],
+)
+def test_a_file_of_more_objects_than_a_detector_gives_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: list[int], message: str
+):
+    path = tmp_path / "v.json"
+    path.write_text(json.dumps([{"objects": [0] * count} for count in counts]))
+    monkeypatch.setattr("modules.utils_object_tractor._listed_objects", None)
+    with pytest.raises(ObjectFileError, match=message) as caught:
+        load_object_file(path, 10, {"label_to_idx": {}}, ObjectReport())
+    assert caught.value.problem == "broken_files"

@@ -13,7 +13,7 @@ import torch
 from modules.config import ModelChoices, ModelConfig, from_dict
 from modules.foreign_text import read_bytes
 from utils.models.setup import ModelClass, setup_model
-from utils.runtime.checkpoint import CheckpointError, is_own, load
+from utils.runtime.checkpoint import CheckpointError, check_own, is_own, load
 from utils.runtime.precision import resolve_precision
 from utils.runtime.run_log import LABEL_MAP_FILE
 from utils.settings.fields import flags_of, from_flat
@@ -117,5 +117,9 @@ def _saved_sizes(checkpoint: Path) -> dict[str, Any]:
         return {}  # a TorchScript archive or safetensors; `setup_model` says what is wrong with anything else
     if not is_own(state):
         return {}
-    choices = ModelChoices.of(from_dict(ModelConfig, state["config"]))
+    check_own(state, checkpoint)
+    try:
+        choices = ModelChoices.of(from_dict(ModelConfig, state["config"]))
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
     return {flag.name: getattr(choices, flag.field.name) for flag in flags_of(ModelChoices)}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +24,30 @@ from utils.inference.predictor import Predictor
 
 FORMAT = 1
 INDEX_NAME = ".stoa-search.npz"
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)  # of a damaged or foreign zip file
 TOKEN_PARTS = VideoTokens._fields
 ABSENT = "-"  # in the place of size and time
+
+
+def check_arrays(path: Path) -> None:
+    """Hold the sizes that an .npz file states against the file, before memory is taken for them.
+
+    Raises:
+        ValueError, OSError, or one of ZIP_DAMAGE: it is no file of whole arrays, not compressed.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(info.compress_type != zipfile.ZIP_STORED for info in members):
+            raise ValueError("compressed, which an index is not")
+        if sum(info.file_size for info in members) > path.stat().st_size:
+            raise ValueError("its parts are larger than the file")
+        for info in members:
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(member)
+            if dtype.hasobject or math.prod(shape) * dtype.itemsize > info.file_size:
+                raise ValueError(f"{info.filename} states {list(shape)} values of {dtype}, which it does not have")
 
 
 class Found(NamedTuple):
@@ -180,16 +204,38 @@ class SearchIndex:
         if not self.path.is_file():
             return {}, None
         try:
+            check_arrays(self.path)
             with np.load(self.path, allow_pickle=False) as file:
                 if str(file["key"]) != self._key():
                     self.predictor.log(f"{self.path}: of another model or other settings; made anew")
                     return {}, None
                 stamps = json.loads(str(file["stamps"]))
                 parts = [torch.from_numpy(file[name]) if name in file else None for name in TOKEN_PARTS]
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            tokens = VideoTokens(*parts)  # type: ignore[arg-type]
+            self._check(stamps, tokens)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, *ZIP_DAMAGE) as error:
             self.predictor.log(f"{self.path}: not a readable index ({error}); made anew")
             return {}, None
-        return stamps, VideoTokens(*parts)  # type: ignore[arg-type]
+        return stamps, tokens
+
+    def _check(self, stamps: Any, tokens: VideoTokens) -> None:
+        """Raise ValueError for parts that are not of the clips that the file lists, or not of this model."""
+        if not isinstance(stamps, dict) or not all(isinstance(stamp, str) for stamp in stamps.values()):
+            raise ValueError("its list of videos is none")
+        width = self.predictor.model(RetrievalModel).config.embed_dim
+        for place, (name, part) in enumerate(zip(TOKEN_PARTS, tokens, strict=True)):
+            is_mask = name.endswith("mask")
+            if part is None and name not in ("frames", "frame_mask"):
+                continue
+            if part is None or part.shape[:1] != (len(stamps),) or part.ndim != (2 if is_mask else 3):
+                raise ValueError(f"its {name} are not those of {len(stamps)} videos")
+            if is_mask != (part.dtype == torch.bool) or not (is_mask or part.shape[2] == width):
+                raise ValueError(f"its {name} are not of this model")
+            if not is_mask and not part.isfinite().all():
+                raise ValueError(f"its {name} are not finite")
+            masked = tokens[place - 1]
+            if is_mask and (masked is None or masked.shape[:2] != part.shape):
+                raise ValueError(f"its {name} fits no tokens")  # a mask follows its tokens
 
     def _write(self, stamps: dict[str, str], tokens: VideoTokens) -> None:
         arrays = {name: part.numpy() for name, part in zip(TOKEN_PARTS, tokens, strict=True) if part is not None}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from utils.models.torchscript_archive import read_torchscript
 from utils.runtime.checkpoint import CheckpointError, is_torchscript, load
+from utils.runtime.stated_sizes import MAX_DESCRIPTION
 
 CLIP_FILE = "ViT-B-16.pt"
 CLIP_URL = (
@@ -66,6 +67,7 @@ def read_clip_archive(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if path.suffix == ".safetensors":
         try:
+            _check_header(path)
             state: dict[str, Any] = load_file(path)
         except SafetensorError as error:
             raise CheckpointError(f"{path}: no readable safetensors file ({error})") from error
@@ -77,6 +79,14 @@ def read_clip_archive(path: str | Path) -> dict[str, Tensor]:
             state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
     state = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
     return {key: value for key, value in state.items() if key not in NOT_WEIGHTS}
+
+
+def _check_header(path: Path) -> None:
+    """Raise SafetensorError for a file whose table of contents is larger than that of any model."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_DESCRIPTION:
+        raise SafetensorError(f"a header of {length:,} bytes, more than {MAX_DESCRIPTION:,}")
 
 
 def origin(path: str | Path) -> str:

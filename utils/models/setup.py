@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modules.config import Behaviour, ModelChoices, ModelConfig, from_dict
-from modules.initialise import config_from_clip, initialise, load_clip
+from modules.initialise import check_clip, config_from_clip, initialise, load_clip
 from modules.parts import owners
 from modules.released_checkpoint import config_from_released, convert, is_released
 from modules.tasks.task_model import TaskModel
@@ -19,6 +19,9 @@ from utils.models.clip_weights import find_clip_archive, origin, read_clip_archi
 from utils.runtime.checkpoint import CheckpointError, check_own, is_own, is_torchscript, load
 from utils.settings.groups import UseSettings
 
+# A model may have so many times the numbers of the file that tells its sizes, and so many beside; what a task adds to
+# CLIP is about as large as CLIP.
+LARGER, BESIDE = 64, 1 << 24
 SIZES_OF_RELEASED = ("max_frames", "object_count", "num_actions")  # which its tensors tell
 
 ModelClass = Callable[[ModelConfig, Behaviour], Any]
@@ -65,13 +68,33 @@ class _Setup:
         state = load(path)
         if is_own(state):
             return self.from_own(state, path)
-        weights = state.get("model_state_dict", state)
+        weights = state["model_state_dict"] if isinstance(state.get("model_state_dict"), dict) else state
+        weights = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
         return self.from_released(weights, path) if is_released(weights) else self.from_clip(path)
 
-    def build(self, config: ModelConfig, behaviour: Behaviour) -> Any:
+    def build(self, outline: TaskModel) -> Any:
         """A model with drawn values."""
-        model = self.model_class(config, behaviour)
+        model = self.model_class(outline.config, outline.behaviour)
         initialise(model)
+        return model
+
+    def outline(self, config: ModelConfig, behaviour: Behaviour, stored: Mapping[str, Tensor], path: Path) -> Any:
+        """The model without memory for its parameters, to hold against what a file stores before there is any.
+
+        Raises:
+            CheckpointError: it is far larger than the file that its sizes come from.
+        """
+        there = sum(tensor.numel() for tensor in stored.values())
+        try:
+            with torch.device("meta"):
+                model = self.model_class(config, behaviour)
+            wanted = sum(parameter.numel() for parameter in model.parameters())
+        except RuntimeError as error:  # more numbers than can be counted
+            raise CheckpointError(f"{path}: no model has the sizes that it states ({error})") from error
+        if wanted > LARGER * there + BESIDE:
+            raise CheckpointError(
+                f"{path}: a model of its sizes has {wanted:,} numbers, the file holds {there:,}; damaged, or not whole"
+            )
         return model
 
     def from_clip(self, where: str | Path) -> Any:
@@ -80,7 +103,9 @@ class _Setup:
         state = read_clip_archive(path)
         try:
             config = config_from_clip(state, answers=self.answers, **self.settings.model.given())
-            model = self.build(config, Behaviour.preset(self.settings.behaviour or "intended"))
+            outline = self.outline(config, Behaviour.preset(self.settings.behaviour or "intended"), state, path)
+            check_clip(outline, state)
+            model = self.build(outline)
             done = load_clip(model, state)
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
@@ -94,15 +119,21 @@ class _Setup:
     def from_own(self, state: dict[str, Any], path: Path) -> Any:
         """A model of a checkpoint of this project, for the same task or another one."""
         check_own(state, path)
-        saved: ModelConfig = from_dict(ModelConfig, state["config"])
         choices, preset = self.settings.model, self.settings.behaviour
-        config = replace(choices.over(saved), answers=self.answers or saved.answers)
-        model = self.build(config, Behaviour.preset(preset) if preset else from_dict(Behaviour, state["behaviour"]))
-        _note_other_layout(config, saved, path, self.log)
+        try:
+            saved: ModelConfig = from_dict(ModelConfig, state["config"])
+            config = replace(choices.over(saved), answers=self.answers or saved.answers)
+            behaviour = Behaviour.preset(preset) if preset else from_dict(Behaviour, state["behaviour"])
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         weights = dict(state["model"])
+        outline = self.outline(config, behaviour, weights, path)
         if config.answers != saved.answers:
-            classifier = set(model.part("answer"))
+            classifier = set(outline.part("answer"))
             weights = {name: value for name, value in weights.items() if name not in classifier}
+        _check_shapes(outline, weights, path)
+        model = self.build(outline)
+        _note_other_layout(config, saved, path, self.log)
         self.fill(model, weights, path)
         _note_sizes(choices, config, path, self.log)
         return model
@@ -112,14 +143,15 @@ class _Setup:
         choices = {name: value for name, value in self.settings.model.given().items() if name not in SIZES_OF_RELEASED}
         try:
             config = config_from_released(state, answers=self.answers, **choices)
-            model = self.build(config, Behaviour.preset(self.settings.behaviour or "released"))
-            result = convert(state, model)
+            outline = self.outline(config, Behaviour.preset(self.settings.behaviour or "released"), state, path)
+            result = convert(state, outline)
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
         for kind, keys in (("unknown", result.unknown), ("dead", result.dropped), ("unused here", result.unused)):
             if keys:
                 shown = f"{', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}"
                 self.log(f"{path}: {len(keys)} {kind} entries left out: {shown}")
+        model = self.build(outline)
         self.fill(model, result.state, path)
         _note_sizes(self.settings.model, config, path, self.log)
         return model
@@ -127,13 +159,6 @@ class _Setup:
     def fill(self, model: TaskModel, state: dict[str, Tensor], path: Path) -> None:
         """Copy a checkpoint's entries; what it lacks comes from the CLIP weights if there are any."""
         own = model.state_dict()
-        wrong = [
-            f"{name}: {tuple(value.shape)} in the file, {tuple(own[name].shape)} in the model"
-            for name, value in state.items()
-            if name in own and value.shape != own[name].shape
-        ]
-        if wrong:
-            raise CheckpointError(f"{path} does not fit this model:\n  " + "\n  ".join(wrong))
         given = {name: value for name, value in state.items() if name in own}
         model.load_state_dict(given, strict=False)
         self.log(f"{path}: {len(given)} parameters taken")
@@ -161,6 +186,17 @@ class _Setup:
         anew = [name for name in missing if name not in done]
         model.new_names = frozenset(anew)
         self.log(f"{len(done)} further parameters start from CLIP, {len(anew)} anew: {', '.join(anew[:5])}{source}")
+
+
+def _check_shapes(model: TaskModel, state: Mapping[str, Tensor], path: Path) -> None:
+    own = model.state_dict()
+    wrong = [
+        f"{name}: {tuple(value.shape)} in the file, {tuple(own[name].shape)} in the model"
+        for name, value in state.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    if wrong:
+        raise CheckpointError(f"{path} does not fit this model:\n  " + "\n  ".join(wrong))
 
 
 def _note_sizes(choices: ModelChoices, config: ModelConfig, path: Path, log: Callable[[str], None]) -> None:

@@ -18,21 +18,10 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from utils.models.inert_pickle import Holder, Name, PickleError, read_pickle
 from utils.runtime.checkpoint import SHARED, CheckpointError
+from utils.runtime.inert_pickle import Holder, Name, PickleError, read_pickle
+from utils.runtime.stated_sizes import DTYPES
 
-DTYPES = {
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.DoubleStorage": torch.float64,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
-}
 # Bounds of what is no tensor, far above what the largest CLIP needs.
 MAX_PICKLE = 2**21
 MAX_CODE = 2**25

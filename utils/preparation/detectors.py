@@ -15,6 +15,7 @@ from torch import Tensor
 from dataloaders.files import file_stamp
 from dataloaders.frames import Clip
 from modules.foreign_text import parse_json, read_json, read_lines
+from utils.runtime.checkpoint import load
 
 Frame = list[dict[str, Any]]  # objects of one frame, as in the object files: class, rect, conf, ...
 KEY_PATTERN = r"(?P<video>.+?)[_/](?P<frame>\d+)(\.\w+)?"
@@ -101,9 +102,8 @@ def _with_weights(model: str, path: Path, classes: int) -> torch.nn.Module:
         raise ValueError(f"{path}: no such weight file (--weights FILE, or DEFAULT to download torchvision's own)")
     made = torchvision.models.get_model(model, weights=None, weights_backbone=None, num_classes=classes)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("model", state) if isinstance(state, dict) else state
-        made.load_state_dict(state)
+        state = load(path)
+        made.load_state_dict(state.get("model", state))
     except Exception as error:  # damaged pickles raise whatever their bytes lead to
         reason = str(error).splitlines()[0]
         hint = "" if classes != COCO_HEADS else "; for weights of other classes than COCO's give --classes FILE"

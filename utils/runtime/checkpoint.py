@@ -18,10 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from dataloaders.files import atomic_file
+from utils.runtime.inert_pickle import PickleError
+from utils.runtime.stated_sizes import check_stated
 
 FORMAT = "stoa-vlp"
 VERSION = 1
 PLAIN = (str, int, float, bool, type(None))
+NOT_DENSE = "holds a tensor that is not dense; save it again with dense tensors"
 SHARED = 16  # times that a file's tensors may ask for the memory of its storages; tied weights share theirs
 
 
@@ -89,21 +92,30 @@ def load(path: str | Path) -> dict[str, Any]:
     if sum(member.file_size for member in _members(path)) > path.stat().st_size:
         raise CheckpointError(f"{path}: compressed, which torch.save does not do; save it again with torch.save")
     try:
+        check_stated(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles raise whatever their bytes lead to
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
-            raise CheckpointError(
-                f"{path}: holds Python objects besides tensors and plain values, which could run code when read. "
-                "Ask its author for a file with a state dict only."
-            ) from error
-        raise CheckpointError(
-            f"{path}: no readable torch checkpoint ({type(error).__name__}): damaged, cut short or of another kind. "
-            "Fetch it again or choose another file."
-        ) from error
+        raise CheckpointError(f"{path}: {_unreadable(error)}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a checkpoint's dict")
     _check_memory(state, path)
     return state
+
+
+def _unreadable(error: Exception) -> str:
+    text = str(error)
+    if "_rebuild_" in text:
+        return f"{NOT_DENSE} ({text})"
+    if any(word in text for word in ("Unsupported global", "Unsupported class", "a call of", "the name ")):
+        return (
+            f"holds Python objects besides tensors and plain values, which could run code when read ({text[:300]}). "
+            "Ask its author for a file with a state dict only."
+        )
+    reason = text[:300] if isinstance(error, PickleError) else type(error).__name__
+    return (
+        f"no readable torch checkpoint ({reason}): damaged, cut short or of another kind. Fetch it again or choose "
+        "another file."
+    )
 
 
 def is_torchscript(path: str | Path) -> bool:
@@ -128,7 +140,7 @@ def _check_memory(state: Mapping[str, Any], path: Path) -> None:
     wanted = 0
     for tensor in _tensors(state):
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.device.type != "cpu":
-            raise CheckpointError(f"{path}: holds a tensor that is not dense; save it again with dense tensors")
+            raise CheckpointError(f"{path}: {NOT_DENSE}")
         storage = tensor.untyped_storage()
         wanted += tensor.nbytes
         if tensor.nbytes > storage.nbytes():
@@ -165,6 +177,10 @@ def check_own(state: Mapping[str, Any], source: str | Path) -> None:
     """Raise CheckpointError unless `state` is an own checkpoint of a version that this code reads."""
     if not is_own(state):
         raise CheckpointError(f"{source}: not a checkpoint of this project")
+    entries = {"version": int, "config": Mapping, "behaviour": Mapping, "model": Mapping}
+    wrong = [name for name, kind in entries.items() if not isinstance(state.get(name), kind)]
+    if wrong or not all(isinstance(value, Tensor) for value in state["model"].values()):
+        raise CheckpointError(f"{source}: damaged: its {', '.join(wrong or ['model'])} cannot be used; fetch it again")
     if state["version"] > VERSION:
         raise CheckpointError(f"{source}: version {state['version']}, this code reads up to {VERSION}; update the code")
 

@@ -248,3 +248,46 @@ def test_no_folder_and_no_video_are_errors(checkpoint: Path, tmp_path: Path):
         SearchIndex(make(checkpoint), tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="no video in it .*mp4"):
         SearchIndex(make(checkpoint), tmp_path)
+
+
+def rewritten(path: Path, compressed: bool = False, **changed: np.ndarray) -> None:
+    with np.load(path) as file:
+        arrays = {**{name: file[name] for name in file}, **changed}
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def larger_header(path: Path) -> None:
+    content = path.read_bytes()
+    shape = content.index(b"(3, 3, 64)")
+    path.write_bytes(content[:shape] + b"(3, 9, 64)" + content[shape + 10 :])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        cut_short,
+        larger_header,
+        lambda path: rewritten(path, compressed=True, frames=np.zeros((3, 10**6, 64), np.float16)),
+        lambda path: rewritten(path, frames=np.zeros((2, 3, 64), np.float32)),
+        lambda path: rewritten(path, frames=np.full((3, 3, 64), np.nan, np.float32)),
+        lambda path: rewritten(path, frames=np.zeros((3, 3, 32), np.float32)),
+        lambda path: rewritten(path, frame_mask=np.ones((3, 4), bool)),
+        lambda path: rewritten(path, frame_mask=np.ones((3, 3), np.float32)),
+        lambda path: rewritten(path, stamps=np.array("[" * 10**5)),
+        lambda path: rewritten(path, stamps=np.array("[1, 2, 3]")),
+        lambda path: rewritten(path, stamps=np.array(["a"], dtype=object)),
+    ],
+)
+def test_a_damaged_index_is_made_anew_with_a_line(checkpoint: Path, folder: Path, damage: Any):
+    lines: list[str] = []
+    predictor = make(checkpoint, log=lines.append)
+    SearchIndex(predictor, folder)
+    damage(folder / INDEX_NAME)
+    assert SearchIndex(predictor, folder).last_update == Update(3, 0, 0, [])
+    assert [line for line in lines if "not a readable index" in line and "made anew" in line]
+    assert SearchIndex(predictor, folder).last_update == Update(0, 3, 0, [])

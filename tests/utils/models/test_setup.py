@@ -196,3 +196,54 @@ def test_an_archive_that_runs_code_is_refused_wherever_it_is_given(archive: Path
     with pytest.raises(CheckpointError, match=r"evil\.pt: its data\.pkl holds .* which would run code"):
         make(archive, flag, str(evil))
     assert victim.read_text() == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("vision_layers", 10**7, "vision_layers 10000000: no int that a model can have"),
+        ("fusion_layers", "many", "fusion_layers 'many': no int"),
+        ("embed_dim", -64, "embed_dim -64: no int"),
+        ("need_object", 1, "need_object 1: no bool"),
+        ("answers", 7, "answers 7: no tuple"),
+        ("vision_width", 10**6, r"a model of its sizes has [0-9,]+ numbers, the file holds"),
+        ("vocab_size", 10**9, r"a model of its sizes has [0-9,]+ numbers"),
+        ("context_length", 2**31, r"(a model of its sizes has|no model has the sizes)"),
+        ("vision_width", 128, r"does not fit this model"),
+    ],
+)
+def test_a_configuration_is_held_against_the_tensors_before_a_model_is_built(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, message: str
+):
+    content = model_content(tiny.model(), 7, 1)
+    content["config"][name] = value
+    save_atomically(content, tmp_path / "own.bin")
+    monkeypatch.setattr("utils.models.setup.initialise", None)
+    with pytest.raises(CheckpointError, match=rf"own\.bin.*{message}"):
+        make(archive, *OBJECTS, "--init_model", str(tmp_path / "own.bin"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"text_projection": torch.zeros(0, 10**9)}, "no model has the sizes that it states"),
+        ({"positional_embedding": torch.zeros(10**9, 0)}, "a model of its sizes has"),
+        ({f"visual.transformer.resblocks.x{n}.a": torch.zeros(1) for n in range(1001)}, "vision_layers 1005: no int"),
+        ({"visual.transformer.resblocks.x.a": torch.zeros(1)}, "resblocks.4.attn.in_proj_weight is missing"),
+        ({"visual.conv1.weight": torch.tensor(3.0)}, "visual.conv1.weight has 0 dimensions"),
+    ],
+    ids=str,
+)
+def test_sizes_told_by_shapes_are_held_against_the_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, torch.Tensor], message: str
+):
+    torch.save({**STATE, **changed}, tmp_path / "clip.bin")
+    monkeypatch.setattr("utils.models.setup.initialise", None)
+    with pytest.raises(CheckpointError, match=rf"clip\.bin: .*{message}"):
+        make(tmp_path / "clip.bin")
+
+
+def test_a_checkpoint_of_other_kinds_of_values_is_damaged(archive: Path, tmp_path: Path):
+    torch.save({"format": "stoa-vlp", "version": 1, "config": [1], "behaviour": {}, "model": {}}, tmp_path / "own.bin")
+    with pytest.raises(CheckpointError, match=r"own\.bin: damaged: its config cannot be used"):
+        make(archive, "--init_model", str(tmp_path / "own.bin"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from utils.models.inert_pickle import Holder, PickleError, read_pickle
+from utils.runtime.inert_pickle import Holder, PickleError, read_pickle
 
 MODULE = b"c__torch__.a.b\nC\n)\x81"
 

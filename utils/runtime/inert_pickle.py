@@ -1,4 +1,4 @@
-"""Pickles read as data: a machine of the few opcodes that TorchScript writes, which imports and calls nothing.
+"""Pickles read as data: a machine of the few opcodes that torch writes, which imports and calls nothing.
 
 Python's own unpickler looks names up and calls what it finds. Here a name stays a name, and only names that the caller
 has given a meaning may be called.
@@ -7,12 +7,14 @@ has given a meaning may be called.
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from collections import OrderedDict
+from collections.abc import Callable, Container, Mapping
+from typing import Any, NamedTuple, Protocol
 
 CLASSES = "__torch__."  # what TorchScript compiled: modules and classes of the archive's own code
 CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-VALUES = ("BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT")
+VALUES = ("BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINSTRING")
+KEYS = (str, int, float, bool)  # a tuple's hash may never come to an end
 SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -34,10 +36,22 @@ class Holder:
         self.attributes: dict[str, Any] = {}
 
 
+class Source(Protocol):
+    """A place to read bytes from, such as a mapped file; what is stated beyond its end takes no memory."""
+
+    def read(self, n: int = ..., /) -> bytes:
+        """At most n bytes."""
+        ...
+
+    def readline(self) -> bytes:
+        """All up to the end of a line."""
+        ...
+
+
 def read_pickle(
-    content: bytes,
+    content: bytes | Source,
     functions: Mapping[str, Callable[..., Any]],
-    names: Collection[str],
+    names: Container[str],
     persistent: Callable[[Any], Any],
 ) -> Any:
     """The value that a pickle describes: numbers, text, lists, tuples, dicts, `Holder`s and what the caller makes.
@@ -52,7 +66,7 @@ def read_pickle(
     """
     machine = _Machine(functions, names, persistent)
     try:
-        for opcode, argument, _ in pickletools.genops(content):
+        for opcode, argument, _ in pickletools.genops(content):  # type: ignore[arg-type]
             machine.step(opcode.name, argument)
         return machine.pop()
     except PickleError:
@@ -65,7 +79,7 @@ class _Machine:
     """A stack, marks in it, and a memo; each opcode moves values between them."""
 
     def __init__(
-        self, functions: Mapping[str, Callable[..., Any]], names: Collection[str], persistent: Callable[[Any], Any]
+        self, functions: Mapping[str, Callable[..., Any]], names: Container[str], persistent: Callable[[Any], Any]
     ) -> None:
         self.functions, self.names, self.persistent = functions, names, persistent
         self.stack: list[Any] = []
@@ -104,7 +118,7 @@ class _Machine:
         elif name in self.actions:
             self.actions[name](argument)
         else:
-            raise PickleError(f"the opcode {name}, which no TorchScript archive has")
+            raise PickleError(f"the opcode {name}, which torch does not write")
 
     def pop(self, count: int | None = None) -> Any:
         """Take the last value from the stack, or a list of the last `count`."""
@@ -136,9 +150,9 @@ class _Machine:
     def update(self, pairs: list[Any]) -> None:
         """Set entries of the dict at the end of the stack."""
         keys = pairs[::2]
-        if type(self.stack[-1]) is not dict or len(pairs) % 2:
+        if type(self.stack[-1]) not in (dict, OrderedDict) or len(pairs) % 2:
             raise PickleError("entries for what is not a dict")
-        if not all(type(key) in (str, int, float, bool) for key in keys):  # a tuple's hash may never come to an end
+        if not all(type(key) in KEYS for key in keys):
             raise PickleError("a key that is neither text nor a number")
         self.stack[-1].update(zip(keys, pairs[1::2], strict=True))
 
@@ -164,6 +178,8 @@ class _Machine:
     def fill(self, state: Any) -> None:
         """Give the holder at the end of the stack its attributes."""
         holder = self.stack[-1]
+        if type(holder) is OrderedDict and type(state) is dict:  # a state dict's `_metadata`
+            return
         if not isinstance(holder, Holder):
             raise PickleError("a state for what is not an object of the archive")
         if type(state) is not dict or not all(type(name) is str for name in state):
