@@ -17,7 +17,7 @@ import numpy as np
 
 from dataloaders.opencv import FFMPEG_OPTIONS, cv2
 from dataloaders.orientation import is_mp4, mp4_matrix, upright
-from modules.characters import printable
+from modules.characters import printable_lines
 from modules.foreign_text import why_no_file
 
 BACKENDS = ("auto", "opencv", "av")
@@ -39,7 +39,7 @@ class UnusableClip(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(printable_lines(message))  # a loader's worker hands it on with a traceback
 
 
 class Misfit(UnusableClip, ValueError):

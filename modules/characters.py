@@ -24,13 +24,18 @@ def printable(text: str) -> str:
     return CONTROL_OR_BREAK.sub(_escape, text)
 
 
+def printable_lines(text: str) -> str:
+    """As `printable`, but line ends stay."""
+    return CONTROL.sub(_escape, text)
+
+
 def printable_message(text: str) -> str:
     r"""A message of one or more lines for a terminal or a log.
 
     Escaped as by `printable`, but for its line ends. Lines after the first are indented: what data puts behind a line
     end cannot pass for a message of its own.
     """
-    return CONTROL.sub(_escape, text.replace("\r\n", "\n")).replace("\n", CONTINUED)
+    return printable_lines(text.replace("\r\n", "\n")).replace("\n", CONTINUED)
 
 
 def printable_json(text: str) -> str:
