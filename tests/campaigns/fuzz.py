@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("readers", nargs="*", metavar="READER", help="names of readers (--list); default: all")
     parser.add_argument("--list", action="store_true", help="print the readers and stop")
     parser.add_argument("--inputs", type=int, help="mutants for each reader; default: what --list says")
+    parser.add_argument("--one_in", type=int, default=1, help="of so many mutants that --list says")
     parser.add_argument("--seed", type=int, default=0, help="of the mutants")
     parser.add_argument("--first", type=int, default=0, help="number of the first mutant: with --inputs 1 one again")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes that read")
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Path(args.keep) if args.keep else None,
         tell=lambda line: print(line, flush=True),
     )
-    results = campaign.run(args.inputs, args.first)
+    results = campaign.run(args.inputs, args.first, args.one_in)
     print(table(results))
     return int(any(result.has_faults for result in results))
 

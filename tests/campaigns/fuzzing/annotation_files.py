@@ -36,6 +36,7 @@ from tests.campaigns.fuzzing.forms import (
     rearranged,
     replace,
     replace_any,
+    shorten,
 )
 from tests.campaigns.fuzzing.mutators import KNOWN_TEXT, cut_short
 from tests.campaigns.fuzzing.reader import Expected, Mutant, Mutator, Reader, Taken
@@ -132,16 +133,12 @@ def _make_lsmdc(folder: Path) -> None:
     _lines(folder / lsmdc.FILES["test"], rows)
 
 
-def _lsmdc_rows(what: str, change: Callable[[list[str]], Any]) -> Mutator:
-    return known(TABS, what, Expected.REFUSED, lambda rows, draw: change(rows[draw.randrange(len(rows))]))
-
-
 LSMDC = (
     *KNOWN_TEXT,
     rearranged(TABS),
     known(TABS, "a row dropped", Expected.FEWER, drop()),
-    _lsmdc_rows("a field added", lambda row: row.append("more")),
-    _lsmdc_rows("a field removed", lambda row: row.pop()),
+    known(TABS, "a field added", Expected.REFUSED, lambda rows, draw: draw.choice(rows).append("more")),
+    known(TABS, "a field removed", Expected.REFUSED, shorten()),
     known(TABS, "a bad id", Expected.COUNTED, put(0, BAD_IDS)),
     known(TABS, "an empty text", Expected.COUNTED, put(5, ("", " "))),
 )
@@ -229,7 +226,7 @@ PATH_INDEX = (
     rearranged(TABS),
     known(TABS, "a row dropped", Expected.FEWER, drop()),
     known(TABS, "a field added", Expected.COUNTED, lambda rows, draw: rows[draw.randrange(len(rows))].append("more")),
-    known(TABS, "a field removed", Expected.COUNTED, lambda rows, draw: rows[draw.randrange(len(rows))].pop()),
+    known(TABS, "a field removed", Expected.COUNTED, shorten()),
     known(TABS, "a bad id", Expected.COUNTED, put(0, BAD_IDS)),
     known(TABS, "a value out of range", Expected.COUNTED, put(2, ("-1", "1.5", str(2**63), str(2**70), "x", ""))),
     known(TABS, "a path out of the folder", Expected.COUNTED, put(1, ("../path-0.tfrecord", "a/../../b", "\x1b[2J\0"))),
@@ -278,7 +275,7 @@ ANSWERS = (
 CHOICES = (
     *_json_lines("options", "video_id"),
     known(JSON_LINES, "a value out of range", Expected.REFUSED, put("answer", (-1, 5, 2**32, 1.0, "1", None, True))),
-    known(JSON_LINES, "a field removed", Expected.REFUSED, lambda rows, draw: draw.choice(rows)["options"].pop()),
+    known(JSON_LINES, "a field removed", Expected.REFUSED, shorten(lambda entry: entry["options"])),
 )
 NAMES = (
     *KNOWN_TEXT,

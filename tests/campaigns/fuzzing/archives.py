@@ -140,7 +140,7 @@ def state_mutators(needed: Callable[[State], tuple[State, Sequence[str]]]) -> tu
         of_state(
             "something else",
             Expected.REFUSED,
-            lambda state, draw: draw.choice((None, [], {}, 5, [state], torch.zeros(2))),
+            lambda state, draw: draw.choice(([], {}, 5, [state], torch.zeros(2))),
         ),
     )
 

@@ -70,12 +70,12 @@ class Campaign:
         self.seed, self.workers, self.keep, self.tell = seed, workers, keep, tell
         self.results = {name: Result(name) for name in self.readers}
 
-    def run(self, inputs: int | None = None, first: int = 0) -> list[Result]:
-        """Read `inputs` mutants with each reader, by default as many as the reader says, from number `first` on."""
+    def run(self, inputs: int | None = None, first: int = 0, one_in: int = 1) -> list[Result]:
+        """Read `inputs` mutants with each reader, by default as many as it says over `one_in`, from `first` on."""
         jobs = deque(
             (reader.name, range(start, min(start + PART, first + count)))
             for reader in self.readers.values()
-            for count in [inputs or reader.inputs]
+            for count in [inputs or reader.inputs // one_in]
             for start in range(first, first + count, PART)
         )
         self._scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))

@@ -208,6 +208,15 @@ def put(
     return change
 
 
+def shorten(place: Callable[[Any], Any] = lambda entry: entry) -> Callable[[Any, Random], None]:
+    """A change that takes the last part of the list at `place` in an entry of a list away."""
+
+    def change(value: Any, draw: Random) -> None:
+        place(draw.choice(value)).pop()
+
+    return change
+
+
 def replace(name: Any, values: Sequence[Any], place: Callable[[Any], Any] = lambda value: value) -> Any:
     """A change that puts one of the values under `name` into the dictionary at `place`."""
     return lambda value, draw: place(value).__setitem__(name, draw.choice(values))
