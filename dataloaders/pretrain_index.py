@@ -18,6 +18,7 @@ from dataloaders.files import atomic_write_text, build_once, fingerprint_file
 from dataloaders.parallel import chunked, ordered_map
 from dataloaders.tagging import TAGGERS, TaggedCaption, make_tagger, tag_caption
 from modules.config import VOCAB_SIZE
+from modules.foreign_text import read_json
 from modules.tokenizer import ClipTokenizer
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,9 @@ class IndexReport:
 class PretrainIndex:
     """The samples of a prepared set, by number; opening takes no time and pickling carries no captions.
 
+    Raises:
+        ValueError: the folder is damaged or none; the message names it and the remedy.
+
     Attributes:
         tagger: name of the tagger.
         report: counts of the preparation (fields of `IndexReport`).
@@ -98,20 +102,33 @@ class PretrainIndex:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        meta = json.loads((self.path / META_FILE).read_bytes())
-        self.tagger: str = meta["tagger"]
-        self.report: dict[str, Any] = meta["report"]
-        self._samples: int = meta["report"]["samples"]
-        self._shards = [resolve_shard(shard, self.path / meta["index_dir"]) for shard in meta["shards"]]
-        self._captions = CaptionArrays(self.path)
+        try:
+            meta = read_json(self.path / META_FILE)
+            self.tagger: str = meta["tagger"]
+            self.report: dict[str, Any] = {**meta["report"]}
+            self._samples: int = range(self.report["samples"])[-1] + 1  # a whole number above 0
+            self._shards = [resolve_shard(shard, self.path / meta["index_dir"]) for shard in meta["shards"]]
+            self._captions = CaptionArrays(self.path)
+            self._captions.check(self._samples)
+        except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+            raise self._damaged(error) from error
 
     def __len__(self) -> int:
         return self._samples
 
     def __getitem__(self, index: int) -> PretrainItem:
         row = range(self._samples)[index]  # IndexError beyond the end, and counting from it
-        shard, offset = self._captions.place(row)
-        return PretrainItem(self.video_id(row), self._shards[shard], offset, *self._captions.caption(row))
+        try:
+            shard, offset = self._captions.place(row)
+            return PretrainItem(self.video_id(row), self._shards[shard], offset, *self._captions.caption(row))
+        except (IndexError, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"{self.path}: a damaged index of captions ({type(error).__name__}: {error}); delete the folder to have it "
+            "built again"
+        )
 
     def video_id(self, index: int) -> str:
         """Return the clip id of a sample."""
