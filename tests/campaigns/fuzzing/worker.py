@@ -143,13 +143,13 @@ def serve(connection: Connection, readers: dict[str, Reader], folder: Path) -> N
             connection.send(f"{name} does not read its sound files: {type(error).__name__}: {error}")
             return
         _limit_memory(readers[name].megabytes << 20)
-        start = peak()
         for number in numbers:
-            given = made.input(seed, number) if isinstance(number, int) else number
+            given = made.input(seed, number)
+            before = _forget_peak()
             signal.setitimer(signal.ITIMER_PROF, readers[name].seconds)  # its signal ends the process
             outcome = made.outcome(given)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            grown = (peak() - start) >> 20
+            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) - before
             if grown > readers[name].megabytes:
                 outcome = Outcome(Kind.MEMORY, f"{grown} MB more than before")
             connection.send((outcome, outcome.kind != Kind.MEMORY))
@@ -170,12 +170,18 @@ def kept_path(keep: Path, reader: str, seed: int, number: int) -> Path:
     return keep / f"{reader}.{seed}.{number}.input"
 
 
-def peak() -> int:
-    """The most memory that this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+def _forget_peak() -> int:
+    """Megabytes that this process holds; the most that it has held begins with them again."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _pages()[1] * resource.getpagesize() >> 20
+
+
+def _pages() -> tuple[int, int]:
+    """Pages of addresses and of memory of this process."""
+    addresses, memory = Path("/proc/self/statm").read_text().split()[:2]
+    return int(addresses), int(memory)
 
 
 def _limit_memory(room: int) -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room + ROOM, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (_pages()[0] * resource.getpagesize() + room + ROOM, hard))
