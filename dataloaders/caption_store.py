@@ -177,6 +177,20 @@ class CaptionArrays:
     def __len__(self) -> int:
         return len(self._array("token_ends"))
 
+    def check(self, rows: int) -> None:
+        """Raise ValueError unless the files fit each other and hold `rows` rows."""
+        for name in ("token_ends", "id_ends", "shards", "offsets"):
+            self._check_length(name, rows)
+        for names, ends in ((("tokens", "kinds"), "token_ends"), (("ids",), "id_ends")):
+            for name in names:
+                self._check_length(name, int(self._array(ends)[-1]))
+
+    def _check_length(self, name: str, wanted: int) -> None:
+        path = array_path(self._folder, name)
+        size = path.stat().st_size
+        if size != wanted * ARRAYS[name].itemsize:
+            raise ValueError(f"{path.name} has {size} bytes, not the {wanted * ARRAYS[name].itemsize} of the others")
+
     def video_id(self, row: int) -> str:
         """Return the clip id of a row."""
         return self._slice("ids", "id_ends", row).tobytes().decode()

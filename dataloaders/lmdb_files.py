@@ -9,6 +9,8 @@ from pathlib import Path
 
 import lmdb
 
+LMDB_FILE = "data.mdb"
+
 # LMDB must not open a file twice in one process. A forked process inherits the mapping, which is safe to read because
 # no lock table is used; a spawned one starts with an empty dictionary.
 _environments: dict[str, lmdb.Environment] = {}
@@ -22,14 +24,26 @@ def read_environment(folder: Path, *, readahead: bool) -> lmdb.Environment:
         readahead: let the system read on beyond what is asked for: for values of many pages.
 
     Raises:
-        lmdb.Error: it cannot be opened.
+        lmdb.Error: it cannot be opened, or is incomplete.
     """
     key = str(folder.resolve())
     environment = _environments.get(key)
     if environment is None:
         environment = lmdb.open(key, readonly=True, lock=False, readahead=readahead, subdir=True)
+        try:
+            _check_size(environment, folder / LMDB_FILE)
+        except BaseException:
+            environment.close()
+            raise
         _environments[key] = environment
     return environment
+
+
+def _check_size(environment: lmdb.Environment, file: Path) -> None:
+    """The system kills a process that reads beyond the end of a mapped file, so say what is wrong before."""
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if file.stat().st_size < needed:
+        raise lmdb.CorruptedError(f"{file} has {file.stat().st_size} bytes, not the {needed} of the whole LMDB")
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from dataloaders.lmdb_files import forget_environment, read_environment
 from dataloaders.parallel import chunked, ordered_map
 from modules.boxes import RECT_ORDERS, other_rect_order
 from modules.config import check_settings, setting
+from modules.foreign_text import read_json
 from modules.tracking import TRAJECTORY_RULES, attribute_vectors, summed_by_track, track_boxes
 from modules.utils_object_tractor import (
     OBJECT_RULES,
@@ -138,6 +139,8 @@ def unpack_record(value: bytes) -> ObjectRecord | str:
     if len(value) < HEADER.size or value[: len(MAGIC)] != MAGIC:
         raise ValueError("value is not an object record")
     _, kind, object_count, frames = HEADER.unpack_from(value)
+    if kind not in (OBJECTS, PROBLEM, OBJECTS_OF_FRAMES):
+        raise ValueError(f"object record of an unknown kind, {kind}")
     if kind == PROBLEM:
         return value[HEADER.size :].decode()
     slots, numbered = frames * object_count, frames if kind == OBJECTS_OF_FRAMES else 0
@@ -450,16 +453,22 @@ class ObjectStore:
     Attributes:
         settings: what it was built with.
         report: counts of the build (fields of `ObjectReport`).
+
+    Raises:
+        FileNotFoundError: the folder is no store.
+        ValueError: it is damaged, which reading may find too; the message names the folder and the remedy.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
         try:
-            meta = json.loads((self.path / META_FILE).read_bytes())
+            meta = read_json(self.path / META_FILE)
+            self.settings = ObjectSettings.from_stored(meta["settings"])
+            self.report: dict[str, Any] = {**meta["report"]}
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{self.path} is not an object store: it has no {META_FILE}") from error
-        self.settings = ObjectSettings.from_stored(meta["settings"])
-        self.report: dict[str, Any] = meta["report"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(f"{META_FILE} is not that of a store ({type(error).__name__}: {error})") from error
 
     def get(self, video_id: str) -> ObjectRecord | None:
         """Return the objects of a clip; None when it has no file or its file was unusable (see `problem`)."""
@@ -477,14 +486,15 @@ class ObjectStore:
         return int(self._environment().stat()["entries"])
 
     def _read(self, video_id: str) -> ObjectRecord | str | None:
-        with self._environment().begin() as transaction:
-            value = transaction.get(_key(video_id))
         try:
+            with self._environment().begin() as transaction:
+                value = transaction.get(_key(video_id))
             return None if value is None else unpack_record(value)
-        except ValueError as error:
-            raise ValueError(
-                f"{self.path}, clip {video_id}: {error}; delete the folder to have it built again"
-            ) from error
+        except (ValueError, lmdb.Error) as error:
+            raise self._damaged(f"clip {video_id}: {error}") from error
+
+    def _damaged(self, reason: str) -> ValueError:
+        return ValueError(f"{self.path}, {reason}; delete the folder to have it built again")
 
     def _environment(self) -> lmdb.Environment:
         return read_environment(self.path, readahead=False)

@@ -18,7 +18,7 @@ from dataloaders.files import atomic_write_text, build_once, fingerprint_file
 from dataloaders.parallel import chunked, ordered_map
 from dataloaders.tagging import TAGGERS, TaggedCaption, make_tagger, tag_caption
 from modules.config import VOCAB_SIZE
-from modules.foreign_text import iterate_lines
+from modules.foreign_text import iterate_lines, read_json
 from modules.foreign_text import video_id as checked_id
 from modules.tokenizer import ClipTokenizer
 
@@ -93,6 +93,9 @@ class IndexReport:
 class PretrainIndex:
     """The samples of a prepared set, by number; opening takes no time and pickling carries no captions.
 
+    Raises:
+        ValueError: the folder is damaged or none; the message names it and the remedy.
+
     Attributes:
         tagger: name of the tagger.
         report: counts of the preparation (fields of `IndexReport`).
@@ -100,28 +103,33 @@ class PretrainIndex:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        meta = json.loads((self.path / META_FILE).read_bytes())
-        self.tagger: str = meta["tagger"]
-        self.report: dict[str, Any] = meta["report"]
-        self._samples: int = meta["report"]["samples"]
-        folder = self.path / meta["index_dir"]
-        self._shards = [resolve_shard(shard, folder) for shard in meta["shards"]]
-        missing = [shard for shard, path in zip(meta["shards"], self._shards, strict=True) if not os.path.isfile(path)]
-        outside = [shard for shard in missing if os.path.isfile(folder / shard)]
-        if outside:
-            logger.warning(
-                "%d shards of %s lie outside of its folder (%s, ...), where none is opened; move or link them into it",
-                len(outside), os.path.abspath(folder / INDEX_FILE), outside[0],
-            )  # fmt: skip
-        self._captions = CaptionArrays(self.path)
+        try:
+            meta = read_json(self.path / META_FILE)
+            self.tagger: str = meta["tagger"]
+            self.report: dict[str, Any] = {**meta["report"]}
+            self._samples: int = range(self.report["samples"])[-1] + 1  # a whole number above 0
+            self._shards = _resolved(meta["shards"], self.path / meta["index_dir"])
+            self._captions = CaptionArrays(self.path)
+            self._captions.check(self._samples)
+        except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+            raise self._damaged(error) from error
 
     def __len__(self) -> int:
         return self._samples
 
     def __getitem__(self, index: int) -> PretrainItem:
         row = range(self._samples)[index]  # IndexError beyond the end, and counting from it
-        shard, offset = self._captions.place(row)
-        return PretrainItem(self.video_id(row), self._shards[shard], offset, *self._captions.caption(row))
+        try:
+            shard, offset = self._captions.place(row)
+            return PretrainItem(self.video_id(row), self._shards[shard], offset, *self._captions.caption(row))
+        except (IndexError, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"{self.path}: a damaged index of captions ({type(error).__name__}: {error}); delete the folder to have it "
+            "built again"
+        )
 
     def shard_samples(self) -> dict[str, int]:
         """Number of samples in each shard that has any."""
@@ -131,6 +139,19 @@ class PretrainIndex:
     def video_id(self, index: int) -> str:
         """Return the clip id of a sample."""
         return self._captions.video_id(range(self._samples)[index])
+
+
+def _resolved(shards: list[str], folder: Path) -> list[str]:
+    """Full paths of the shards of an index in `folder`; those outside of it are warned of."""
+    paths = [resolve_shard(shard, folder) for shard in shards]
+    missing = [shard for shard, path in zip(shards, paths, strict=True) if not os.path.isfile(path)]
+    outside = [shard for shard in missing if os.path.isfile(folder / shard)]
+    if outside:
+        logger.warning(
+            "%d shards of %s lie outside of its folder (%s, ...), where none is opened; move or link them into it",
+            len(outside), os.path.abspath(folder / INDEX_FILE), outside[0],
+        )  # fmt: skip
+    return paths
 
 
 def prepare_pretrain_index(

@@ -19,7 +19,7 @@ from dataloaders.decoders import NoAccess, UnreadableVideo, has_av
 from dataloaders.files import file_stamp
 from dataloaders.frame_cache import CachedClip, FrameCache, Unreadable
 from dataloaders.frames import Clip, read_clip
-from dataloaders.lmdb_files import read_environment, value_as_file
+from dataloaders.lmdb_files import LMDB_FILE, read_environment, value_as_file
 from dataloaders.samples import ClipFrames, SampleSettings
 from dataloaders.transforms import crop_frame
 
@@ -29,7 +29,6 @@ COMMON_SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mp
 MORE_SUFFIXES_OF_DIDEMO = (".3g2", ".mts", ".m2ts", ".qt", ".3gpp", ".asf", ".divx", ".null")
 VIDEO_SUFFIXES = frozenset(COMMON_SUFFIXES + MORE_SUFFIXES_OF_DIDEMO)
 NO_SUFFIXES = ("", ".")
-LMDB_FILE = "data.mdb"
 
 
 def walk_files(folder: str | Path) -> Iterator[tuple[os.DirEntry[str], str]]:
@@ -263,7 +262,6 @@ class VideoLmdb:
 
     def __init__(self, path: str | Path, video_ids: Iterable[str]) -> None:
         self.path = Path(path)
-        self._check_size()
         self.video_ids: list[str] = []
         self.missing: list[str] = []
         with self._environment().begin(buffers=True) as transaction, transaction.cursor() as cursor:
@@ -288,22 +286,11 @@ class VideoLmdb:
         """Key of the video, size and time of the LMDB."""
         return f"{video_id} {file_stamp(self.path / LMDB_FILE)}"
 
-    def _check_size(self) -> None:
-        """The system kills a process that reads beyond the end of a mapped file, so say what is wrong before."""
-        environment = self._environment()
-        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        file = self.path / LMDB_FILE
-        if file.stat().st_size < needed:
-            raise OSError(
-                f"{file} has {file.stat().st_size} bytes, not the {needed} of the whole LMDB: copy it again "
-                "(--features_path)"
-            )
-
     def _environment(self) -> lmdb.Environment:
         try:
             return read_environment(self.path, readahead=True)
         except lmdb.Error as error:
-            raise OSError(f"{self.path} is not a readable LMDB: {error} (--features_path)") from error
+            raise OSError(f"{self.path} is not a readable LMDB: {error}; copy it again (--features_path)") from error
 
 
 def lmdb_keys(path: Path) -> Iterator[str]:

@@ -72,6 +72,14 @@ def test_a_folder_that_is_none_is_an_error_every_time(tmp_path: Path):
             read_environment(tmp_path / "gone", readahead=False)
 
 
+def test_an_lmdb_that_is_cut_short_is_an_error_and_no_signal(videos: Path):
+    content = (videos / "data.mdb").read_bytes()
+    (videos / "data.mdb").write_bytes(content[: len(content) // 2])
+    for _ in range(2):
+        with pytest.raises(lmdb.CorruptedError, match=r"data\.mdb has \d+ bytes, not the \d+ of the whole LMDB"):
+            read_environment(videos, readahead=False)
+
+
 def test_a_value_is_a_file_for_the_block_alone(videos: Path, tmp_path: Path):
     with value_as_file(videos, "b") as file:
         assert file.parent == tmp_path / "tmp"

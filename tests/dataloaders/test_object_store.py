@@ -370,6 +370,18 @@ def test_no_store_at_a_path_is_an_error(tmp_path: Path) -> None:
         ObjectStore(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["", "null", "[]", '{"settings": 5}', '{"settings": {}}', "\xff"])
+def test_a_damaged_store_is_named_with_its_remedy(tmp_path: Path, content: str) -> None:
+    (tmp_path / "store.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=rf"{tmp_path.name}, store\.json is not that.*delete the folder"):
+        ObjectStore(tmp_path)
+
+
+def test_a_record_of_an_unknown_kind_is_damaged() -> None:
+    with pytest.raises(ValueError, match="unknown kind, 7"):
+        unpack_record(object_store.HEADER.pack(object_store.MAGIC, 7, 0, 0))
+
+
 def test_real_object_files_make_a_store_without_problems(shared: Path, tmp_path: Path) -> None:
     label_map = load_label_map(shared / "realdata" / "vinvl" / "label_map.json")
     objects = shared / "realdata" / "objects" / "webvid"

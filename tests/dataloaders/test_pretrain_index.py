@@ -137,6 +137,21 @@ def test_missing_inputs_and_empty_joins_are_errors(tmp_path: Path) -> None:
         prepare_pretrain_index(path, tmp_path)
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"tagger": "hanta"}', '{"tagger": "x", "report": {"samples": "3"}}'])
+def test_a_damaged_index_is_named_with_its_remedy(tmp_path: Path, content: str) -> None:
+    index = prepare_pretrain_index(write_set(tmp_path), tmp_path)
+    for path in index.glob("*.[ui][0-9]"):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        with pytest.raises(ValueError, match=rf"damaged index of captions .*{path.name} has .* delete the folder"):
+            PretrainIndex(index)
+        path.write_bytes(whole)
+    assert len(PretrainIndex(index)) == 3
+    (index / "index.json").write_text(content)
+    with pytest.raises(ValueError, match="damaged index of captions .* delete the folder"):
+        PretrainIndex(index)
+
+
 def test_shards_are_looked_for_beside_the_index(tmp_path: Path) -> None:
     (tmp_path / "a.tfrecord").touch()
     assert resolve_shard("a.tfrecord", tmp_path) == str(tmp_path / "a.tfrecord")
