@@ -5,8 +5,10 @@ Free of PyTorch, so that worker processes start quickly and stay small.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -72,11 +74,12 @@ class ClipTask(NamedTuple):
 
 
 class ClipResult(NamedTuple):
-    """Findings on a clip, whether its video gives frames, and how many of its object files are JSON lists."""
+    """Findings on a clip, whether its video gives frames, its object files that are lists, and the boxes used."""
 
     findings: list[Finding]
     is_readable: bool
     object_files: int
+    kept_boxes: int = 0
 
 
 def check_clip(task: ClipTask, settings: ClipSettings) -> ClipResult:
@@ -95,7 +98,8 @@ def check_clip(task: ClipTask, settings: ClipSettings) -> ClipResult:
     reports = [check_objects(task.video_id, path, size, settings) for path in task.objects]
     for report in reports:
         findings.extend(report.findings)
-    return ClipResult(findings, clip is not None, sum(report.files for report in reports))
+    files, kept = (sum(getattr(report, name) for report in reports) for name in ("files", "kept_boxes"))
+    return ClipResult(findings, clip is not None, files, kept)
 
 
 class CheckTask(Protocol):
@@ -116,7 +120,7 @@ def check_all(
     Raises:
         CannotStart: no worker process starts.
     """
-    with WorkerPool(check, min(workers, max(1, total))) as pool:
+    with WorkerPool(partial(_guarded, check), min(workers, max(1, total))) as pool:
         for task, result in tqdm(pool.map(tasks), total=total, unit="clip", disable=None):
             if isinstance(result, WorkerDied):
                 yield task, ClipResult([task.unreadable(result.reason)], False, 0)
@@ -124,11 +128,23 @@ def check_all(
                 yield task, result
 
 
+def _guarded(check: Callable[[Task], ClipResult], task: Task) -> ClipResult:
+    """The result of a check; an error that no reader expects ends the check of one clip and not the whole."""
+    try:
+        return check(task)
+    except Exception as error:
+        return ClipResult([task.unreadable(f"{type(error).__name__}: {error}")], False, 0)
+
+
 def _check_video(video_id: str, path: Path, name: str, settings: ClipSettings, findings: list[Finding]) -> Clip | None:
     def find(kind: str, detail: str) -> None:
         findings.append(Finding(kind, video_id, name, detail))
 
-    if path.stat().st_size == 0:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        find("unreadable_video", "is no file but a folder, a pipe or a device")
+        return None
+    if status.st_size == 0:
         find("empty_video", "zero bytes")
         return None
     reason = cut_short(path)
@@ -160,11 +176,12 @@ def _nothing(image: np.ndarray) -> np.ndarray:
 
 
 class ObjectResult(NamedTuple):
-    """Findings on an object file, whether training gets objects from it, and 1 if it is a JSON list, else 0."""
+    """Findings on an object file, whether training gets objects from it, 1 if it is a JSON list, and its boxes used."""
 
     findings: list[Finding]
     is_usable: bool
     files: int
+    kept_boxes: int = 0
 
 
 def check_objects(video_id: str, path: str, frame_size: tuple[int, int] | None, settings: ClipSettings) -> ObjectResult:
@@ -182,4 +199,4 @@ def check_objects(video_id: str, path: str, frame_size: tuple[int, int] | None, 
         example = report.examples[problem][0].removeprefix(path).removeprefix(": ")
         more = f" (and {count - 1} more)" if count > 1 else ""
         findings.append(Finding(OBJECT_KINDS[problem], video_id, path, example + more))
-    return ObjectResult(findings, is_usable, report.files)
+    return ObjectResult(findings, is_usable, report.files, report.kept_boxes)

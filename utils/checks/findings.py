@@ -17,6 +17,7 @@ EXIT_STATUS = {STOP: 2, ERROR: 1, NOTE: 0}
 SHOWN, SHOWN_LENGTH, SHOWN_IDS = 3, 160, 5
 CANNOT_START = "cannot_start"
 WRONGLY_UNREADABLE, DAMAGED_CACHE = "wrongly_unreadable", "damaged_cache"
+REPLACED_TEXT = "replaced_text"
 COLUMNS = ("severity", "kind", "id", "file", "detail")
 
 # Kind of finding: its severity, and what it means.
@@ -59,6 +60,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "no_objects": (NOTE, "object files without a single usable object"),
     "no_time_stamps": (NOTE, "videos without usable time stamps; their frames are chosen by number"),
     "other_decoder": (NOTE, "videos that PyAV decodes and OpenCV does not"),
+    REPLACED_TEXT: (NOTE, "files with halves of characters (lone surrogates), which are replaced"),
     DAMAGED_CACHE: (NOTE, "damages of the frame cache; what it has lost is read anew"),
     "unlisted_captions": (NOTE, "captions of videos in no list; not used"),
     "unreferenced_video": (NOTE, "video files that no list names"),

@@ -13,7 +13,7 @@ from dataloaders.object_store import (
     object_file_ids,
     split_object_folder,
 )
-from utils.checks.findings import Finding, stop
+from utils.checks.findings import CANNOT_START, Finding, stop
 from utils.checks.setup import CheckArguments, ListedSplit
 
 
@@ -80,3 +80,11 @@ def wrong_order(args: CheckArguments, findings: Iterable[Finding], object_files:
     if 2 * count <= object_files:
         return []
     return [stop(f"--rect_order {args.objects.rect_order} does not fit {count} of {object_files} object files")]
+
+
+def nothing_kept(args: CheckArguments, findings: Iterable[Finding], kept_boxes: int) -> list[Finding]:
+    """Finding that no box of any object file is used, which a model with objects does not train on."""
+    if kept_boxes or not args.model.need_object or any(finding.kind == CANNOT_START for finding in findings):
+        return []
+    reason = "no box of these object files can be used, so a model with objects sees none"
+    return [stop(f"{args.object_path}: {reason} (--object_path, --labelmap_path, --max_frames)")]

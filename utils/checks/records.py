@@ -70,7 +70,7 @@ def check_record(task: RecordTask, settings: RecordSettings, reader: ShardReader
     findings += objects.findings
     if clip and not is_lost and settings.needs_size and objects.is_usable and size is None:
         findings.append(Finding("unknown_size", task.video_id, task.shard, "neither in the shard nor in --frame_sizes"))
-    return ClipResult(findings, not is_lost, objects.files)
+    return ClipResult(findings, not is_lost, objects.files, objects.kept_boxes)
 
 
 def _check_frames(clip: StoredClip, task: RecordTask, settings: ClipSettings, findings: list[Finding]) -> None:

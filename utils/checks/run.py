@@ -12,6 +12,7 @@ from dataloaders.files import atomic_write_text
 from utils.checks.clips import ClipResult, ClipTask, check_all, check_clip
 from utils.checks.findings import (
     DAMAGED_CACHE,
+    REPLACED_TEXT,
     WRONGLY_UNREADABLE,
     Finding,
     Report,
@@ -23,7 +24,7 @@ from utils.checks.findings import (
     table,
     write_tsv,
 )
-from utils.checks.objects import object_files, read_label_map, wrong_order
+from utils.checks.objects import nothing_kept, object_files, read_label_map, wrong_order
 from utils.checks.setup import (
     PRETRAIN,
     CheckArguments,
@@ -53,6 +54,7 @@ def check_videos(args: CheckArguments) -> Report:
     """Check a data set of videos; raises CannotStart if no worker process starts."""
     findings: list[Finding] = []
     splits = _read_lists(args, findings)
+    are_all_read = len(splits) == len(args.split_names())
     label_map = read_label_map(args, findings)
     files = object_files(args, splits, findings) if label_map else {}
     videos = {split.name: len(split.video_ids) for split in splits}
@@ -61,7 +63,10 @@ def check_videos(args: CheckArguments) -> Report:
     except OSError as error:
         findings.append(stop(error))
         return Report(in_order(findings), videos, 0, 0)
-    findings += located.unreferenced
+    if are_all_read:
+        findings += located.unreferenced
+    else:  # whose they are is not known
+        findings = [finding for finding in findings if finding.kind not in ("orphan_objects", "unlisted_captions")]
     findings += [Finding("missing_video", video_id, args.features_path, "") for video_id in located.missing]
     missing = set(located.missing)
     tasks = [
@@ -75,6 +80,8 @@ def check_videos(args: CheckArguments) -> Report:
     object_count = sum(result.object_files for result in results.values())
     findings += _unusable_splits(splits, results)
     findings += wrong_order(args, findings, object_count)
+    if object_count:
+        findings += nothing_kept(args, findings, sum(result.kept_boxes for result in results.values()))
     cache = _check_cache(args, tasks, results, findings) if args.cache.frame_cache else None
     return Report(in_order(findings), videos, len(tasks) - len(missing), object_count, cache)
 
@@ -134,6 +141,32 @@ def _check_cache(
     )
 
 
+class _Replaced(logging.Handler):
+    """Findings of what readers replace, of which they only warn."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.findings: list[Finding] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a warning of replaced text, whose first argument is the file."""
+        if "lone surrogates" in str(record.msg) and isinstance(record.args, tuple):
+            self.findings.append(Finding(REPLACED_TEXT, "", str(record.args[0]), record.getMessage()))
+
+
+def _checked(args: CheckArguments) -> Report:
+    """The report of a data set, with what its readers have replaced."""
+    replaced, readers = _Replaced(), [logging.getLogger(name) for name in ("dataloaders", "modules")]
+    for reader in readers:
+        reader.addHandler(replaced)
+    try:
+        report = check_shards(args) if args.datatype == PRETRAIN else check_videos(args)
+    finally:
+        for reader in readers:
+            reader.removeHandler(replaced)
+    return report._replace(findings=in_order([*report.findings, *replaced.findings]))
+
+
 def _write(args: CheckArguments, report: Report, status: int) -> Path:
     output = Path(args.output or Path(args.output_dir, "data_check.tsv"))
     write_tsv(output, report.findings)
@@ -156,7 +189,7 @@ def run(argv: list[str] | None, description: str | None) -> tuple[list[str], int
     """Run the command; returns the lines that it prints and its exit status. OSError and CannotStart as they come."""
     args = parse_arguments(argv, CheckArguments, DEFAULTS, description, NEVER_READ)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")  # what readers warn of is among the findings
-    report = check_shards(args) if args.datatype == PRETRAIN else check_videos(args)
+    report = _checked(args)
     status = exit_status(report.findings)
     output = _write(args, report, status)
     videos = ", ".join(f"{name} {count}" for name, count in report.videos.items()) or "none"

@@ -14,6 +14,7 @@ from dataloaders.datasets import didemo, msrvtt, msvd
 from dataloaders.id_lists import listed_ids
 from dataloaders.multiple_choice import read_choices
 from dataloaders.object_store import ObjectSettings
+from dataloaders.question_samples import AnswerCode
 from dataloaders.samples import SampleSettings
 from dataloaders.video_files import LMDB_FILE, VIDEO_SUFFIXES, VideoLmdb, find_videos, lmdb_keys
 from modules.config import ModelConfig, setting
@@ -22,7 +23,7 @@ from utils.checks.findings import Finding, first_ids
 from utils.data import captions, questions, retrieval
 from utils.data.captions import CaptionArguments
 from utils.data.pretraining import PretrainArguments
-from utils.data.questions import AnswerArguments, choose_answers, read_questions
+from utils.data.questions import AnswerArguments, answerable, choose_answers, read_questions
 from utils.data.retrieval import ChoiceArguments, RetrievalArguments
 from utils.preparation.webvid_rows import EMPTY_CAPTION, REPEATED_ID, read_rows, survey_csv, video_places
 
@@ -168,7 +169,7 @@ def _read_webvid(path: Path) -> ListedSplit:
 def _read_questions(args: CheckArguments, name: str) -> ListedSplit:
     questions = read_questions(args, name)
     if name == "train":
-        choose_answers(args, lambda _: None)
+        answerable(questions, AnswerCode(choose_answers(args, _no_log)), _no_log)
     path = args.required(f"qa_{name}_json")
     findings = [
         Finding("empty_question", question.video_id, path, f"question {question.question_id}: no text or no answer")
@@ -328,3 +329,7 @@ def _webvid_files(folder: Path, splits: Sequence[ListedSplit]) -> dict[str, str]
 def _video_files(folder: Path) -> Iterator[str]:
     for root, _, files in os.walk(folder):
         yield from (os.path.join(root, name) for name in files if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES)
+
+
+def _no_log(_: str) -> None:
+    """What is counted here is no fault."""

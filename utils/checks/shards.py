@@ -24,7 +24,7 @@ from dataloaders.tfrecord import HEADER, DamagedRecord, ShardReader, payload_len
 from modules.tokenizer import split_words
 from utils.checks.clips import check_all
 from utils.checks.findings import Finding, Report, compact, first_ids, in_order, stop
-from utils.checks.objects import no_object_files, orphans, read_label_map, wrong_order
+from utils.checks.objects import no_object_files, nothing_kept, orphans, read_label_map, wrong_order
 from utils.checks.records import RecordSettings, RecordTask, check_record
 from utils.checks.setup import CheckArguments, clip_settings
 from utils.data.pretraining import find_shards
@@ -89,7 +89,7 @@ def check_shards(args: CheckArguments) -> Report:
     fate = _Fate(np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool))
     is_sample = np.zeros(len(rows), dtype=bool)
     is_sample[clip_set.samples] = True
-    records = object_files = 0
+    records = object_files = kept_boxes = 0
     tasks = _tasks(clip_set, sizes or {}, fate, findings)
     for task, result in check_all(check, tasks, len(rows), args.workers):
         findings += map(compact, result.findings)
@@ -98,8 +98,11 @@ def check_shards(args: CheckArguments) -> Report:
             fate.stops.update(finding.kind for finding in result.findings if finding.kind in STOPS)
         records += 1
         object_files += result.object_files
+        kept_boxes += result.kept_boxes
     findings += _stops(args, clip_set, fate)
     findings += wrong_order(args, findings, object_files)
+    if folder:
+        findings += nothing_kept(args, findings, kept_boxes)
     return Report(in_order(findings), {"train": len(rows)}, records, object_files)
 
 
