@@ -7,19 +7,18 @@ that a process maps into memory.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dataloaders.tagging import NOUN, VERB, TaggedCaption
-from modules.foreign_text import CONVERT, video_id, whole_characters
+from modules.characters import whole_characters
+from modules.foreign_text import JSON_DECODER, is_no_caption, iterate_text, log_replaced, video_id
 
-logger = logging.getLogger(__name__)
-
-READ_SIZE = 1 << 20
+WHITE_SPACE = " \t\r\n"
+MAX_ROW = 1 << 22  # characters of a row
 ARRAYS: dict[str, np.dtype[Any]] = {
     "tokens": np.dtype("<u2"),
     "kinds": np.dtype("u1"),
@@ -41,6 +40,8 @@ class CaptionRow(NamedTuple):
 def iter_captions(path: str | Path) -> Iterator[CaptionRow]:
     """Yield the rows of a JSON list of {"video_id", "caption"}, reading a part of the file at a time.
 
+    What a program wrote for a caption that is not there, such as "nan", becomes an empty caption.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not such a list; the message names the file and the row.
@@ -53,54 +54,61 @@ def iter_captions(path: str | Path) -> Iterator[CaptionRow]:
             )
         caption, count = whole_characters(row["caption"])
         replaced += count
-        yield CaptionRow(video_id(row["video_id"], f"{path}: row {number}"), caption)
-    if replaced:
-        logger.warning("%s: %d halves of characters (lone surrogates) are replaced", path, replaced)
+        yield CaptionRow(video_id(row["video_id"], f"{path}: row {number}"), "" if is_no_caption(caption) else caption)
+    log_replaced(path, replaced)
 
 
 def _iter_json_list(path: Path) -> Iterator[Any]:
-    try:
-        yield from _parts_of_list(path)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error}); {CONVERT}") from error
-
-
-def _parts_of_list(path: Path) -> Iterator[Any]:
-    decoder = json.JSONDecoder()
-    with open(path, encoding="utf-8-sig") as handle:
-        buffer = handle.read(READ_SIZE).lstrip()
-        if not buffer.startswith("["):
-            raise ValueError(f"{path} is not a JSON list of captions: it starts with {buffer[:20]!r}")
-        position = 1
-        while True:
-            buffer, position = _fill(handle, buffer, position, " \t\r\n,")
+    """Values of a JSON list; a part of the file is in memory at a time."""
+    parts = iterate_text(path, is_streamed=True)
+    buffer, position = _behind_space("", 0, parts)
+    if not buffer.startswith("[", position):
+        raise ValueError(f"{path} is not a JSON list of captions: it starts with {buffer[position : position + 20]!r}")
+    buffer, position = _behind_space(buffer, position + 1, parts)
+    row, is_open = 0, not buffer.startswith("]", position)
+    while is_open:
+        value, buffer, position = _value(buffer, position, parts, f"{path}: row {row}")
+        yield value
+        buffer, position = _behind_space(buffer, position, parts)
+        is_open = not buffer.startswith("]", position)
+        if is_open:
             if position == len(buffer):
                 raise ValueError(f"{path} ends before its list does: the file is incomplete")
-            if buffer[position] == "]":
-                return
-            try:
-                value, position = decoder.raw_decode(buffer, position)
-            except RecursionError as error:
-                raise ValueError(f"{path}: lists inside each other, too deep for a list of captions") from error
-            except ValueError as error:
-                more = handle.read(max(READ_SIZE, len(buffer) - position))
-                if not more:
-                    raise ValueError(f"{path} is not valid JSON: {error}") from error
-                buffer, position = buffer[position:] + more, 0
-                continue
-            yield value
+            if buffer[position] != ",":
+                raise ValueError(f"{path}: no comma behind row {row} but {buffer[position : position + 20]!r}")
+            buffer, position = _behind_space(buffer, position + 1, parts)
+            row += 1
+    buffer, position = _behind_space(buffer, position + 1, parts)
+    if position < len(buffer):
+        raise ValueError(f"{path}: behind the end of its list is more: {buffer[position : position + 20]!r}")
 
 
-def _fill(handle: IO[str], buffer: str, position: int, skipped: str) -> tuple[str, int]:
-    """Move past the characters in `skipped`, reading on where the buffer ends."""
+def _behind_space(buffer: str, position: int, parts: Iterator[str]) -> tuple[str, int]:
+    """The first place behind white space, the end of the buffer only at the end of the file."""
     while True:
-        while position < len(buffer) and buffer[position] in skipped:
+        while position < len(buffer) and buffer[position] in WHITE_SPACE:
             position += 1
-        if position < len(buffer):
+        more = next(parts, None) if position >= len(buffer) else None
+        if more is None:
             return buffer, position
-        buffer, position = handle.read(READ_SIZE), 0
-        if not buffer:
-            return buffer, position
+        buffer, position = more, 0
+
+
+def _value(buffer: str, position: int, parts: Iterator[str], place: str) -> tuple[Any, str, int]:
+    """The value at a place of the buffer, a buffer, and the place behind the value there."""
+    while True:
+        try:
+            value, end = JSON_DECODER.raw_decode(buffer, position)
+            return value, buffer, end
+        except RecursionError as error:
+            raise ValueError(f"{place}: lists inside each other, too deep for a list of captions") from error
+        except json.JSONDecodeError as error:  # or there is more of it in the next part
+            more = next(parts, None) if len(buffer) - position < MAX_ROW else None
+            if more is None:
+                raise ValueError(f"{place} is not valid JSON ({error.msg}); is the file complete?") from error
+            buffer, position = buffer[position:] + more, 0
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
 
 
 class PackedCaptions(NamedTuple):

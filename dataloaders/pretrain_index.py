@@ -18,6 +18,8 @@ from dataloaders.files import atomic_write_text, build_once, fingerprint_file
 from dataloaders.parallel import chunked, ordered_map
 from dataloaders.tagging import TAGGERS, TaggedCaption, make_tagger, tag_caption
 from modules.config import VOCAB_SIZE
+from modules.foreign_text import iterate_lines
+from modules.foreign_text import video_id as checked_id
 from modules.tokenizer import ClipTokenizer
 
 logger = logging.getLogger(__name__)
@@ -102,7 +104,15 @@ class PretrainIndex:
         self.tagger: str = meta["tagger"]
         self.report: dict[str, Any] = meta["report"]
         self._samples: int = meta["report"]["samples"]
-        self._shards = [resolve_shard(shard, self.path / meta["index_dir"]) for shard in meta["shards"]]
+        folder = self.path / meta["index_dir"]
+        self._shards = [resolve_shard(shard, folder) for shard in meta["shards"]]
+        missing = [shard for shard, path in zip(meta["shards"], self._shards, strict=True) if not os.path.isfile(path)]
+        outside = [shard for shard in missing if os.path.isfile(folder / shard)]
+        if outside:
+            logger.warning(
+                "%d shards of %s lie outside of its folder (%s, ...), where none is opened; move or link them into it",
+                len(outside), os.path.abspath(folder / INDEX_FILE), outside[0],
+            )  # fmt: skip
         self._captions = CaptionArrays(self.path)
 
     def __len__(self) -> int:
@@ -174,26 +184,36 @@ def require_inputs(data_path: Path, index_dir: Path) -> Path:
 
 def read_path_index(path: str | Path, note: Note | None = None) -> Iterator[ClipPlace]:
     """Yield the rows of a `path.index` file; lines that are not id, shard and offset are left out and noted."""
-    with open(path, encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            fields = [part.strip() for part in line.split("\t")]
-            if len(fields) == 3 and fields[0] and fields[1] and fields[2].isdecimal() and len(fields[2]) < MAX_DIGITS:
-                yield ClipPlace(fields[0], fields[1], int(fields[2]))
-            elif line.strip() and note is not None:
-                note("broken_index_lines", f"line {number}: {line.strip()[:60]!r}")
+    for number, line in iterate_lines(path, is_streamed=True):
+        place = _clip_place(line)
+        if place is not None:
+            yield place
+        elif line.strip() and note is not None:
+            note("broken_index_lines", f"line {number}: {line.strip()[:60]!r}")
+
+
+def _clip_place(line: str) -> ClipPlace | None:
+    fields = [part.strip() for part in line.split("\t")]
+    if len(fields) != 3 or not fields[1] or not (fields[2].isascii() and fields[2].isdecimal()):
+        return None
+    try:
+        checked_id(fields[0], "")
+    except ValueError:
+        return None
+    return ClipPlace(fields[0], fields[1], int(fields[2])) if len(fields[2]) < MAX_DIGITS else None
 
 
 def resolve_shard(shard_path: str, index_dir: str | Path) -> str:
-    """Return the full path of a shard named in `path.index`: as written, else beside the index (moved data sets).
+    """Return the full path of a shard named in `path.index`: as written if that is in the index folder, else beside it.
 
-    A shard found nowhere is returned as it would be beside the index, for the reader's error to name.
+    An index may have been written on another machine, or by a stranger: it opens no file outside of its folder, which
+    may hold links. A shard found nowhere is returned as it would be in the folder, for the reader's error to name.
     """
-    index_dir = Path(index_dir)
-    places = (Path(shard_path), index_dir / shard_path, index_dir / Path(shard_path).name)
-    for place in places if Path(shard_path).is_absolute() else places[1:]:
-        if place.is_file():
-            return os.path.abspath(place)
-    return os.path.abspath(places[1])
+    folder = os.path.abspath(index_dir)
+    written = os.path.abspath(os.path.join(folder, shard_path))  # joining with an absolute path gives that path
+    beside = os.path.join(folder, os.path.basename(written))
+    is_inside = written.startswith(os.path.join(folder, ""))
+    return written if is_inside and (os.path.isfile(written) or not os.path.isfile(beside)) else beside
 
 
 def _build(

@@ -16,7 +16,6 @@ Exit status: 0; 1 if nothing can be done; 3 if some videos were left out.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from dataloaders.frames import FrameSettings
 from dataloaders.label_map import label_map_hash, load_label_map
 from dataloaders.video_files import list_videos
 from modules.config import ModelConfig
+from modules.foreign_text import read_json, read_lines
 from utils.preparation.detectors import (
     KEY_PATTERN,
     Detector,
@@ -48,11 +48,18 @@ def make_detector(args: argparse.Namespace) -> Detector:
         return PrecomputedDetections(args.detections)
     if args.weights is None:
         raise ValueError("--weights is required: a local file, or DEFAULT to download torchvision's own")
-    classes = args.classes.read_text(encoding="utf-8").split("\n") if args.classes else []
-    names = [line.strip() for line in classes if line.strip()]
+    names = [line for _, line in read_lines(args.classes)] if args.classes else []
     return TorchvisionDetector(
         args.detector, args.weights, names, args.device, args.score_threshold, args.max_boxes, args.batch_size
     )
+
+
+def read_class_map(path: Path) -> dict[str, str]:
+    """The label map's class by the detector's; ValueError if the file is not such a dictionary."""
+    renamed = read_json(path)
+    if not isinstance(renamed, dict) or not all(isinstance(name, str) and name.strip() for name in renamed.values()):
+        raise ValueError(f"{path} is not a JSON dictionary of names by names (--class_map)")
+    return renamed
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -85,7 +92,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Write the object files; returns the exit status."""
     videos = list_videos(args.videos)
-    renamed = json.loads(args.class_map.read_bytes()) if args.class_map else {}
+    renamed = read_class_map(args.class_map) if args.class_map else {}
     label_map = load_label_map(args.labelmap_path) if args.labelmap_path else None
     find = class_mapper(list(label_map["label_to_idx"]), renamed) if label_map else renamer(renamed)
     naming = {"class_map": renamed, "label_map": label_map and label_map_hash(label_map)}

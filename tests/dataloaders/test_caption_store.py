@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataloaders import caption_store
 from dataloaders.caption_store import CaptionArrays, CaptionRow, CaptionWriter, iter_captions, pack_captions
 from dataloaders.tagging import TaggedCaption
+from modules import foreign_text
 
 ROWS: list[dict[str, Any]] = [
     {"video_id": "a", "caption": 'quotes " and ], [ brackets, commas'},
@@ -26,7 +26,7 @@ ROWS: list[dict[str, Any]] = [
 def test_rows_are_the_same_whatever_is_read_at_a_time(
     tmp_path: Path, size: int, indent: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caption_store, "READ_SIZE", size)
+    monkeypatch.setattr(foreign_text, "PART", size)
     path = tmp_path / "captions.json"
     path.write_text(
         ("\n " if size > 7 else "") + json.dumps(ROWS, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -92,12 +92,12 @@ def test_captions_of_strangers_are_read_or_refused_with_the_file(tmp_path: Path,
     assert list(iter_captions(path)) == [CaptionRow("7", "a \ufffd dog"), CaptionRow("b", "c")]
     assert "captions.json: 1 halves of characters" in caplog.text
     path.write_bytes(b'[{"video_id": "a", "caption": "caf\xe9"}]')
-    with pytest.raises(ValueError, match=r"captions\.json: not UTF-8 .*save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"captions\.json, line 1: not UTF-8 .*save it as UTF-8"):
         list(iter_captions(path))
     for wrong in ("../a", "", None, ["a"], 1.5):
         path.write_text(json.dumps([{"video_id": wrong, "caption": "x"}]))
         with pytest.raises(ValueError, match=r"captions\.json: row 0: .* is no video id"):
             list(iter_captions(path))
     path.write_text('[{"video_id": "a", "caption": ' + "[" * 5000)
-    with pytest.raises(ValueError, match=r"captions\.json: lists inside each other"):
+    with pytest.raises(ValueError, match=r"captions\.json: row 0: lists inside each other"):
         list(iter_captions(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +14,12 @@ from torch import Tensor
 
 from dataloaders.files import file_stamp
 from dataloaders.frames import Clip
+from modules.foreign_text import parse_json, read_json, read_lines
 
 Frame = list[dict[str, Any]]  # objects of one frame, as in the object files: class, rect, conf, ...
 KEY_PATTERN = r"(?P<video>.+?)[_/](?P<frame>\d+)(\.\w+)?"
 COCO_HEADS = 91
+MAX_KEY = 1000  # characters
 
 
 class Detector(Protocol):
@@ -131,10 +132,13 @@ class VinVLDetections:
             raise ValueError(f"--key_pattern {key_pattern!r} has no groups (?P<video>...) and (?P<frame>...)")
         self._frames: dict[str, dict[int, Frame]] = defaultdict(dict)
         for key, value in self._entries():
-            match = pattern.fullmatch(key)
-            if match is None:
-                raise ValueError(f"{path}: key {key!r} does not match --key_pattern {key_pattern!r}")
-            self._frames[match["video"]][int(match["frame"])] = _objects(value, f"{path}, key {key!r}")
+            match = pattern.fullmatch(key) if len(key) <= MAX_KEY else None
+            if match is None or not re.fullmatch(r"[0-9]{1,9}", match["frame"]):
+                raise ValueError(f"{path}: key {key[:MAX_KEY]!r} does not match --key_pattern {key_pattern!r}")
+            frames, number = self._frames[match["video"]], int(match["frame"])
+            if number in frames:
+                raise ValueError(f"{path}, key {key!r}: frame {number} of {match['video']!r} is there twice")
+            frames[number] = _objects(value, f"{path}, key {key!r}")
         self.settings = {
             "key_pattern": key_pattern, "frame_numbers": frame_numbers, "detections": file_stamp(self.path),
         }  # fmt: skip
@@ -143,17 +147,16 @@ class VinVLDetections:
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file (--detections)")
         if self.path.suffix == ".json":
-            content = _json(self.path.read_text(encoding="utf-8"), str(self.path))
+            content = read_json(self.path)
             if not isinstance(content, dict):
                 raise ValueError(f"{self.path} is not an object of frames by key")
             yield from content.items()
             return
-        with self.path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                key, tab, value = line.rstrip("\n").partition("\t")
-                if not tab:
-                    raise ValueError(f"{self.path}, line {number}: no tab between key and JSON")
-                yield key, _json(value, f"{self.path}, line {number}")
+        for number, line in read_lines(self.path, is_streamed=True):
+            key, tab, value = line.partition("\t")
+            if not tab:
+                raise ValueError(f"{self.path}, line {number}: no tab between key and JSON")
+            yield key, parse_json(value, f"{self.path}, line {number}", "lines are a key, a tab and JSON")
 
     def detect(self, video_id: str, clip: Clip) -> list[Frame]:
         """See `Detector`."""
@@ -184,29 +187,30 @@ class PrecomputedDetections:
         path = self.folder / f"{video_id}.json"
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
-        listed = _json(path.read_text(encoding="utf-8"), str(path))
+        listed = read_json(path)
         if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
             raise ValueError(f"{path} is not a list with an entry per frame")
-        frames = [_objects(entry, str(path)) for entry in listed]
-        numbers = [entry.get("frame") for entry in listed]
-        if all(isinstance(number, int) for number in numbers):
+        frames = [_objects(entry, f"{path}, entry {place}") for place, entry in enumerate(listed)]
+        numbers = [entry["frame"] for entry in listed if "frame" in entry]
+        if numbers:
+            if len(numbers) < len(listed) or not all(type(number) is int for number in numbers):
+                raise ValueError(f'{path}: "frame" is to be a number in every entry, or in none')
+            if len(set(numbers)) < len(numbers):
+                raise ValueError(f'{path}: two entries have the same "frame"')
             return _by_index(dict(zip(numbers, frames, strict=True)), clip, str(path))
         if len(frames) == clip.decoded_frames:
             return _by_index(dict(enumerate(frames)), clip, str(path))
         return _in_order(frames, clip, str(path))
 
 
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
-
-
 def _objects(value: Any, where: str) -> Frame:
     objects = value.get("objects") if isinstance(value, dict) else value
     if not isinstance(objects, list):
         raise ValueError(f"{where}: no list 'objects'")
+    for place, entry in enumerate(objects):
+        name = entry.get("class") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f'{where}: object {place} is {repr(entry)[:80]}, without a "class" that is a name')
     return objects
 
 

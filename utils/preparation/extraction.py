@@ -62,8 +62,11 @@ class Extraction:
         path = self._report(video.stem)
         if not path.is_file() or not (self.output / f"{video.stem}.json").is_file():
             return False
-        report = json.loads(path.read_bytes())
-        made_from, wanted = report.get("made_from", {}), self._made_from(video)
+        try:
+            report = {**json.loads(path.read_bytes())}
+            made_from, wanted = {**report["made_from"]}, self._made_from(video)
+        except (ValueError, TypeError, KeyError):  # a damaged report: the file is made again
+            return False
         if made_from == wanted or {**made_from, "frame_rule": FRAME_RULE} != wanted:
             return made_from == wanted
         clip = read_clip(video, self.max_frames, self.frames, lambda frame: frame[:1, :1])

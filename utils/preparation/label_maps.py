@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dataloaders.label_map import check_label_map
+from modules.foreign_text import read_json
 
 VINVL_KEYS = (
     "label_to_idx",
@@ -26,10 +26,7 @@ VINVL_KEYS = (
 
 def label_map_from_vinvl(path: Path) -> dict[str, Any]:
     """Return VinVL's dictionary (VG-SGG-dicts-vgoi6-clipped.json), checked, and reduced to the keys of a label map."""
-    try:
-        source = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    source = read_json(path)
     check_label_map(source, str(path))
     return {key: source[key] for key in VINVL_KEYS if key in source}
 
@@ -44,14 +41,13 @@ def label_map_from_objects(folder: Path) -> tuple[dict[str, Any], list[str]]:
     unreadable = []
     for path in _object_files(folder):
         try:
-            entries = list(_entries(json.loads(path.read_bytes())))
-        except (OSError, ValueError, RecursionError) as error:
-            unreadable.append(f"{path}: {error}")
+            entries = list(_entries(read_json(path)))
+        except (OSError, ValueError) as error:
+            unreadable.append(str(error))
             continue
         for entry in entries:
-            if isinstance(entry.get("class"), str):
-                classes[entry["class"]] += 1
-            attributes.update(str(name) for name in entry.get("attributes") or [])
+            classes.update(_names([entry.get("class")]))
+            attributes.update(_names(entry.get("attributes")))
     if not classes:
         raise ValueError(f"no object with a class in {folder}/*.json or {folder}/tsv_files/*.json")
     label_map: dict[str, Any] = {
@@ -73,7 +69,12 @@ def _object_files(folder: Path) -> Iterator[Path]:
 def _entries(frames: Any) -> Iterator[dict[str, Any]]:
     for frame in frames if isinstance(frames, list) else []:
         objects = frame.get("objects") if isinstance(frame, dict) else None
-        yield from (entry for entry in objects or [] if isinstance(entry, dict))
+        yield from (entry for entry in objects if isinstance(entry, dict)) if isinstance(objects, list) else ()
+
+
+def _names(entries: Any) -> Iterator[str]:
+    """The names in a list; what is no list has none."""
+    yield from (name for name in entries if isinstance(name, str) and name.strip()) if isinstance(entries, list) else ()
 
 
 def _index(kind: str, names: Iterable[str]) -> dict[str, Any]:

@@ -175,11 +175,14 @@ def _saved_offsets(output_dir: Path, number: int) -> dict[str, int]:
 
 
 def is_finished(output_dir: Path, number: int) -> bool:
-    """Tell whether a shard is complete: its companion is there, and the shard has the size that it states."""
+    """Tell whether a shard is complete: its companion is there, and the shard has the size that it states.
+
+    A shard whose companion is damaged is written again.
+    """
     try:
         companion = json.loads(_companion(output_dir, number).read_bytes())
         return (output_dir / _shard_name(number)).stat().st_size == companion["bytes"]
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return False
 
 
@@ -236,7 +239,7 @@ def _check_settings(output_dir: Path, settings: Settings) -> None:
     path = output_dir / PARTS / "settings.json"
     wanted = asdict(settings)
     if path.exists():
-        found = json.loads(path.read_bytes())
+        found = _settings(path)
         differing = [
             f"{key} {found.get(key)} there, {value} now" for key, value in wanted.items() if found.get(key) != value
         ]
@@ -249,6 +252,15 @@ def _check_settings(output_dir: Path, settings: Settings) -> None:
         raise CannotConvert(f"{output_dir} holds shards that this command did not write: name another --output_dir")
     else:
         atomic_write_text(path, json.dumps(wanted, indent=1))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        return {**json.loads(path.read_bytes())}
+    except (ValueError, TypeError) as error:
+        raise CannotConvert(
+            f"{path}: damaged ({error}): delete it to go on, if {path.parents[1]} was begun with these settings"
+        ) from error
 
 
 def _write_lists(output_dir: Path, num_shards: int, settings: Settings) -> tuple[int, int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from modules.foreign_text import MAX_ID, is_no_caption, read_table
+from modules.foreign_text import video_id as checked_id
 
 BAD_ID, REPEATED_ID, EMPTY_CAPTION = "bad_id", "repeated_id", "empty_caption"
 
@@ -36,53 +38,65 @@ class BadCsv(Exception):
     """The csv cannot be read as WebVid's."""
 
 
-def _records(path: Path) -> Iterator[dict[str, str | None]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        absent = {"videoid", "name"} - set(reader.fieldnames or ())
-        if absent:
-            raise BadCsv(f"{path}: no column {', '.join(sorted(absent))}; WebVid's csv has videoid, name, page_dir")
-        yield from reader
+def _records(path: Path) -> Iterator[dict[str, str]]:
+    """Fields of each row; a row of another length is no row to skip, since whole rows may be lost in it."""
+    try:
+        for _, record in read_table(path, ("name", "videoid"), is_streamed=True):
+            yield record
+    except ValueError as error:
+        raise BadCsv(f"{error}; WebVid's csv has the columns videoid, name, page_dir") from error
 
 
 def survey_csv(path: Path) -> tuple[int, set[int]]:
     """Read a csv once: number of rows, and the hashes (of this process) of the ids that occur more than once.
 
     Only hashes are held, so that millions of rows fit in little memory.
+
+    Raises:
+        BadCsv: a column is missing, a row has another length, a quote is open, or it is no text in UTF-8.
     """
-    try:
-        hashes = np.fromiter((hash(_id(record)) for record in _records(path)), dtype=np.int64)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadCsv(f"{path}: not a csv in UTF-8: {error}") from error
+    hashes = np.fromiter((hash(_id(record)) for record in _records(path)), dtype=np.int64)
     values, counts = np.unique(hashes, return_counts=True)
     return len(hashes), set(values[counts > 1].tolist())
 
 
 def read_rows(path: Path, clips_per_shard: int, repeated: set[int]) -> Iterator[Row]:
-    """Yield the rows of a csv with the shard each belongs to; of rows with one id, the first is used."""
+    """Yield the rows of a csv with the shard each belongs to; of rows with one id, the first is used.
+
+    Raises:
+        BadCsv: as `survey_csv`.
+    """
     seen: set[str] = set()
     for position, record in enumerate(_records(path)):
-        video_id, caption = _id(record), (record.get("name") or "").strip()
+        video_id, caption = _id(record), record["name"].strip()
         fault = kind = None
-        if not video_id or any(not character.isprintable() or character == "/" for character in video_id):
+        if not _is_id(video_id):
             kind, fault = BAD_ID, f"row {position + 1} of the csv has no usable video id: {video_id!r}"
         elif video_id in seen:
             kind, fault = REPEATED_ID, f"row {position + 1} of the csv repeats this id; its first row is used"
-        elif not caption:
+        elif not caption or is_no_caption(caption):
             kind, fault = EMPTY_CAPTION, "empty caption"
         if hash(video_id) in repeated:
             seen.add(video_id)
-        page_dir = (record.get("page_dir") or "").strip()
+        page_dir = record.get("page_dir", "").strip()
         yield Row(position // clips_per_shard, video_id, caption, page_dir, fault, fault_kind=kind)
 
 
 def video_places(video_dir: Path, page_dir: str, video_id: str) -> list[Path]:
     """Possible files of a row's video, in the order in which to look."""
     name = f"{video_id}.mp4"
-    if Path(page_dir).is_absolute() or ".." in Path(page_dir).parts:  # leads out of the folder that the user named
+    is_outside = Path(page_dir).is_absolute() or ".." in Path(page_dir).parts  # of the folder that the user named
+    if is_outside or len(page_dir.encode()) > MAX_ID:
         page_dir = ""
     return [video_dir / page_dir / name, video_dir / name] if page_dir else [video_dir / name]
 
 
-def _id(record: dict[str, str | None]) -> str:
-    return (record["videoid"] or "").strip()
+def _id(record: dict[str, str]) -> str:
+    return record["videoid"].strip()
+
+
+def _is_id(name: str) -> bool:
+    try:
+        return checked_id(name, "") == name and name.isprintable()
+    except ValueError:
+        return False

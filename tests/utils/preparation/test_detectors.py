@@ -81,9 +81,9 @@ def test_keys_may_have_another_form(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.tsv", "v_1\t{", r"p\.tsv, line 1: not JSON"),
+        ("p.tsv", "v_1\t{", r"p\.tsv, line 1 is not JSON"),
         ("p.tsv", 'v_0\t{"objects": []}\nv_1\t{"boxes": []}', r"p\.tsv, key 'v_1': no list 'objects'"),
-        ("p.json", "{", r"p\.json: not JSON"),
+        ("p.json", "{", r"p\.json is not JSON"),
         ("p.json", "[1]", r"p\.json is not an object of frames by key"),
         ("p.json", '{"v": []}', "key 'v' does not match --key_pattern"),
     ],
@@ -127,11 +127,15 @@ def test_files_made_before_are_of_numbered_frames_of_all_or_of_the_sampled_ones(
     [
         ([{"objects": []}] * 24, r"24 frames, but 3 are sampled: \[0, 10, 20\]"),
         ([{"frame": 0, "objects": []}, {"frame": 20, "objects": []}], r"2 frames, without \[10\]"),
-        ([{"frame": 0, "objects": []}, {"objects": []}], "2 frames, but 3 are sampled"),
+        ([{"frame": 0, "objects": []}, {"objects": []}], '"frame" is to be a number in every entry, or in none'),
         ([[]] * 3, "is not a list with an entry per frame"),
         ({"objects": []}, "is not a list with an entry per frame"),
-        ([{"boxes": []}] * 3, "no list 'objects'"),
-        ("[", "not JSON"),
+        ([{"frame": True, "objects": []}] * 3, '"frame" is to be a number in every entry'),
+        ([{"frame": 0, "objects": []}, {"frame": 0, "objects": []}], 'two entries have the same "frame"'),
+        ([{"boxes": []}] * 3, "entry 0: no list 'objects'"),
+        ([{"objects": [7]}] * 3, 'entry 0: object 0 is 7, without a "class" that is a name'),
+        ([{"objects": [{"class": None}]}] * 3, 'entry 0: object 0 is .*, without a "class" that is a name'),
+        ("[", "is not JSON"),
     ],
 )
 def test_files_that_do_not_fit_the_clip_are_never_guessed_at(tmp_path: Path, content: Any, message: str):

@@ -38,12 +38,13 @@ def test_all_classes_and_attributes_of_a_folder_in_alphabetical_order(tmp_path: 
 
 def test_what_is_no_object_is_passed_over_and_unreadable_files_are_named(tmp_path: Path):
     odd = [None, 7, {"objects": None}, {"boxes": []}, {"objects": ["dog", {"class": 3}, {"rect": []}]}]
+    odd += [{"objects": 5}, {"objects": [{"class": " ", "attributes": 7}, {"attributes": [None, 3, ""]}]}]
     write(tmp_path / "odd.json", *odd, {"objects": [{"class": "cat"}]})
     (tmp_path / "map.json").write_text("{}")
     (tmp_path / "cut.json").write_text('[{"objects": [')
     label_map, unreadable = label_map_from_objects(tmp_path)
     assert label_map["label_to_idx"] == {"cat": 1} and label_map["attribute_to_idx"] == {}
-    assert len(unreadable) == 1 and unreadable[0].startswith(f"{tmp_path / 'cut.json'}: ")
+    assert len(unreadable) == 1 and unreadable[0].startswith(f"{tmp_path / 'cut.json'} is not JSON: ")
 
 
 def test_a_folder_without_a_class_is_an_error(tmp_path: Path):
