@@ -167,7 +167,7 @@ class OpenCVVideo(_Kept):
             )
         # One decoding thread: the loaders run one process per core, and what decodes of a damaged file is the same
         # on every machine. Only FFmpeg, as OpenCV's other readers take digits in a name for an image sequence.
-        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        capture = cv2.VideoCapture(_openable(self.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if not capture.isOpened():
             capture.release()
             raise NothingDecodes(f"{self.path}: not a video that FFmpeg can open ({self.path.stat().st_size} bytes)")
@@ -279,7 +279,7 @@ class AVVideo(_Kept):
 
     def _open(self) -> Any:
         try:
-            self.container = self.av.open(str(self.path))
+            self.container = self.av.open(_openable(self.path))
         except (self.av.FFmpegError, ValueError) as error:
             raise UnreadableVideo(f"{self.path}: not a video that PyAV can open ({error})") from error
         cover = self.av.stream.Disposition.attached_pic
@@ -291,6 +291,11 @@ class AVVideo(_Kept):
         self.check_size(stream.width, stream.height)
         stream.codec_context.thread_count = 1
         return stream
+
+
+def _openable(path: Path) -> str:
+    """The name by which FFmpeg takes a path for a file: `12:30.mp4` or `subfile,...` would name a protocol."""
+    return str(path.absolute())
 
 
 def import_av() -> Any:

@@ -5,17 +5,22 @@ No PyTorch and no TensorFlow here: every kind of process uses it.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import glob
 import hashlib
 import json
 import logging
 import os
+import re
+import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +28,19 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINT_FILE = "fingerprint.json"
 STAT_ALL_FILES = 100_000
+TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.stoa-tmp(\.\w+)?")
+SHOWN_LETTERS = 40  # of a file's name in that of its temporary file: names have a greatest length
+SWEEP_ENTRIES = 1_000  # of a folder up to which it is listed before each write
+CACHE_NAME = "stoa-vlp"
+NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+_large_folders: set[str] = set()
+
+
+class CannotCache(OSError, ValueError):
+    """A cache cannot be written where it belongs: a fault of the disk, and of a flag; the message says what to do."""
 
 
 @contextmanager
@@ -31,18 +49,88 @@ def atomic_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
     When the block fails, or the disk is full, `path` is as it was and the temporary file is gone.
     """
-    path = Path(path)
+    encoding = None if "b" in mode else "utf-8"
+    # Not opened by its name again: whatever takes its place is not followed.
+    with _temporary(Path(path)) as (descriptor, _), open(descriptor, mode, encoding=encoding, closefd=False) as handle:
+        yield handle
+
+
+@contextmanager
+def atomic_path(path: str | Path, suffix: str = "") -> Iterator[Path]:
+    """As `atomic_file`, for a writer that opens a file by its name.
+
+    Args:
+        path: file to write.
+        suffix: ending of the temporary name, for writers that go by it.
+    """
+    with _temporary(Path(path), suffix) as (_, temporary):
+        yield temporary
+
+
+@contextmanager
+def _temporary(path: Path, suffix: str = "") -> Iterator[tuple[int, Path]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _sweep(path.parent)
+    descriptor, temporary = _new_temporary(path, suffix)
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
+        yield descriptor, temporary
+        with contextlib.suppress(OSError):  # there is no file yet, or its mode cannot be had
+            os.fchmod(descriptor, stat.S_IMODE(os.stat(path).st_mode))
+        os.fsync(descriptor)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(descriptor)
     sync_folder(path.parent)
+
+
+def _new_temporary(path: Path, suffix: str = "") -> tuple[int, Path]:
+    """Make a file beside `path` that nobody else has; the lock on it says that it is in use, until it is closed."""
+    while True:
+        temporary = _random_name(path, "stoa-tmp" + suffix)
+        descriptor = create_file(temporary)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:  # then nobody can lock it, nor sweep it away
+            if error.errno not in NO_LOCKS:
+                os.close(descriptor)
+                raise
+        if _is_still_at(descriptor, temporary):
+            return descriptor, temporary
+        os.close(descriptor)  # swept away before it was locked
+
+
+def create_file(path: str | Path) -> int:
+    """Make a new file, open for writing; FileExistsError where there is anything, even a link to nowhere."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+
+
+def _random_name(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name[:SHOWN_LETTERS]}.{secrets.token_hex(8)}.{ending}")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files that killed processes left in a folder: those that nobody holds the lock of.
+
+    A folder of very many files is listed once by each process, so that writing all of them takes no time squared.
+    """
+    key = os.path.abspath(folder)
+    if key in _large_folders:
+        return
+    names: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    if len(names) > SWEEP_ENTRIES:
+        _large_folders.add(key)
+    for leftover in (os.path.join(key, name) for name in names if TEMPORARY.fullmatch(name)):
+        with contextlib.suppress(OSError):  # held by its writer, another user's, or on a disk without locks
+            descriptor = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_still_at(descriptor, leftover):
+                    os.unlink(leftover)
+            finally:
+                os.close(descriptor)
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:
@@ -83,6 +171,7 @@ def file_lock(path: str | Path, timeout: float | None = None) -> Iterator[None]:
 
     Raises:
         TimeoutError: if the lock is not free in time; the message names the file and the holder.
+        OSError: the file cannot be written, is a link, or lies on a disk without locks (an errno of NO_LOCKS).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +188,8 @@ def _acquire(path: Path, timeout: float | None) -> int:
     deadline = None if timeout is None else time.monotonic() + timeout
     is_announced = False
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        # What a link planted here leads to would be emptied.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -120,7 +210,7 @@ def _acquire(path: Path, timeout: float | None) -> int:
         os.close(descriptor)  # someone removed the lock file in between: this lock protects nothing
 
 
-def _is_still_at(descriptor: int, path: Path) -> bool:
+def _is_still_at(descriptor: int, path: str | Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
@@ -181,7 +271,66 @@ def read_fingerprint(target_dir: str | Path) -> dict[str, Any] | None:
         return None
 
 
-def build_once(target_dir: str | Path, fingerprint: dict[str, Any], build: Callable[[Path], None]) -> Path:
+def fallback_place(target: str | Path) -> Path:
+    """Return where a cache that belongs at `target` lies if it cannot be written there.
+
+    That is in $XDG_CACHE_HOME or ~/.cache, under a name with a digest of the absolute path of `target`: the same for
+    every process of a user.
+    """
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(home if os.path.isabs(home) else os.path.expanduser("~/.cache"), CACHE_NAME)
+    path = Path(target)
+    real = os.path.join(os.path.realpath(path.parent), path.name)
+    return root / f"{stable_hash(real):016x}-{path.name[-SHOWN_LETTERS:].lstrip('.')}"
+
+
+def writable_place(target: str | Path) -> Path:
+    """Return `target`, or `fallback_place` of it where its folder cannot be written; a warning then names both.
+
+    Raises:
+        CannotCache: neither can be written; the message names both.
+        OSError: another problem than rights, such as a full disk.
+    """
+    target, place = Path(target), fallback_place(target)
+    try:
+        _try_writing(target)
+        return target
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE | NO_LOCKS:
+            raise
+        reason = error.strerror
+    try:
+        _try_writing(place)
+    except OSError as error:
+        raise CannotCache(
+            f"{target} cannot be written ({reason}), nor can {place} in its place ({error.strerror}): make one of the "
+            "two folders writable, or name another one by XDG_CACHE_HOME"
+        ) from error
+    logger.warning("%s cannot be written (%s); %s is used in its place", target, reason, place)
+    return place
+
+
+def _try_writing(target: Path) -> None:
+    """Raise OSError unless a file can be made beside `target` and locked, and the lock of `target` be opened."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _random_name(target, "stoa-tmp")
+    descriptor = create_file(temporary)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(FileNotFoundError):  # else made by another user, maybe
+            os.close(os.open(_lock_of(target), os.O_RDWR | os.O_NOFOLLOW))
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.lock")
+
+
+def build_once(
+    target_dir: str | Path, fingerprint: dict[str, Any], build: Callable[[Path], None], *, may_move: bool = False
+) -> Path:
     """Return `target_dir`, built by whichever process comes first; the others wait for it.
 
     The content is built in a folder beside `target_dir` which takes its place when complete, so a folder with this name
@@ -192,17 +341,29 @@ def build_once(target_dir: str | Path, fingerprint: dict[str, Any], build: Calla
         target_dir: folder to make.
         fingerprint: inputs and settings that the content depends on; plain values.
         build: called with an empty folder to fill; whatever it raises is raised here and leaves `target_dir` as it was.
+        may_move: where its folder cannot be written, `fallback_place` of `target_dir` is built and returned.
+
+    Raises:
+        CannotCache: the folder cannot be written, or the disk is full.
     """
     target = Path(target_dir)
     if is_current(target, fingerprint):
         return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(target.with_name(f".{target.name}.lock")):
-            if not is_current(target, fingerprint):
+    if may_move:
+        target = writable_place(target)
+    with ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock(_lock_of(target)))
+        except OSError as error:
+            raise CannotCache(f"cannot build {target}: {error}; its folder must be writable, and have room") from error
+        if not is_current(target, fingerprint):
+            try:
                 _build_and_swap(target, fingerprint, build)
-    except PermissionError as error:
-        raise PermissionError(f"cannot build {target}: {error}; the folder {target.parent} must be writable") from error
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+                raise CannotCache(f"cannot build {target}: {error}; free space there, then start again") from error
     return target
 
 
@@ -212,9 +373,13 @@ def _build_and_swap(target: Path, fingerprint: dict[str, Any], build: Callable[[
     # With the lock held, such folders can only be what a killed process left behind.
     for kind in ("building", "old"):
         for leftover in target.parent.glob(f".{glob.escape(target.name)}.{kind}-*"):
-            shutil.rmtree(leftover)
-    building = target.with_name(f".{target.name}.building-{os.getpid()}")
-    retired = target.with_name(f".{target.name}.old-{os.getpid()}")
+            if leftover.is_symlink() or not leftover.is_dir():
+                leftover.unlink()
+            else:
+                shutil.rmtree(leftover)
+    random = secrets.token_hex(8)
+    building = target.with_name(f".{target.name}.building-{random}")
+    retired = target.with_name(f".{target.name}.old-{random}")
     building.mkdir()
     try:
         build(building)

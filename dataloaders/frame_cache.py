@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from crc32c import crc32c
 
+from dataloaders.files import CannotCache
 from dataloaders.opencv import cv2
 from modules.config import check_settings, setting
 
@@ -74,10 +75,6 @@ class FrameCacheSettings:
         cache = FrameCache(self.frame_cache, self.frame_cache_format, self.frame_cache_gb)
         cache.open()
         return cache
-
-
-class CannotCache(OSError, ValueError):
-    """The folder cannot be used: a fault of the disk, and of a flag."""
 
 
 class CachedClip(NamedTuple):

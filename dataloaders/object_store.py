@@ -5,6 +5,7 @@ A value is a fixed header (magic, kind, O, T) and raw little-endian arrays; noth
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -17,7 +18,14 @@ from typing import Any, NamedTuple
 import lmdb
 import numpy as np
 
-from dataloaders.files import atomic_write_text, build_once, fingerprint_folder, read_fingerprint, stable_hash
+from dataloaders.files import (
+    atomic_write_text,
+    build_once,
+    fallback_place,
+    fingerprint_folder,
+    read_fingerprint,
+    stable_hash,
+)
 from dataloaders.frames import FRAME_RULE
 from dataloaders.label_map import label_map_hash
 from dataloaders.lmdb_files import forget_environment, read_environment
@@ -208,7 +216,7 @@ def build_object_store(
     Args:
         object_path: folder of {video_id}.json, or of tsv_files/{video_id}.json.
         video_ids: clips to store; None takes every file there is, so that one store serves all splits of a data set.
-        store_path: folder of the store; by default inside `object_path`.
+        store_path: folder of the store; by default inside `object_path`, or the user's cache where that is read-only.
         frame_sizes: video id -> (width, height), for boxes beyond the frame; without it only negative coordinates are
             seen.
         workers: processes that read JSON.
@@ -233,11 +241,14 @@ def build_object_store(
     folders = [Path(object_path, folder) for folder in JSON_FOLDERS]
     files = [fingerprint_folder(folder, ".json") if folder.is_dir() else {"count": 0} for folder in folders]
     if not any(entry["count"] for entry in files):
-        built_with = read_fingerprint(target) or {}
-        if {**fixed, **{key: built_with.get(key) for key in fixed if key != "frame_rule"}} == fixed:
-            logger.info("%s: its JSON files are gone; used as it is", target)
-            return target
-        unusable = f"; {target} was built with other settings or by another version" if built_with else ""
+        unusable = ""
+        for place in [target] if store_path else [target, fallback_place(target)]:
+            built_with = read_fingerprint(place) or {}
+            if {**fixed, **{key: built_with.get(key) for key in fixed if key != "frame_rule"}} == fixed:
+                logger.info("%s: its JSON files are gone; used as it is", place)
+                return place
+            if built_with:
+                unusable = f"; {place} was built with other settings or by another version"
         raise FileNotFoundError(
             f"no object files: looked for *.json in {folders[0]} and {folders[1]} (--object_path){unusable}"
         )
@@ -247,9 +258,10 @@ def build_object_store(
 
     def build(folder: Path) -> None:
         _build(folder, job, ids, workers)
-        forget_environment(target)
+        for place in (target, fallback_place(target)):
+            forget_environment(place)
 
-    return build_once(target, {**fixed, "files": files}, build)
+    return build_once(target, {**fixed, "files": files}, build, may_move=store_path is None)
 
 
 class _Job(NamedTuple):
@@ -279,6 +291,8 @@ def _build(folder: Path, job: _Job, ids: list[str] | None, workers: int) -> None
                 report.merge(parsed.report)
                 _check_rect_order(report, job.settings)
         environment.sync(True)
+    except lmdb.DiskError as error:
+        raise OSError(errno.ENOSPC, str(error), str(folder)) from error
     finally:
         environment.close()
     (folder / "lock.mdb").unlink(missing_ok=True)  # readers open without a lock

@@ -143,7 +143,7 @@ def prepare_pretrain_index(
     Args:
         data_path: frozen_train_labels.json, a list of {"video_id", "caption"}.
         index_dir: folder of the shards with `path.index` (lines "video_id <tab> shard <tab> byte offset").
-        cache_dir: where to put the result; by default in `index_dir`.
+        cache_dir: where to put the result; by default in `index_dir`, or the user's cache where that is read-only.
         tagger: "hanta" or "spacy".
         workers: processes that tag.
         vocab_size: of the tokenizer.
@@ -166,11 +166,13 @@ def prepare_pretrain_index(
         "tagger": tagger,
         "vocab_size": vocab_size,
     }
-    return build_once(
-        target,
-        fingerprint,
-        lambda folder: _build(folder, data_path, index_path, relative, tagger, vocab_size, workers),
-    )
+
+    def build(folder: Path) -> None:
+        is_beside = folder.parent == target.parent
+        shards = relative if is_beside else str(index_dir.resolve())
+        _build(folder, data_path, index_path, shards, tagger, vocab_size, workers)
+
+    return build_once(target, fingerprint, build, may_move=cache_dir is None)
 
 
 def require_inputs(data_path: Path, index_dir: Path) -> Path:
@@ -217,7 +219,7 @@ def resolve_shard(shard_path: str, index_dir: str | Path) -> str:
 
 
 def _build(
-    folder: Path, data_path: Path, index_path: Path, relative: str, tagger: str, vocab_size: int, workers: int
+    folder: Path, data_path: Path, index_path: Path, index_dir: str, tagger: str, vocab_size: int, workers: int
 ) -> None:
     logger.info("tagging the captions of %s with %s", data_path, tagger)
     report = IndexReport()
@@ -236,7 +238,7 @@ def _build(
             report.note("clips_without_caption", video_id)
     if not report.samples:
         raise ValueError(f"no caption of {data_path} belongs to a clip of {index_path}: {'; '.join(report.summary())}")
-    meta = {"tagger": tagger, "index_dir": relative, "shards": shards, "report": asdict(report)}
+    meta = {"tagger": tagger, "index_dir": index_dir, "shards": shards, "report": asdict(report)}
     atomic_write_text(folder / META_FILE, json.dumps(meta, indent=1))
     for line in report.summary():
         logger.info("%s: %s", data_path.name, line)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,6 +23,8 @@ from dataloaders.lmdb_files import read_environment, value_as_file
 from dataloaders.samples import ClipFrames, SampleSettings
 from dataloaders.transforms import crop_frame
 
+logger = logging.getLogger(__name__)
+
 COMMON_SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".3gp", ".wmv")
 MORE_SUFFIXES_OF_DIDEMO = (".3g2", ".mts", ".m2ts", ".qt", ".3gpp", ".asf", ".divx", ".null")
 VIDEO_SUFFIXES = frozenset(COMMON_SUFFIXES + MORE_SUFFIXES_OF_DIDEMO)
@@ -28,27 +32,84 @@ NO_SUFFIXES = ("", ".")
 LMDB_FILE = "data.mdb"
 
 
+def walk_files(folder: str | Path) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Yield the files anywhere below a folder, each with the real path of the folder that it lies in.
+
+    Links to folders are followed, after all that is no link and in alphabetical order, and no folder is entered twice:
+    so links that lead back end, and a folder that has several names goes by its real one, else by the first. A folder
+    that cannot be listed is a warning. A link to nowhere is a file, for its reader to name.
+    """
+    entered: set[str] = set()
+    links = deque([str(folder)])
+    while links:
+        place = links.popleft()
+        left = [(place, os.path.realpath(place))]
+        while left:
+            here, real = left.pop()
+            if real in entered:
+                continue
+            entered.add(real)
+            folders = []
+            for entry in _listed(here):
+                if not _is_folder(entry):
+                    yield entry, real
+                elif entry.is_symlink():
+                    links.append(entry.path)
+                else:
+                    folders.append((entry.path, os.path.join(real, entry.name)))
+            left += reversed(folders)
+
+
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        logger.warning("%s cannot be listed (%s): what lies in it is left out", folder, error.strerror)
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or to what may not be looked at
+        return False
+
+
+def videos_below(folder: str | Path) -> list[Path]:
+    """The videos anywhere below a folder, as `walk_files`.
+
+    A link to a file that is listed already is left out if it has the same stem: the stem is the id of a video, so that
+    it is the same video once more. Under another stem it is another video.
+    """
+    videos: dict[tuple[str, str], Path] = {}
+    for entry, real in walk_files(folder):
+        stem, suffix = os.path.splitext(entry.name)
+        if suffix.lower() in VIDEO_SUFFIXES:
+            place = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
+            videos.setdefault((stem, place), Path(entry))
+    return list(videos.values())
+
+
 def find_videos(folder: str | Path, video_ids: Iterable[str]) -> tuple[dict[str, Path], list[str]]:
     """Locate clips by stem (the name up to its last dot) anywhere below a folder.
 
     Returns:
         The files by video id, and the ids that have none, both in the order of `video_ids`. Of several files with one
-        stem the first in alphabetical order is taken; one without extension only if none has a usual one.
+        stem the first of `walk_files` is taken; one without extension only if none has a usual one.
     """
     wanted = list(dict.fromkeys(video_ids))
     names = set(wanted)
     found: dict[str, Path] = {}
     without_suffix: dict[str, Path] = {}
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            stem, suffix = os.path.splitext(name)
-            if stem not in names:
-                continue
-            if suffix.lower() in VIDEO_SUFFIXES:
-                found.setdefault(stem, Path(root, name))
-            elif suffix in NO_SUFFIXES:
-                without_suffix.setdefault(stem, Path(root, name))
+    for entry, _ in walk_files(folder):
+        stem, suffix = os.path.splitext(entry.name)
+        if stem not in names:
+            continue
+        if suffix.lower() in VIDEO_SUFFIXES:
+            found.setdefault(stem, Path(entry))
+        elif suffix in NO_SUFFIXES:
+            without_suffix.setdefault(stem, Path(entry))
     found = {**without_suffix, **found}
     return {i: found[i] for i in wanted if i in found}, [i for i in wanted if i not in found]
 
@@ -62,7 +123,7 @@ def list_videos(places: Iterable[str | Path]) -> list[Path]:
     videos: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            inside = sorted(file for file in place.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+            inside = sorted(videos_below(place))
             if not inside:
                 raise FileNotFoundError(f"{place}: no video in this folder")
             videos += inside

@@ -12,4 +12,5 @@ BENCHMARK="$1"
 shift
 source "$(dirname "$0")/environment.sh" requirements.txt
 export KINETO_LOG_LEVEL="${KINETO_LOG_LEVEL:-6}" # torch.profiler's own messages
+export PYTHONSAFEPATH=1 PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 exec "$PY" -m "tests.benchmark.$BENCHMARK" "$@"

@@ -1,13 +1,17 @@
 # Sourced by the other scripts: a virtual environment with what requirements.txt names, made when it is missing.
-# Usage: source scripts/environment.sh [requirements file]; afterwards "$PY" is its Python.
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-cd "$ROOT"
+# Usage: source scripts/environment.sh [requirements file]; afterwards "$PY" is its Python and "$ROOT" the repository.
+# VENV and PYTHON, where they are relative paths, mean the folder in which the script is called.
+ROOT="$(CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${VENV:-$ROOT/.venv}"
+case "$VENV" in /*) ;; *) VENV="$PWD/$VENV" ;; esac
 PY="$VENV/bin/python"
 REQUIREMENTS="${1:-requirements.txt}"
 
-make_environment() {
-  local python="${PYTHON:-python3}" stamp="$VENV/.installed-$(basename "$REQUIREMENTS" .txt)"
+# Both run in the repository: Python imports what lies in the folder it is called in.
+make_environment() (
+  python="${PYTHON:-python3}" stamp="$VENV/.installed-$(basename "$REQUIREMENTS" .txt)"
+  case "$python" in /*) ;; */*) python="$PWD/$python" ;; esac
+  cd "$ROOT"
   if ! "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'; then
     echo "Python 3.10 to 3.13 is needed, '$python' is $("$python" --version 2>&1). Name another one: PYTHON=python3.11 bash $0" >&2
     return 1
@@ -26,9 +30,10 @@ make_environment() {
   echo "installing $REQUIREMENTS into $VENV (some minutes and 8 GB the first time)"
   "$PY" -m pip install --quiet --disable-pip-version-check -r "$REQUIREMENTS" || return 1
   cat requirements.txt requirements-optional.txt "$REQUIREMENTS" > "$stamp"
-}
+)
 
-check_imports() {
+check_imports() (
+  cd "$ROOT"
   "$PY" - <<'PYTHON'
 import importlib
 import sys
@@ -44,6 +49,6 @@ for name in ("cv2", "torch", "torchvision", "scipy", "pandas", "jinja2", "lmdb",
         remedy = f"on Debian or Ubuntu: apt-get install {package}" if package else "delete .venv and run this again"
         sys.exit(f"cannot import {name}: {error}\n{remedy}")
 PYTHON
-}
+)
 
 make_environment && check_imports || exit 1

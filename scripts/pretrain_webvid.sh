@@ -4,19 +4,18 @@
 #   OUTPUT_DIR  folder of the run, resumed when it has a restore.bin     (default: output/pretrain_webvid)
 #   MODEL_PATH  checkpoint to start from; empty: CLIP alone              (default: empty)
 #   NPROC       processes on this machine                                (default: 1)
-#   MASTER_PORT port of the process group                                (default: 29500)
+#   MASTER_PORT port of the process group                                (default: a free one)
 # Further arguments are passed on to tasks/pre_training.py and win over those below.
+# Relative paths that are given mean the folder in which the script is called, defaults the repository.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-DATA_PATH="${DATA_PATH:-data}"
-OUTPUT_DIR="${OUTPUT_DIR:-output/pretrain_webvid}"
-PYTHON="${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}"
+source "$(dirname "$0")/launch.sh"
+DATA_PATH="${DATA_PATH:-$ROOT/data}"
+OUTPUT_DIR="${OUTPUT_DIR:-$ROOT/output/pretrain_webvid}"
 SHARDS="${SHARDS:-$DATA_PATH/video_data/webvid}"
 
-exec "$PYTHON" -m torch.distributed.run --nproc_per_node "${NPROC:-1}" --master_port "${MASTER_PORT:-29500}" \
-  ./tasks/pre_training.py --do_train --num_thread_reader=4 \
+launch pre_training --do_train --num_thread_reader=4 \
   --epochs=10 --batch_size=8 --n_display=50 \
-  --clip_archive "${CLIP_ARCHIVE:-data/models/clip}" \
+  --clip_archive "${CLIP_ARCHIVE:-$ROOT/data/models/clip}" \
   --labelmap_path "$DATA_PATH/object_feature/label_map.json" \
   --train_csv "$SHARDS" \
   --data_path "$SHARDS/frozen_train_labels.json" \

@@ -18,9 +18,10 @@ for argument in "$@"; do
     *) echo "unknown argument $argument; usage: bash scripts/quickstart.sh [--smoke] [--compare]" >&2; exit 2 ;;
   esac
 done
-OUT="${OUTPUT_DIR:-output/quickstart$([ -z "$SMOKE" ] || echo -smoke)}"
-case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 source "$(dirname "$0")/environment.sh" requirements.txt
+OUT="${OUTPUT_DIR:-$ROOT/output/quickstart$([ -z "$SMOKE" ] || echo -smoke)}"
+case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
+cd "$ROOT"
 mkdir -p "$OUT"
 # So small a model gains little from threads: two processes of one thread instead, or one with the GPU.
 PROCESSES="${NPROC:-$("$PY" -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1))')}"

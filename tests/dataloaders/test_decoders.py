@@ -74,6 +74,50 @@ def test_stamps_are_those_of_ffprobe(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize("backend", BACKENDS_HERE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "12:30.mp4",
+        "http:clip.mp4",
+        "file:clip.mp4",
+        "concat:a.mp4|b.mp4",
+        "subfile,,start,0,end,9,,:a.mp4",
+        "pipe:0.mp4",
+        "data:text.mp4",
+        "-i.mp4",
+        "a|b.mp4",
+        "frame_%03d.mp4",
+        "100%.mp4",
+        "clip*?[1].mp4",
+        " blank .mp4",
+        "tail.mp4#t=1",
+        "x?y=1&z.mp4",
+        "line\nbreak.mp4",
+        "a\\b'c\".mp4",
+    ],
+)
+def test_a_name_is_that_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, backend: str):
+    made = write_video(tmp_path / "made.mp4", 20)
+    made.rename(tmp_path / name)
+    write_video(tmp_path / "a.mp4", 5)  # what some of the names would mean
+    monkeypatch.chdir(tmp_path)
+    clip = read_clip(Path(name), 2, FrameSettings(video_backend=backend))
+    assert clip.decoded_frames == 20
+    with pytest.raises(UnreadableVideo, match=r"^other:clip\.mp4: there is no such file"):
+        read_clip(Path("other:clip.mp4"), 2, FrameSettings(video_backend=backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS_HERE)
+def test_a_path_through_a_linked_folder_is_not_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str):
+    write_video(tmp_path / "disk/videos/a.mp4", 20)
+    write_video(tmp_path / "a.mp4", 5)
+    (tmp_path / "disk/videos/deep").mkdir()
+    (tmp_path / "link").symlink_to("disk/videos/deep")
+    monkeypatch.chdir(tmp_path)
+    assert read_clip(Path("link/../a.mp4"), 2, FrameSettings(video_backend=backend)).decoded_frames == 20
+
+
+@pytest.mark.parametrize("backend", BACKENDS_HERE)
 def test_an_end_cuts_by_time(tmp_path: Path, backend: str):
     path = write_video(tmp_path / "a.mp4", 45)
     for end, expected in ((2, [0, 10]), (2.05, [0, 10, 20]), (0.05, [0]), (100, [0, 10, 20, 30, 40])):

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dataloaders import files
 from dataloaders.files import (
+    CannotCache,
     atomic_file,
+    atomic_path,
     atomic_write_text,
     build_once,
+    fallback_place,
     file_lock,
     fingerprint_file,
     fingerprint_folder,
     stable_hash,
+    writable_place,
 )
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -33,6 +40,122 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     atomic_write_text(path, "new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_written_by_its_name_takes_the_place_only_when_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new/clip.mp4"
+    for content in ("first", "second"):
+        with atomic_path(path, ".mp4") as temporary:
+            assert temporary.suffix == ".mp4" and temporary.parent == path.parent
+            temporary.write_text(content)
+            assert not path.exists() or path.read_text() == "first"
+        assert path.read_text() == content
+    with pytest.raises(ValueError, match="no more"), atomic_path(path) as temporary:
+        temporary.write_text("thi")
+        raise ValueError("no more")
+    assert path.read_text() == "second" and names(path.parent) == ["clip.mp4"]
+
+
+def test_a_new_file_has_the_usual_rights_and_a_replaced_one_keeps_its_own(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        atomic_write_text(tmp_path / "new", "")
+        atomic_write_text(tmp_path / "kept", "")
+        os.chmod(tmp_path / "kept", 0o604)
+        atomic_write_text(tmp_path / "kept", "again")
+        build_once(tmp_path / "cache", {}, lambda folder: None)
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("new", "kept", "cache")]
+    assert modes == [0o640, 0o604, 0o750]
+
+
+def test_temporary_names_cannot_be_foreseen_and_links_there_are_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    for _ in range(3):
+        with atomic_path(tmp_path / "file") as temporary:
+            seen.add(temporary.name)
+    assert len(seen) == 3 and not any(str(os.getpid()) in name.split(".") for name in seen)
+    (tmp_path / "theirs").write_text("precious")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda count: "0" * 2 * count)
+    with atomic_path(tmp_path / "file") as temporary:
+        planted = temporary
+    for target in ("theirs", "absent"):
+        planted.symlink_to(tmp_path / target)
+        with pytest.raises(FileExistsError):
+            atomic_write_text(tmp_path / "file", "mine")
+        planted.unlink()
+    assert (tmp_path / "theirs").read_text() == "precious" and not (tmp_path / "absent").exists()
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("precious")
+    (tmp_path / "lock").symlink_to(tmp_path / "theirs")
+    with pytest.raises(OSError, match="lock"), file_lock(tmp_path / "lock"):
+        pass
+    assert (tmp_path / "theirs").read_text() == "precious"
+
+
+def test_a_long_name_can_be_written(tmp_path: Path) -> None:
+    name = "v" * 250 + ".json"
+    atomic_write_text(tmp_path / name, "[]")
+    assert names(tmp_path) == [name]
+
+
+def _write_for_ever(path: str, ready: object) -> None:
+    with atomic_file(path) as file:
+        file.write(b"half")
+        file.flush()
+        ready.set()  # type: ignore[attr-defined]
+        signal.pause()
+
+
+def test_the_next_write_removes_what_a_killed_process_left_and_nothing_else(tmp_path: Path) -> None:
+    ready = [SPAWN.Event(), SPAWN.Event()]
+    killed, living = (SPAWN.Process(target=_write_for_ever, args=(str(tmp_path / "a.bin"), event)) for event in ready)
+    try:
+        killed.start()
+        assert ready[0].wait(30)
+        [left] = names(tmp_path)
+        killed.kill()
+        killed.join()
+        living.start()
+        assert ready[1].wait(30)
+        [in_use] = names(tmp_path)
+        assert in_use != left, "a write by another process removes it"
+        foreign = (".a.bin.tmp", ".a.bin.123.tmp", "a.0123456789abcdef.stoa-tmp")
+        for name in foreign:
+            (tmp_path / name).touch()
+        atomic_write_text(tmp_path / "b.txt", "b")
+        assert names(tmp_path) == sorted([in_use, "b.txt", *foreign])
+    finally:
+        for process in (killed, living):
+            process.kill()
+            process.join()
+    atomic_write_text(tmp_path / "b.txt", "c")
+    assert names(tmp_path) == sorted(["b.txt", *foreign])
+
+
+def test_a_folder_of_very_many_files_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "SWEEP_ENTRIES", 3)
+    monkeypatch.setattr(files, "_large_folders", set())
+    listed: list[str] = []
+    scandir = os.scandir
+
+    def counting(folder: Any) -> Any:
+        listed.append(os.fspath(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(files.os, "scandir", counting)
+    for number in range(10):
+        atomic_write_text(tmp_path / f"{number}.json", "[]")
+    assert len(listed) == 5, "empty, with 1, 2, 3, and with 4 files"
 
 
 def test_lock_excludes_and_names_the_holder(tmp_path: Path) -> None:
@@ -138,3 +261,152 @@ def test_several_processes_build_one_cache(tmp_path: Path) -> None:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len([path for path in (tmp_path / "cache").iterdir() if path.name.isdigit()]) == 1
+
+
+def test_a_link_among_the_leftovers_of_a_build_is_removed_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/file").touch()
+    (tmp_path / ".cache.building-x").symlink_to(tmp_path / "theirs")
+    (tmp_path / ".cache.old-x").touch()
+    build_once(tmp_path / "cache", {}, lambda folder: None)
+    assert names(tmp_path) == [".cache.lock", "cache", "theirs"] and (tmp_path / "theirs/file").exists()
+
+
+def refuse(folder: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be made below a folder, as on a disk that says so; root may write where rights forbid it."""
+
+    def refusing(call: Callable[..., Any], writes: Callable[..., bool]) -> Callable[..., Any]:
+        def checked(path: Any, *arguments: Any, **names: Any) -> Any:
+            if isinstance(path, (str, os.PathLike)) and folder in Path(path).absolute().parents and writes(*arguments):
+                raise OSError(code, os.strerror(code), os.fspath(path))
+            return call(path, *arguments, **names)
+
+        return checked
+
+    monkeypatch.setattr(os, "open", refusing(os.open, lambda flags, *_: bool(flags & (os.O_CREAT | os.O_RDWR))))
+    monkeypatch.setattr(os, "mkdir", refusing(os.mkdir, lambda *_: True))
+
+
+@pytest.fixture
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_cache_that_cannot_be_beside_the_data_is_in_the_users_cache(
+    tmp_path: Path, cache_home: Path, code: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, built = tmp_path / "data", []
+    data.mkdir()
+    refuse(data, code, monkeypatch)
+
+    def build(folder: Path) -> None:
+        built.append(folder)
+
+    place = build_once(data / "store.lmdb", {"version": 1}, build, may_move=True)
+    assert place == fallback_place(data / "store.lmdb") and place.parent == cache_home / "stoa-vlp"
+    assert "store.lmdb" in place.name and place.is_dir() and names(data) == []
+    assert f"{data}/store.lmdb cannot be written ({os.strerror(code)}); {place} is used in its place" in caplog.text
+    assert build_once(data / "store.lmdb", {"version": 1}, build, may_move=True) == place and len(built) == 1
+    assert build_once(data / "deep/store.lmdb", {"version": 1}, build, may_move=True) != place and len(built) == 2
+    with pytest.raises(CannotCache, match=r"cannot build .*data/named: .*must be writable"):
+        build_once(data / "named", {}, build)
+
+
+def test_a_current_cache_beside_read_only_data_is_used(
+    tmp_path: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "data/store"
+    build_once(target, {"version": 1}, lambda folder: None)
+    refuse(tmp_path / "data", errno.EROFS, monkeypatch)
+    assert build_once(target, {"version": 1}, lambda folder: None, may_move=True) == target and not cache_home.exists()
+    assert build_once(target, {"version": 2}, lambda folder: None, may_move=True) == fallback_place(target)
+    assert build_once(target, {"version": 1}, lambda folder: None, may_move=True) == target
+
+
+def test_when_neither_place_can_be_written_one_message_names_both(
+    tmp_path: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(tmp_path, errno.EROFS, monkeypatch)
+    target = tmp_path / "store"
+    with pytest.raises(CannotCache, match="XDG_CACHE_HOME") as error:
+        writable_place(target)
+    assert f"{target} cannot be written" in str(error.value) and str(fallback_place(target)) in str(error.value)
+
+
+def test_a_full_disk_is_an_error_not_a_reason_to_write_elsewhere(
+    tmp_path: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "data.mdb"))
+
+    with pytest.raises(CannotCache, match=r"cannot build .*/a: .*No space left.*free space"):
+        build_once(tmp_path / "a", {}, fill, may_move=True)
+    refuse(tmp_path, errno.ENOSPC, monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        writable_place(tmp_path / "b")
+    assert not cache_home.exists()
+
+
+def test_what_a_build_may_not_read_is_not_taken_for_a_folder_that_cannot_be_written(
+    tmp_path: Path, cache_home: Path
+) -> None:
+    def read(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "captions.json")
+
+    with pytest.raises(PermissionError, match=r"captions\.json") as error:
+        build_once(tmp_path / "store", {}, read, may_move=True)
+    assert "writable" not in str(error.value) and not cache_home.exists()
+
+
+def test_a_disk_without_locks_keeps_no_cache_that_processes_build_together(
+    tmp_path: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        if os.fstat(descriptor).st_ino in inodes():
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def inodes() -> set[int]:
+        return {path.stat().st_ino for path in (tmp_path / "data").rglob("*")}
+
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    assert writable_place(tmp_path / "data/store") == fallback_place(tmp_path / "data/store")
+    atomic_write_text(tmp_path / "data/file", "written")
+    atomic_write_text(tmp_path / "data/file", "again")
+    assert (tmp_path / "data/file").read_text() == "again" and names(tmp_path / "data") == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_rights_decide(tmp_path: Path, cache_home: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o555)
+    assert writable_place(tmp_path / "data/store") == fallback_place(tmp_path / "data/store")
+
+
+def test_a_lock_of_another_user_is_a_reason_to_write_elsewhere(
+    tmp_path: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".store.lock").touch()
+    opened = os.open
+
+    def refusing(path: Any, flags: int, *mode: int) -> int:
+        if Path(path).name == ".store.lock":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refusing)
+    assert writable_place(tmp_path / "store") == fallback_place(tmp_path / "store")
+    assert writable_place(tmp_path / "other") == tmp_path / "other"
+
+
+def test_a_relative_cache_home_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert fallback_place("data/store").parent == tmp_path / ".cache/stoa-vlp"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    assert fallback_place("data/store") == fallback_place(tmp_path / "link/store") != fallback_place("data/stored")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -10,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 import pytest
 
 from dataloaders import object_store
+from dataloaders.files import CannotCache, fallback_place
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import (
     REPORT_FOLDER,
@@ -23,11 +26,13 @@ from dataloaders.object_store import (
     ObjectStore,
     RectOrderError,
     build_object_store,
+    default_store_path,
     detected_frames,
     pack_record,
     split_object_folder,
     unpack_record,
 )
+from tests.dataloaders.test_files import refuse
 
 LABELS = {"label_to_idx": {"man": 1, "dog": 2}}
 SETTINGS = ObjectSettings(object_count=2, frames=2)
@@ -165,6 +170,39 @@ def test_a_store_outlives_its_json_files(tmp_path: Path) -> None:
     assert ObjectStore(path).get("a") is not None
     with pytest.raises(FileNotFoundError, match="tsv_files"):
         build_object_store(tmp_path, LABELS, ObjectSettings(3, frames=2))
+
+
+def test_the_store_of_a_read_only_folder_lies_in_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    objects = tmp_path / "objects"
+    write_clip(objects, "a")
+    refuse(objects, errno.EROFS, monkeypatch)
+    path = build_object_store(objects, LABELS, SETTINGS)
+    assert path == fallback_place(default_store_path(objects, SETTINGS)) and len(ObjectStore(path)) == 1
+    calls: list[Any] = []
+    monkeypatch.setattr(object_store, "_build", _counting(object_store._build, calls))
+    assert build_object_store(objects, LABELS, SETTINGS) == path and not calls
+    write_clip(objects, "b")
+    assert len(ObjectStore(build_object_store(objects, LABELS, SETTINGS))) == 2 and len(calls) == 1
+    for name in ("a.json", "b.json"):
+        (objects / name).unlink()
+    assert build_object_store(objects, LABELS, SETTINGS) == path and len(calls) == 1, "as a store beside its files"
+    write_clip(objects, "a")
+    with pytest.raises(CannotCache, match=r"cannot build .*named: .*Read-only"):
+        build_object_store(objects, LABELS, SETTINGS, store_path=objects / "named")
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(environment: Any, values: Any) -> None:
+        raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+
+    monkeypatch.setattr(object_store, "_write_values", full)
+    write_clip(tmp_path, "a")
+    with pytest.raises(CannotCache, match=r"cannot build .*objects_2.*No space left on device.*free space"):
+        build_object_store(tmp_path, LABELS, SETTINGS)
+    assert not default_store_path(tmp_path, SETTINGS).exists()
 
 
 def test_files_in_the_other_rect_order_stop_the_build(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -13,6 +14,7 @@ import pytest
 from dataloaders import pretrain_index
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index, resolve_shard
 from modules.tokenizer import ClipTokenizer
+from tests.dataloaders.test_files import refuse
 
 CAPTIONS = [
     ("v2", "A man is riding a horse"),
@@ -95,6 +97,25 @@ def test_a_moved_data_set_stays_prepared(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(pretrain_index, "_build", None)
     index = PretrainIndex(prepare_pretrain_index(tmp_path / "new" / "frozen_train_labels.json", tmp_path / "new"))
     assert index[0].shard_path == str(tmp_path / "new" / "path-00000.tfrecord")
+
+
+def test_captions_of_read_only_shards_are_prepared_in_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "home").symlink_to("disk")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    shards = tmp_path / "shards"
+    captions = write_set(shards)
+    refuse(shards, errno.EROFS, monkeypatch)
+    path = prepare_pretrain_index(captions, shards)
+    assert path.parent == tmp_path / "home/stoa-vlp" and not list(shards.glob(".*"))
+    index = PretrainIndex(path)
+    assert {index[row].shard_path for row in range(len(index))} == {str(shards / "path-00000.tfrecord")}
+    monkeypatch.setattr(pretrain_index, "_build", None)  # not called again
+    assert prepare_pretrain_index(captions, shards) == path
+    monkeypatch.chdir(tmp_path)
+    assert prepare_pretrain_index("shards/frozen_train_labels.json", "shards").resolve() == path.resolve()
 
 
 def test_missing_inputs_and_empty_joins_are_errors(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +21,16 @@ from dataloaders.samples import ClipFrames, SampleSettings
 from dataloaders.transforms import frames_to_tensor
 from dataloaders.video_files import (
     CachedVideos,
+    PathVideos,
     VideoFolder,
     VideoLmdb,
     find_videos,
     frame_key,
+    list_videos,
     open_videos,
     read_frames,
     read_sampled,
+    videos_below,
 )
 from tests.dataloaders.test_lmdb_files import write_lmdb
 from tests.videos import write_video
@@ -69,6 +74,73 @@ def test_a_file_without_extension_is_taken_only_if_no_other_has_the_stem(tmp_pat
         "two": tmp_path / "two",
     }
     assert missing == ["v", "v.5"]
+
+
+def below(folder: Path) -> list[str]:
+    """The videos of a folder by their names below it."""
+    return [str(path.relative_to(folder)) for path in videos_below(folder)]
+
+
+def test_linked_folders_are_followed_and_go_by_their_real_names(tmp_path: Path):
+    make_files(
+        tmp_path, "videos/z/own.mp4", "videos/own.mp4", "disk/far.mp4", "disk/deep/farther.mkv", "disk/notes.txt"
+    )
+    (tmp_path / "videos/linked").symlink_to("../disk")
+    (tmp_path / "videos/a").symlink_to("z")  # comes first by its name, but is no folder of its own
+    (tmp_path / "videos/z/twice").symlink_to(tmp_path / "disk/deep")
+    expected = ["own.mp4", "z/own.mp4", "linked/far.mp4", "linked/deep/farther.mkv"]
+    assert below(tmp_path / "videos") == expected
+    assert list_videos([tmp_path / "videos"]) == sorted(tmp_path / "videos" / name for name in expected)
+    found, missing = find_videos(tmp_path / "videos", ["farther", "far", "own"])
+    assert found == {
+        "farther": tmp_path / "videos/linked/deep/farther.mkv",
+        "far": tmp_path / "videos/linked/far.mp4",
+        "own": tmp_path / "videos/own.mp4",
+    }
+    assert not missing
+    (tmp_path / "entry").symlink_to("videos")
+    assert below(tmp_path / "entry") == expected, "the folder itself may be a link"
+
+
+def test_links_that_lead_back_end(tmp_path: Path):
+    make_files(tmp_path, "a/x.mp4", "b/c/y.mp4")
+    (tmp_path / "a/up").symlink_to("..")
+    (tmp_path / "a/self").symlink_to(".")
+    (tmp_path / "b/other").symlink_to("../a")
+    (tmp_path / "a/other").symlink_to("../b/c")
+    (tmp_path / "b/c/root").symlink_to(tmp_path)
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    assert below(tmp_path) == ["circle.mp4", "a/x.mp4", "b/c/y.mp4"]
+    assert below(tmp_path / "a") == ["x.mp4", "other/y.mp4", "up/circle.mp4"]
+
+
+def test_a_file_under_two_names_is_listed_by_each_stem(tmp_path: Path):
+    make_files(tmp_path, "all/one.mp4", "all/two.mp4")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/one.mp4").symlink_to("../all/one.mp4")
+    (tmp_path / "train/second.mp4").symlink_to("../all/two.mp4")
+    (tmp_path / "train/gone.mp4").symlink_to("../all/gone.mp4")
+    (tmp_path / "train/folder.mp4").mkdir()
+    assert below(tmp_path) == ["all/one.mp4", "all/two.mp4", "train/gone.mp4", "train/second.mp4"]
+    with pytest.raises(UnreadableVideo, match=r"train/gone\.mp4"):
+        PathVideos().read(str(tmp_path / "train/gone.mp4"), SETTINGS)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    make_files(tmp_path, "a/x.mp4", "closed/y.mp4", "z.mp4")
+    scandir = os.scandir
+
+    def refusing(folder: str) -> Any:
+        if Path(folder).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert below(tmp_path) == ["z.mp4", "a/x.mp4"]
+    assert f"{tmp_path}/closed cannot be listed (Permission denied): what lies in it is left out" in caplog.text
 
 
 def test_frames_of_a_file_carry_the_sizes_that_boxes_need(tmp_path: Path):

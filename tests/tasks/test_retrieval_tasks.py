@@ -16,7 +16,7 @@ import torch
 from dataloaders import video_files
 from dataloaders.frames import Clip
 from tasks import eval_mc, eval_retrieval
-from tests.processes import free_port, run_ranks
+from tests.processes import run_ranks
 from tests.world import ROOT, Downstream
 from utils.runtime.run_log import read_metrics
 
@@ -26,7 +26,7 @@ WITH_OBJECTS = ["--need_object", "--use_action", "--object_count", "4"]
 
 def run_script(name: str, paths: dict[str, str], folder: Path, *flags: str) -> dict[str, Any]:
     """Run a script to a good end; the content of metrics.json."""
-    own = {"OUTPUT_DIR": str(folder), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
+    own = {"OUTPUT_DIR": str(folder), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     environment = {**os.environ, **paths, **own}
     command = ["bash", str(ROOT / "scripts" / f"{name}.sh"), *QUICK, *flags]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

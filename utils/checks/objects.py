@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dataloaders.files import fallback_place
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import (
     default_store_path,
@@ -69,7 +70,8 @@ def orphans(args: CheckArguments, folder: Path, there: Iterable[str], listed: Co
 
 def no_object_files(args: CheckArguments, folder: Path) -> list[Finding]:
     """Finding of a folder without object files; none if the task has a store built from it, used as it is."""
-    if default_store_path(folder, args.object_settings).is_dir():
+    store = default_store_path(folder, args.object_settings)
+    if store.is_dir() or fallback_place(store).is_dir():
         return []
     return [stop(f"{folder} and its folder tsv_files hold no object files (--object_path)")]
 

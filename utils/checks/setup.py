@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from dataloaders.multiple_choice import read_choices
 from dataloaders.object_store import ObjectSettings
 from dataloaders.question_samples import AnswerCode
 from dataloaders.samples import SampleSettings
-from dataloaders.video_files import LMDB_FILE, VIDEO_SUFFIXES, VideoLmdb, find_videos, lmdb_keys
+from dataloaders.video_files import LMDB_FILE, VideoLmdb, find_videos, lmdb_keys, videos_below
 from modules.config import ModelConfig, setting
 from utils.checks.clips import ClipSettings
 from utils.checks.findings import Finding, first_ids
@@ -309,9 +308,9 @@ def locate_videos(args: CheckArguments, splits: Sequence[ListedSplit]) -> Locate
     else:
         paths, missing = find_videos(folder, ids)
         found = {video_id: str(path) for video_id, path in paths.items()}
-    used = set(found.values())
+    used = {Path(path) for path in found.values()}
     others = [
-        Finding("unreferenced_video", Path(path).stem, path, "") for path in _video_files(folder) if path not in used
+        Finding("unreferenced_video", path.stem, str(path), "") for path in videos_below(folder) if path not in used
     ]
     return Located(found, None, missing, others)
 
@@ -324,11 +323,6 @@ def _webvid_files(folder: Path, splits: Sequence[ListedSplit]) -> dict[str, str]
             if path:
                 found[video_id] = str(path)
     return found
-
-
-def _video_files(folder: Path) -> Iterator[str]:
-    for root, _, files in os.walk(folder):
-        yield from (os.path.join(root, name) for name in files if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES)
 
 
 def _no_log(_: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dataloaders.files import atomic_write_text
 from utils.demo import formats
 from utils.demo.clips import DATASETS, ClipRecord, ClipSettings, is_in, make_clip
 from utils.demo.detections import label_map
@@ -68,9 +68,7 @@ def _prepare_folder(folder: Path, settings: dict[str, Any]) -> bool:
 
 
 def _mark(folder: Path, state: dict[str, Any]) -> None:
-    temporary = folder / f"{MARKER}.tmp"
-    temporary.write_text(json.dumps(state), encoding="utf-8")
-    os.replace(temporary, folder / MARKER)
+    atomic_write_text(folder / MARKER, json.dumps(state))
 
 
 def _write_annotations(clips: list[SceneClip], settings: ClipSettings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dataloaders.files import atomic_file, file_stamp
+from dataloaders.files import atomic_file, file_stamp, writable_place
 from dataloaders.label_map import label_map_hash
-from dataloaders.video_files import VIDEO_SUFFIXES
+from dataloaders.video_files import VIDEO_SUFFIXES, videos_below
 from modules.fusion_encoder import VideoTokens, join
 from modules.tasks.retrieval import RetrievalModel
 from utils.evaluation.bad_videos import BadVideos
@@ -24,6 +23,7 @@ from utils.inference.predictor import Predictor
 FORMAT = 1
 INDEX_NAME = ".stoa-search.npz"
 TOKEN_PARTS = VideoTokens._fields
+ABSENT = "-"  # in the place of size and time
 
 
 class Found(NamedTuple):
@@ -54,7 +54,7 @@ class SearchIndex:
         predictor: with a checkpoint that has a text-video similarity; `on_bad_video="skip"` leaves unreadable files
             out.
         folder: of videos.
-        path: the file of the index; default: {folder}/.stoa-search.npz.
+        path: the file of the index; default: {folder}/.stoa-search.npz, or the user's cache if that is read-only.
 
     Raises:
         FileNotFoundError: no such folder, or no video in it.
@@ -63,6 +63,7 @@ class SearchIndex:
     def __init__(self, predictor: Predictor, folder: str | Path, path: str | Path | None = None) -> None:
         self.predictor, self.folder = predictor, Path(folder)
         self.path = Path(path) if path else self.folder / INDEX_NAME
+        self._may_move = path is None
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder of videos")
         self.names, self.tokens, self.last_update = self._brought_up_to_date()
@@ -107,6 +108,11 @@ class SearchIndex:
         if not stamps:
             raise FileNotFoundError(f"{self.folder}: no video in it (looked for {', '.join(sorted(VIDEO_SUFFIXES))})")
         known, tokens = self._read()
+        if self._may_move and known != stamps:  # something is to be written
+            place = writable_place(self.path)
+            if place != self.path:
+                self.path = place
+                known, tokens = self._read() if place.is_file() else (known, tokens)
         kept = [name for name in stamps if known.get(name) == stamps[name]]
         wanted = [name for name in stamps if known.get(name) != stamps[name]]
         parts, names, unreadable = [], list(kept), []
@@ -141,15 +147,10 @@ class SearchIndex:
         """Size and time of each video and of its object file, by the video's path below the folder."""
         objects = self.predictor.object_files(self.predictor.model(RetrievalModel).config)
         stamps = {}
-        for root, folders, files in os.walk(self.folder):
-            folders.sort()
-            for file in sorted(files):
-                path = Path(root, file)
-                if path.suffix.lower() not in VIDEO_SUFFIXES:
-                    continue
-                object_file = objects.path(path.stem) if objects else None
-                parts = [file_stamp(path), file_stamp(object_file) if object_file else "-"]
-                stamps[str(path.relative_to(self.folder))] = " ".join(parts)
+        for path in videos_below(self.folder):
+            object_file = objects.path(path.stem) if objects else None
+            parts = [_stamp(path), _stamp(object_file) if object_file else ABSENT]
+            stamps[str(path.relative_to(self.folder))] = " ".join(parts)
         return stamps
 
     def _key(self) -> str:
@@ -188,3 +189,11 @@ class SearchIndex:
         arrays = {name: part.numpy() for name, part in zip(TOKEN_PARTS, tokens, strict=True) if part is not None}
         with atomic_file(self.path) as file:
             np.savez(file, allow_pickle=False, key=np.array(self._key()), stamps=np.array(json.dumps(stamps)), **arrays)
+
+
+def _stamp(path: str | Path) -> str:
+    """Size and time of a file; ABSENT of a link to nowhere, which its reader names."""
+    try:
+        return file_stamp(path)
+    except OSError:
+        return ABSENT

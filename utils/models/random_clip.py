@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from dataloaders.files import atomic_path
 from modules.config import HEAD_WIDTH
 
 
@@ -146,15 +146,11 @@ def save_archive(state: dict[str, torch.Tensor], path: Path) -> None:
             module.register_parameter(leaf, nn.Parameter(value))
         else:
             module.register_buffer(leaf, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    with warnings.catch_warnings():
+    with atomic_path(path) as temporary, warnings.catch_warnings():
         # The format is OpenAI's; that TorchScript is on its way out changes nothing about it.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         try:
             torch.jit.save(torch.jit.script(root), str(temporary))
         except RuntimeError as error:
-            temporary.unlink(missing_ok=True)
             raise OSError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
-    os.replace(temporary, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from dataloaders.files import atomic_path
 from dataloaders.frames import all_frames
 from modules.boxes import map_boxes_from_crop
 from utils.pictures.drawing import Labels, color_of, draw_box, trajectory_label
@@ -46,27 +46,25 @@ def write_box_video(explanation: Explanation, path: Path) -> int:
     Raises:
         OSError: OpenCV cannot write the file, or what it wrote cannot be read back; nothing is left at `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")  # the suffix tells OpenCV the container
     width, height = explanation.size
     scale = max(1.0, MIN_HEIGHT / height)
     size = 2 * round(width * scale / 2), 2 * round(height * scale / 2)
-    writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), explanation.fps, size)
-    try:
-        if not writer.isOpened():
-            raise OSError(f"{path}: OpenCV cannot write this video (no MPEG-4 encoder, or the folder is not writable)")
-        written = 0
-        for picture in _drawn_frames(explanation, size):
-            writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            written += 1
-        writer.release()
+    with atomic_path(path.absolute(), ".mp4") as temporary:  # its ending tells OpenCV the container
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), explanation.fps, size)
+        try:
+            if not writer.isOpened():
+                raise OSError(
+                    f"{path}: OpenCV cannot write this video (no MPEG-4 encoder, or the folder is not writable)"
+                )
+            written = 0
+            for picture in _drawn_frames(explanation, size):
+                writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+                written += 1
+        finally:
+            writer.release()
         readable = sum(1 for _ in all_frames(temporary))
         if readable != written:
             raise OSError(f"{path}: {written} frames written, {readable} can be read back; is the disk full?")
-        os.replace(temporary, path)
-    finally:
-        writer.release()
-        temporary.unlink(missing_ok=True)
     return written
 
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from dataloaders.decoders import UnreadableVideo
-from dataloaders.files import atomic_file, atomic_write_text, file_lock, sync_folder
+from dataloaders.files import atomic_file, atomic_write_text, create_file, file_lock, sync_folder
 from dataloaders.frames import FRAME_RULE
 from dataloaders.tfrecord import DamagedRecord, Features, iterate_records, parse_example, read_record, record_length
 from utils.preparation.clip_encoding import EncodedClip, encode_clip
@@ -110,6 +110,8 @@ def write_shard(
     notes: list[str] = []
     size = 0
     try:
+        temporary.unlink(missing_ok=True)
+        os.close(create_file(temporary))  # a link planted there would be followed
         with tf.io.TFRecordWriter(str(temporary)) as writer:
             for row, result in results:
                 if isinstance(result, EncodedClip):
@@ -152,6 +154,8 @@ def _partial(output_dir: Path, number: int) -> Path:
 def _save_beginnings(output_dir: Path) -> None:
     """Put unfinished shards of an earlier run aside, so that their clips need not be decoded again."""
     for temporary in output_dir.glob("path-*.tfrecord.tmp"):
+        if temporary.is_symlink():  # none of ours
+            continue
         partial_path = _partial(output_dir, int(temporary.name.split(".")[0].removeprefix("path-")))
         # A shard's content is fixed, so of two beginnings the longer one holds the other.
         if not partial_path.exists() or partial_path.stat().st_size < temporary.stat().st_size:

@@ -41,8 +41,6 @@ def save_atomically(content: Mapping[str, Any], path: str | Path) -> None:
     path = Path(path)
     _check_plain(content, "checkpoint")
     try:
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed while saving
-            leftover.unlink()
         with atomic_file(path) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from dataloaders.decoders import UnreadableVideo
-from dataloaders.files import file_lock
+from dataloaders.files import NO_LOCKS, file_lock
 from dataloaders.tfrecord import DamagedRecord
 from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.checkpoint import CheckpointError
@@ -34,8 +34,8 @@ LOCK_FILE = ".lock"
 WAIT_SECONDS = 30.0
 
 
-class OtherRun(Exception):
-    """Another run writes into the output folder."""
+class CannotUseFolder(Exception):
+    """Another run writes into the output folder, or this one cannot."""
 
 
 class Task(Protocol):
@@ -66,9 +66,9 @@ def run_task(
     args = parse_arguments(argv, kind=kind, description=description, defaults=defaults, without_effect=without_effect)
     runtime = find_runtime(args.local_rank, args.device)
     try:
-        with _own_folder(args.output_dir, runtime):
+        with _own_folder(args, runtime):
             return _run_logged(task, args, runtime)
-    except OtherRun as error:  # not into its log
+    except CannotUseFolder as error:  # not into its log
         sys.stderr.write(f"{error}\n")
         return 1
 
@@ -89,19 +89,28 @@ def _run_logged(task: Callable[[A, Runtime, RunLog], Task], args: A, runtime: Ru
 
 
 @contextmanager
-def _own_folder(folder: str, runtime: Runtime) -> Iterator[None]:
+def _own_folder(args: Arguments, runtime: Runtime) -> Iterator[None]:
     """Keep two runs from writing into one folder: a job that was queued again, processes that outlive their launcher.
 
-    Loader workers of a killed run hold its lock for some seconds more, so that long is waited.
+    Rank 0 writes what a run writes, so that it holds the lock. Loader workers of a killed run hold it for some seconds
+    more, so that long is waited. On a disk without locks the run goes on, with a note.
 
     Raises:
-        OtherRun: another run holds the folder; the message names its process and host.
+        CannotUseFolder: another run holds the folder (the message names its process and host), or it is not writable.
     """
+    folder = args.output_dir
     with ExitStack() as stack:
         if runtime.is_main:
             try:
                 stack.enter_context(file_lock(Path(folder) / LOCK_FILE, timeout=WAIT_SECONDS))
             except TimeoutError as error:
-                message = f"{folder}: another run writes there ({error}). Stop it, or name another --output_dir"
-                raise OtherRun(message) from error
+                raise CannotUseFolder(
+                    f"{folder}: another run writes there, or worker processes that it left behind ({error}). Stop it, "
+                    "or name another --output_dir"
+                ) from error
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    message = f"{folder}: cannot be written ({error}); name another --output_dir"
+                    raise CannotUseFolder(message) from error
+                args.notes.append(f"{folder}: no locks on this disk ({error.strerror}), so another run is not noticed")
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from dataloaders.files import fallback_place
 from modules.tasks.captioning import CaptionModel
+from tests.dataloaders.test_files import refuse
 from tests.utils.checkpoints import save_tiny
 from tests.videos import write_noise, write_video
 from utils.evaluation.bad_videos import BadVideos
@@ -157,6 +160,42 @@ def test_the_index_may_lie_elsewhere(checkpoint: Path, folder: Path, tmp_path: P
     assert SearchIndex(make(checkpoint), folder, place).last_update.encoded == 3
     assert place.is_file() and not (folder / INDEX_NAME).exists()
     assert SearchIndex(make(checkpoint), folder, place).last_update.kept == 3
+
+
+def test_the_index_of_a_read_only_folder_lies_in_the_users_cache(
+    checkpoint: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    predictor = make(checkpoint)
+    assert update_of(predictor, folder) == Update(3, 0, 0, [])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    with monkeypatch.context() as patched:
+        refuse(folder, errno.EROFS, patched)
+        index = SearchIndex(predictor, folder)
+        assert index.last_update == Update(0, 3, 0, []) and index.path == folder / INDEX_NAME, "used where it is"
+    os.utime(folder / "a.mp4", ns=(1, 1))
+    refuse(folder, errno.EROFS, monkeypatch)
+    written = (folder / INDEX_NAME).read_bytes()
+    place = fallback_place(folder / INDEX_NAME)
+    for expected in (Update(1, 2, 0, []), Update(0, 3, 0, [])):
+        index = SearchIndex(predictor, folder)
+        assert index.last_update == expected and index.path == place and place.is_file()
+    assert (folder / INDEX_NAME).read_bytes() == written
+    with pytest.raises(OSError, match="Read-only"):
+        SearchIndex(predictor, folder, folder / "named.npz")
+
+
+def test_links_to_folders_are_followed_and_links_to_nowhere_are_left_out(
+    checkpoint: Path, folder: Path, tmp_path: Path
+):
+    write_video(tmp_path / "disk/d.mp4", 30, step=7)
+    (folder / "linked").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/back").symlink_to(folder)
+    (folder / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    index = SearchIndex(make(checkpoint), folder)
+    assert sorted(index.names) == ["a.mp4", "c.MP4", "linked/d.mp4", "more/b.avi"]
+    assert len(index.last_update.unreadable) == 1 and "gone.mp4" in index.last_update.unreadable[0]
+    (folder / "gone.mp4").unlink()
+    assert update_of(make(checkpoint), folder) == Update(0, 4, 0, [])
 
 
 def test_a_video_is_encoded_again_when_its_object_file_changes(tmp_path: Path, folder: Path):

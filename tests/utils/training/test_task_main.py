@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import multiprocessing
 import os
+import signal
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
+import torch
 import torch.distributed as dist
 
+from dataloaders import files
 from dataloaders.files import file_lock
 from utils.runtime.distributed import Runtime
 from utils.runtime.run_log import RunLog
@@ -69,6 +75,62 @@ def test_a_second_run_in_the_same_folder_is_refused_and_leaves_no_trace(
     assert "name another --output_dir" in message
     assert Toy.said == [] and [path.name for path in tmp_path.iterdir()] == [".lock"]
     assert run(tmp_path) == 0 and run(tmp_path) == 0, "the lock goes with its run"
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "file").touch()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/.lock").symlink_to(tmp_path / "file")
+    for folder in (tmp_path / "file", tmp_path / "file/below", tmp_path / "linked"):
+        assert run(folder) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith(f"{folder}: cannot be written (")
+        assert lines[0].endswith("name another --output_dir")
+    assert Toy.said == []
+
+
+def test_a_disk_without_locks_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    assert run(tmp_path) == 0 and Toy.said == ["prepare", "run"]
+    text = (tmp_path / "log.txt").read_text()
+    assert f"WARNING {tmp_path}: no locks on this disk (No locks available), so another run is not noticed" in text
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_first_process_holds_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int):
+    monkeypatch.setattr(task_main, "WAIT_SECONDS", 0.0)
+    runtime = Runtime(rank, 2, rank, torch.device("cpu"))
+    args = Arguments(output_dir=str(tmp_path), do_eval=True)
+    with file_lock(tmp_path / ".lock"):
+        expected = pytest.raises(task_main.CannotUseFolder) if rank == 0 else contextlib.nullcontext()
+        with expected, task_main._own_folder(args, runtime):
+            pass
+
+
+def _run_until_killed(folder: str, started: Any) -> None:
+    class Endless(Toy):
+        def run(self) -> None:
+            started.set()
+            signal.pause()
+
+    run_task(Endless, Arguments, ["--output_dir", folder, "--do_eval", "--device", "cpu"], "A toy.")
+
+
+def test_the_folder_of_a_killed_run_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(task_main, "WAIT_SECONDS", 0.0)
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    process = context.Process(target=_run_until_killed, args=(str(tmp_path), started))
+    process.start()
+    try:
+        assert started.wait(120) and run(tmp_path) == 1 and Toy.said == []
+    finally:
+        process.kill()
+        process.join()
+    assert run(tmp_path) == 0 and Toy.said == ["prepare", "run"]
 
 
 def test_flags_without_effect_are_noted_in_the_log(tmp_path: Path):
