@@ -34,6 +34,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
+from modules.characters import printable_message
 from utils.preparation.video_workers import CannotStart
 
 
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         lines, status = run(argv, __doc__)
     except (OSError, CannotStart) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable_message(str(error))}", file=sys.stderr)
         return 2
     print("\n".join(lines))
     return status

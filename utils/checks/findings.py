@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataloaders.files import atomic_file
+from modules.characters import printable
 from utils.preparation.webvid_rows import BAD_ID, EMPTY_CAPTION, REPEATED_ID
 
 STOP, ERROR, NOTE = "stop", "error", "note"
@@ -104,6 +105,11 @@ def compact(finding: Finding) -> Finding:
     """The same finding with interned text: worker processes send copies, of which there may be millions."""
     kind, video_id, file, detail = finding
     return Finding(sys.intern(kind), video_id, sys.intern(file), sys.intern(detail))
+
+
+def shown(finding: Finding) -> Finding:
+    """The same finding as a terminal and a file can hold it: ids and names of files are whatever data say."""
+    return Finding(finding.kind, *map(printable, finding[1:]))
 
 
 def first_ids(video_ids: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from utils.checks.findings import (
     counts,
     exit_status,
     in_order,
+    shown,
     stop,
     table,
     write_tsv,
@@ -164,7 +165,7 @@ def _checked(args: CheckArguments) -> Report:
     finally:
         for reader in readers:
             reader.removeHandler(replaced)
-    return report._replace(findings=in_order([*report.findings, *replaced.findings]))
+    return report._replace(findings=in_order(map(shown, [*report.findings, *replaced.findings])))
 
 
 def _write(args: CheckArguments, report: Report, status: int) -> Path:
@@ -188,7 +189,9 @@ def _write(args: CheckArguments, report: Report, status: int) -> Path:
 def run(argv: list[str] | None, description: str | None) -> tuple[list[str], int]:
     """Run the command; returns the lines that it prints and its exit status. OSError and CannotStart as they come."""
     args = parse_arguments(argv, CheckArguments, DEFAULTS, description, NEVER_READ)
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")  # what readers warn of is among the findings
+    errors = logging.StreamHandler()
+    errors.setLevel(logging.ERROR)  # what readers warn of is among the findings
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[errors])
     report = _checked(args)
     status = exit_status(report.findings)
     output = _write(args, report, status)

@@ -85,13 +85,15 @@ def _train(fault: Fault, data: DataSet, folder: Path, verdict: Verdict) -> list[
         return _convert(data, verdict)
     output = folder / "run"
     status = run_apart(lambda: agreement.train(data, output, _flags(fault, data)), folder / "train.txt", TRAIN_SECONDS)
-    ids = {path.name.rsplit(".", 1)[0] for path in data.root.rglob("*") if not path.name.endswith(".csv")}
-    ids |= {finding.video_id for finding in verdict.findings}
-    ids |= set(json.loads((data.root / "truth.json").read_bytes())["videos"]) if data.name != "pretrain" else set()
-    if data.name == "pretrain":
-        ids |= {str(1000000 + number) for number in range(100)}
+    ids = {finding.video_id for finding in verdict.findings} | _listed(data)
     run = agreement.read_training(status, data, output, folder / "train.txt", ids)
     return agreement.disagreements(verdict.findings, run)
+
+
+def _listed(data: DataSet) -> set[str]:
+    """Ids of the clips of a sound data set."""
+    webvid = data.root if data.name != "pretrain" else data.clip.parent / "demo" / "webvid"
+    return set(json.loads((webvid / "truth.json").read_bytes())["videos"])
 
 
 def _convert(data: DataSet, verdict: Verdict) -> list[str]:
@@ -106,7 +108,7 @@ def _convert(data: DataSet, verdict: Verdict) -> list[str]:
     if verdict.status == 2:
         return ["the check says that training cannot start, and the csv is converted"]
     written = {line.split("\t")[0] for line in (target / "path.index").read_text().splitlines()}
-    truth = set(json.loads((data.root / "truth.json").read_bytes())["videos"])
+    truth = _listed(data)
     lost = {finding.video_id for finding in verdict.findings if finding.kind in agreement.LOST} & truth
     may = {finding.video_id for finding in verdict.findings if finding.kind in agreement.MAY_BE_LOST}
     wrong = (truth - written) ^ lost
