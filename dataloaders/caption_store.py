@@ -185,6 +185,10 @@ class CaptionArrays:
         """Return the shard number and the byte offset of a row's clip."""
         return int(self._array("shards")[row]), int(self._array("offsets")[row])
 
+    def shards(self) -> np.ndarray:
+        """Return the shard numbers of all rows."""
+        return self._array("shards")
+
     def caption(self, row: int) -> TaggedCaption:
         """Return the pieces of a row's caption, all of them."""
         kinds = self._slice("kinds", "token_ends", row)

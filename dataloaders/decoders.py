@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import bisect
 import math
+import tempfile
 from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from dataloaders.opencv import cv2
+from dataloaders.opencv import FFMPEG_OPTIONS, cv2
 from dataloaders.orientation import is_mp4, mp4_matrix, upright
+from modules.characters import printable
+from modules.foreign_text import why_no_file
 
 BACKENDS = ("auto", "opencv", "av")
 MIN_FPS = 0.01
@@ -28,8 +32,26 @@ ROUNDING = 1e-6  # seconds that two time stamps may differ by and still be the s
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
-class UnreadableVideo(Exception):
-    """No frame can be had from a video; the message names the file and the reason."""
+class UnusableClip(Exception):
+    """A clip that gives no sample: training takes another one and counts it, evaluation lists it.
+
+    The message names the file and the reason, and can be written and shown whatever is in it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+class Misfit(UnusableClip, ValueError):
+    """A sound clip that does not fit the settings: one is an accident, many are a mistake in the settings."""
+
+
+class UnreadableVideo(UnusableClip):
+    """No frame can be had from a video."""
+
+
+class NoAccess(UnreadableVideo):
+    """The system does not let a file be read; that may pass, so nothing remembers it."""
 
 
 class NothingDecodes(UnreadableVideo):
@@ -70,8 +92,9 @@ class _Kept:
     """What both decoders do with a decoded frame."""
 
     def __init__(self, path: Path, transform: Transform | None) -> None:
-        if not path.is_file():
-            raise UnreadableVideo(f"{path}: there is no such file")
+        if reason := why_no_file(path):
+            raise UnreadableVideo(f"{path}: {reason}")
+        open(path, "rb").close()  # FFmpeg does not say that it may not
         self.path, self.transform = path, transform
         self.kept: dict[int, np.ndarray] = {}
         self.width = self.height = 0
@@ -167,7 +190,8 @@ class OpenCVVideo(_Kept):
             )
         # One decoding thread: the loaders run one process per core, and what decodes of a damaged file is the same
         # on every machine. Only FFmpeg, as OpenCV's other readers take digits in a name for an image sequence.
-        capture = cv2.VideoCapture(_openable(self.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        with utf8_name(self.path) as name:
+            capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if not capture.isOpened():
             capture.release()
             raise NothingDecodes(f"{self.path}: not a video that FFmpeg can open ({self.path.stat().st_size} bytes)")
@@ -175,6 +199,21 @@ class OpenCVVideo(_Kept):
             capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         self.check_size(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         return capture
+
+
+@contextmanager
+def utf8_name(path: Path) -> Iterator[str]:
+    """Name to open a file by; OpenCV dies of a segmentation fault on names that are not UTF-8, so these get a link."""
+    name = _openable(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix="video-") as folder:
+            link = Path(folder, "video" + path.suffix.encode(errors="ignore").decode())
+            link.symlink_to(path.absolute())
+            yield str(link)
+    else:
+        yield name
 
 
 class AVVideo(_Kept):
@@ -200,7 +239,10 @@ class AVVideo(_Kept):
 
     def scan(self, predicted: Collection[int], end_seconds: float | None) -> np.ndarray:
         """Read the time stamps of all packets; nothing is decoded, unless a packet has no stamp."""
-        packets = [packet for packet in self.container.demux(self.stream) if packet.size and not packet.is_discard]
+        try:
+            packets = [packet for packet in self.container.demux(self.stream) if packet.size and not packet.is_discard]
+        except self.av.FFmpegError:  # a damaged file; what decodes before that is read
+            return self._decode_all(predicted, end_seconds)
         if self.container.format.name in WITHOUT_STAMPS or any(packet.pts is None for packet in packets):
             return self._decode_all(predicted, end_seconds)
         self.pts = sorted(packet.pts for packet in packets)
@@ -217,11 +259,14 @@ class AVVideo(_Kept):
         for index in sorted(wanted):
             pts = self.pts[index]
             place = bisect.bisect_right(self.key_frames, pts)
-            if place and not self.key_frames[place - 1] <= at <= pts:
-                self.container.seek(self.key_frames[place - 1], stream=self.stream)
-                frames = self._frames()
-            elif not place:
+            if not place:
                 return self._decode_all(wanted, end_seconds)
+            if not self.key_frames[place - 1] <= at <= pts:
+                try:
+                    self.container.seek(self.key_frames[place - 1], stream=self.stream)
+                except self.av.FFmpegError:
+                    return self._decode_all(wanted, end_seconds)
+                frames = self._frames()
             found = next((frame for frame in frames if frame.pts is not None and frame.pts >= pts), None)
             if found is None or found.pts != pts:
                 return self._decode_all(wanted, end_seconds)
@@ -279,9 +324,10 @@ class AVVideo(_Kept):
 
     def _open(self) -> Any:
         try:
-            self.container = self.av.open(_openable(self.path))
+            self.container = self.av.open(_openable(self.path), options=dict(FFMPEG_OPTIONS))
         except (self.av.FFmpegError, ValueError) as error:
-            raise UnreadableVideo(f"{self.path}: not a video that PyAV can open ({error})") from error
+            reason = getattr(error, "strerror", None) or error
+            raise UnreadableVideo(f"{self.path}: not a video that PyAV can open ({reason})") from error
         cover = self.av.stream.Disposition.attached_pic
         streams = [stream for stream in self.container.streams.video if not stream.disposition & cover]
         if not streams:
@@ -317,10 +363,27 @@ def has_av() -> bool:
     return True
 
 
-def open_video(path: Path, backend: str, transform: Transform | None) -> Decoder:
-    """Open a file with the decoder `opencv` or `av`.
+@contextmanager
+def open_video(path: Path, backend: str, transform: Transform | None) -> Iterator[Decoder]:
+    """A file that is open with the decoder `opencv` or `av` for the block.
 
     Raises:
-        UnreadableVideo: it is absent, or no video that the decoder can open.
+        UnreadableVideo: it is absent, no video that the decoder can open, or what either raises in the block.
+        NoAccess: the system does not let it be read.
     """
-    return AVVideo(path, transform) if backend == "av" else OpenCVVideo(path, transform)
+    try:
+        with closing(AVVideo(path, transform) if backend == "av" else OpenCVVideo(path, transform)) as video:
+            yield video
+    except UnusableClip:
+        raise
+    except _errors(backend) as error:
+        raise UnreadableVideo(f"{path}: damaged, or of a kind that the decoder does not know ({error})") from error
+    except OSError as error:
+        raise NoAccess(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UnreadableVideo(f"{path}: {error}") from error
+
+
+def _errors(backend: str) -> type[Exception]:
+    """What a decoder raises of itself."""
+    return import_av().FFmpegError if backend == "av" else cv2.error

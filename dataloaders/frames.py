@@ -252,7 +252,8 @@ def read_clip(
 
     Raises:
         UnreadableVideo: the file is absent or empty, has neither time stamps nor a frame rate, is a sound file with a
-            cover picture, states pictures of an absurd size, or no frame of it decodes.
+            cover picture, a list of other files, states pictures of an absurd size, or no frame of it decodes;
+            (NoAccess) the system does not let it be read.
     """
     path = Path(path)
     backend = "av" if settings.video_backend == "av" else "opencv"
@@ -275,7 +276,9 @@ def all_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
     Raises:
         UnreadableVideo: the file is absent or empty.
     """
-    yield from OpenCVVideo(Path(path)).pictures()
+    with open_video(Path(path), "opencv", None) as video:
+        assert isinstance(video, OpenCVVideo)
+        yield from video.pictures()
 
 
 def _read_with(
@@ -285,8 +288,7 @@ def _read_with(
     settings: FrameSettings,
     transform: Transform | None,
 ) -> Clip:
-    video = open_video(path, backend, transform)
-    try:
+    with open_video(path, backend, transform) as video:
         stamps = video.scan(_predicted(video, max_frames, settings), settings.end_seconds)
         while len(stamps):
             if video.is_cover and len(stamps) == 1:
@@ -299,10 +301,6 @@ def _read_with(
             for index in video.kept.keys() - set(picks.tolist()):
                 del video.kept[index]
             stamps = video.fetch(missing, settings.end_seconds)[: len(stamps)]
-    except ValueError as error:
-        raise UnreadableVideo(f"{path}: {error}") from error
-    finally:
-        video.close()
     raise NothingDecodes(f"{path}: {_nothing_decodes(backend)}")
 
 

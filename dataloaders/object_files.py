@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dataloaders.object_store import ObjectRecord, ObjectSettings, find_object_file, read_record
+from dataloaders.samples import UnusableObjects
 from modules.utils_object_tractor import ObjectFileError, ObjectReport
 
 
@@ -32,7 +33,7 @@ class ObjectFiles:
         """The objects of a clip; None when it has no file.
 
         Raises:
-            ValueError: the file is broken or of another number of frames; names the file and the reason.
+            UnusableObjects: the file is broken or of another number of frames; names the file and the reason.
         """
         path = self.path(video_id)
         if path is None:
@@ -40,7 +41,7 @@ class ObjectFiles:
         try:
             return read_record(path, self.label_map, self.settings, ObjectReport())
         except ObjectFileError as error:
-            raise ValueError(
+            raise UnusableObjects(
                 f"{path}: {error}. Object files are made for the model's own frames: utils/extract_objects.py with "
                 "the same --max_frames and --feature_framerate"
             ) from error

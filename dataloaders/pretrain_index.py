@@ -123,6 +123,11 @@ class PretrainIndex:
         shard, offset = self._captions.place(row)
         return PretrainItem(self.video_id(row), self._shards[shard], offset, *self._captions.caption(row))
 
+    def shard_samples(self) -> dict[str, int]:
+        """Number of samples in each shard that has any."""
+        counted = np.bincount(self._captions.shards()[: self._samples], minlength=len(self._shards))
+        return {shard: int(count) for shard, count in zip(self._shards, counted, strict=True) if count}
+
     def video_id(self, index: int) -> str:
         """Return the clip id of a sample."""
         return self._captions.video_id(range(self._samples)[index])

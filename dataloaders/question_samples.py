@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from dataloaders.decoders import UnreadableVideo
 from dataloaders.questions import Question, by_video, normalised
-from dataloaders.retrieval import MAX_BAD_VIDEOS, ClipReader, VideoDataset
-from dataloaders.samples import Sample, collate
+from dataloaders.retrieval import ClipReader, VideoDataset
+from dataloaders.samples import Replacements, Sample, collate
 from modules.batch import Batch
 from modules.random_streams import numpy_generator, sample_key
 from modules.tokenizer import ClipTokenizer
@@ -83,6 +82,7 @@ class QuestionTrainDataset(Dataset[Sample]):
         parts = [(len(own) + per_clip - 1) // per_clip for own in self.places]
         self.item_video = np.repeat(np.arange(len(parts)), parts)
         self.first_item = np.cumsum(parts) - parts
+        self.replacements = Replacements()
 
     def __len__(self) -> int:
         return len(self.item_video)
@@ -92,20 +92,16 @@ class QuestionTrainDataset(Dataset[Sample]):
         seed, count = self.reader.settings.seed, len(self.video_ids)
         key = sample_key(seed, epoch, index)
         first = int(self.item_video[index])
-        skipped: list[str] = []
-        for attempt in range(min(MAX_BAD_VIDEOS, count)):
+
+        def make(attempt: int) -> Sample:
             video = (first + attempt) % count
             part = index - int(self.first_item[first]) if not attempt else 0
-            try:
-                clip = self.reader.read(self.video_ids[video], key)
-            except UnreadableVideo as error:
-                skipped.append(str(error))
-                continue
+            clip = self.reader.read(self.video_ids[video], key)
             places = self._part(epoch, video, part)
             keys = [sample_key(key, 0, place) for place in places]
-            more = {"video_id": self.video_ids[video], "index": index, "skipped": skipped}
-            return {**clip, **self.encoder.sample(places, keys), **more}
-        raise UnreadableVideo(f"{len(skipped)} videos in a row cannot be read, the last one: {skipped[-1]}")
+            return {**clip, **self.encoder.sample(places, keys), "video_id": self.video_ids[video], "index": index}
+
+        return self.replacements.sample(count, make)
 
     def _part(self, epoch: int, video: int, part: int) -> list[int]:
         """The `part`-th share of a video's questions in this epoch's order."""

@@ -9,14 +9,12 @@ import torch
 from torch.utils.data import Dataset
 
 from dataloaders.caption_split import CaptionSplit
-from dataloaders.decoders import UnreadableVideo
+from dataloaders.decoders import UnusableClip
 from dataloaders.object_store import ObjectRecord
-from dataloaders.samples import Sample, SampleSettings, clip_part, text_part
+from dataloaders.samples import Replacements, Sample, SampleSettings, clip_part, text_part
 from dataloaders.video_files import VideoSource
 from modules.random_streams import numpy_generator, sample_key
 from modules.tokenizer import ClipTokenizer
-
-MAX_BAD_VIDEOS = 100
 
 
 class ObjectSource(Protocol):
@@ -50,7 +48,7 @@ class ClipReader:
         """`video`, `video_mask` and boxes of a clip.
 
         Raises:
-            UnreadableVideo: no frame can be had from it.
+            UnusableClip: no frame can be had from it, or its boxes are of other frames.
         """
         frames = self.videos.read(video_id, self.settings)
         record = self.objects.get(self.object_names.get(video_id, video_id)) if self.objects else None
@@ -89,7 +87,7 @@ class VideoDataset(Dataset[Sample]):
         key = sample_key(self.reader.settings.seed, 0, index)
         try:
             return {**self.reader.read(video_id, key), "bad_video": "", "video_id": video_id, "index": index}
-        except UnreadableVideo as error:
+        except UnusableClip as error:
             return {**self.reader.blank(), "bad_video": str(error), "video_id": video_id, "index": index}
 
 
@@ -108,6 +106,7 @@ class RetrievalTrainDataset(Dataset[Sample]):
         self.split, self.reader, self.expand = split, reader, expand
         self.first_caption = split.captions_per_video.cumsum() - split.captions_per_video
         self.tokenizer = ClipTokenizer(reader.settings.vocab_size)
+        self.replacements = Replacements()
 
     def __len__(self) -> int:
         return len(self.split.captions if self.expand else self.split.video_ids)
@@ -117,15 +116,13 @@ class RetrievalTrainDataset(Dataset[Sample]):
         key = sample_key(self.reader.settings.seed, epoch, index)
         first = int(self.split.caption_video[index]) if self.expand else index
         count = len(self.split.video_ids)
-        skipped: list[str] = []
-        for attempt in range(min(MAX_BAD_VIDEOS, count)):
+
+        def make(attempt: int) -> Sample:
             video = (first + attempt) % count
             caption = index if self.expand and not attempt else self._draw_caption(video, key)
-            try:
-                return {**self._sample(video, caption, key), "index": index, "skipped": skipped}
-            except UnreadableVideo as error:
-                skipped.append(str(error))
-        raise UnreadableVideo(f"{len(skipped)} videos in a row cannot be read, the last one: {skipped[-1]}")
+            return {**self._sample(video, caption, key), "index": index}
+
+        return self.replacements.sample(count, make)
 
     def _draw_caption(self, video: int, key: int) -> int:
         draw = numpy_generator(key, "caption").integers(self.split.captions_per_video[video])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from dataloaders.decoders import Misfit, UnusableClip
 from dataloaders.frames import FRAME_RULE, FrameSettings
 from dataloaders.object_store import ObjectRecord
 from dataloaders.transforms import frames_to_tensor
@@ -19,7 +20,55 @@ from modules.random_streams import numpy_generator
 from modules.tokenizer import ClipTokenizer
 
 Sample = dict[str, Any]
+MAX_BAD_CLIPS = 100  # in a row
+OUTSIDE = "all boxes of its object file are outside the frame"
+MIN_MISFITS = 20  # of which it can be said that they are many
 ORDERS = IN_ORDER, REVERSED, SHUFFLED = 0, 1, 2
+
+
+class UnusableObjects(Misfit):
+    """Boxes that cannot be laid on a clip's frames."""
+
+
+class TooManyMisfits(ValueError):
+    """Most clips do not fit the settings."""
+
+
+class Replacements:
+    """Clips that give no sample, so that others take their place; one for each data set and process.
+
+    Damage is single. Where more than half of the clips do not fit the settings, the settings are wrong, and training on
+    the rest would be another training than the one that was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.samples = self.misfits = 0
+
+    def sample(self, count: int, make: Callable[[int], Sample]) -> Sample:
+        """The first sample of `make(attempt)`, of `count` or MAX_BAD_CLIPS attempts, and as `skipped` why not earlier.
+
+        Raises:
+            UnusableClip: none of them gives one.
+            TooManyMisfits: most clips so far do not fit the settings.
+        """
+        skipped: list[str] = []
+        self.samples += 1
+        for attempt in range(min(MAX_BAD_CLIPS, count)):
+            try:
+                sample = {**make(attempt), "skipped": skipped}
+                self._count(next((note for note in sample["notes"] if OUTSIDE in note), ""))
+                return sample
+            except UnusableClip as error:
+                skipped.append(str(error))
+                last = error
+                if not attempt and isinstance(error, Misfit):
+                    self._count(str(error))
+        raise type(last)(f"{len(skipped)} clips in a row cannot be used, the last one: {last}") from last
+
+    def _count(self, misfit: str) -> None:
+        self.misfits += bool(misfit)
+        if misfit and self.misfits >= MIN_MISFITS and 2 * self.misfits > self.samples:
+            raise TooManyMisfits(f"{self.misfits} of {self.samples} clips do not fit the settings, the last: {misfit}")
 
 
 @dataclass(frozen=True)
@@ -128,7 +177,7 @@ def clip_part(clip: ClipFrames, record: ObjectRecord | None, settings: SampleSet
     """`video` (T, 3, R, R) uint8, `video_mask` (T,), and, for a model with objects, the boxes of the same frames.
 
     Raises:
-        ValueError: the original size, which boxes are mapped by, is unknown; or boxes are of other frames.
+        UnusableObjects: the original size, which boxes are mapped by, is unknown; or boxes are of other frames.
     """
     order = frame_order(len(clip.frames), settings.frame_order, key)
     part: Sample = {
@@ -138,6 +187,8 @@ def clip_part(clip: ClipFrames, record: ObjectRecord | None, settings: SampleSet
     }
     if settings.object_count:
         part.update(_object_part(clip, record, settings, order, name))
+        if record is not None and _are_outside(record.boxes, clip, settings):
+            part["notes"].append(f"{name}: {OUTSIDE}; it is seen without. Was it made of a video of another size?")
     return part
 
 
@@ -158,7 +209,7 @@ def _object_part(
         ids = np.zeros(2 * count, dtype=np.int64)
     else:
         if len(record.boxes) != frames:
-            raise ValueError(f"{name}: {frames} sampled frames, but objects of {len(record.boxes)} frames")
+            raise UnusableObjects(f"{name}: {frames} sampled frames, but objects of {len(record.boxes)} frames")
         _check_same_frames(clip.frame_indices, record.frame_indices, name)
         boxes = _crop_boxes(record.boxes, clip, settings, name)[order]
         trajectory = np.where(boxes[..., 0] == PADDING, 0, record.tracks[order])
@@ -173,7 +224,7 @@ def _object_part(
 def _check_same_frames(sampled: Sequence[int] | None, detected: np.ndarray | None, name: str) -> None:
     """Boxes must be of the frames that are read: an earlier rule chose others of a video whose rate varies."""
     if sampled is not None and detected is not None and list(sampled) != detected.tolist():
-        raise ValueError(
+        raise UnusableObjects(
             f"{name}: its object file is of the frames {detected.tolist()}, but {list(sampled)} are read. It was made "
             "with other settings, or by a version that chose frames by number: run utils/extract_objects.py again"
         )
@@ -184,11 +235,19 @@ def _crop_boxes(boxes: np.ndarray, clip: ClipFrames, settings: SampleSettings, n
         side = (settings.resolution, settings.resolution)
         return map_boxes_to_crop(boxes, side, side, settings.resolution)
     if clip.original_size is None:
-        raise ValueError(
+        raise UnusableObjects(
             f"{name}: the shard does not say how large the video was (released shards do not), so its boxes cannot be "
             "mapped; give the sizes with --frame_sizes FILE, or --box_coordinates crop if the boxes are in crop pixels"
         )
     return map_boxes_to_crop(boxes, clip.original_size, clip.stored_size, settings.resolution)
+
+
+def _are_outside(boxes: np.ndarray, clip: ClipFrames, settings: SampleSettings) -> bool:
+    """Whether there are boxes and all are outside the frame: of another size, or of another video."""
+    side = (settings.resolution, settings.resolution)
+    width, height = side if settings.choices.box_coordinates == "crop" else clip.original_size or side
+    is_box = boxes[..., 0] != PADDING
+    return bool(is_box.any() and not (is_box & (boxes[..., 0] < width) & (boxes[..., 1] < height)).any())
 
 
 def _present(ids: np.ndarray, trajectory: np.ndarray) -> np.ndarray:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from dataloaders.decoders import Misfit
 from dataloaders.frames import candidate_indices
 from dataloaders.tfrecord import StoredClip
 
 RATE_ROUNDING = 1e-6  # of a rate that is stored in single precision
+
+
+class LacksFrames(Misfit):
+    """A sound record without the frames that the frame rule asks for."""
 
 
 def stored_candidates(clip: StoredClip, feature_framerate: float, video_id: str) -> np.ndarray:
@@ -18,7 +23,7 @@ def stored_candidates(clip: StoredClip, feature_framerate: float, video_id: str)
     records do not say; theirs is one frame per second and all are taken.
 
     Raises:
-        ValueError: the record lacks frames of this rate.
+        LacksFrames: the record lacks frames of this rate.
     """
     if clip.feature_framerate is not None:
         step = clip.feature_framerate / feature_framerate
@@ -38,8 +43,8 @@ def stored_candidates(clip: StoredClip, feature_framerate: float, video_id: str)
     return positions
 
 
-def _lacks(video_id: str, feature_framerate: float) -> ValueError:
-    return ValueError(
+def _lacks(video_id: str, feature_framerate: float) -> LacksFrames:
+    return LacksFrames(
         f"{video_id}: the shard lacks frames for --feature_framerate {feature_framerate:g}; "
         "use the rate that utils/webvid_to_tfrecord.py wrote it with, or write it again"
     )

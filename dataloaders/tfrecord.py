@@ -22,8 +22,9 @@ from typing import BinaryIO
 import numpy as np
 from crc32c import crc32c
 
-from dataloaders.decoders import MAX_PIXELS
+from dataloaders.decoders import MAX_PIXELS, UnusableClip
 from dataloaders.opencv import cv2
+from modules.foreign_text import why_no_file
 
 RELEASED_RAW_SIZE = 256
 HEADER = struct.Struct("<QI")
@@ -61,12 +62,16 @@ class Features:
     FEATURE_FRAMERATE = "feature_framerate"
 
 
-class DamagedRecord(Exception):
+class DamagedRecord(UnusableClip):
     """A record is cut short, fails its checksum or is not what it should be; the message names shard and offset."""
 
 
 class WrongClip(DamagedRecord):
     """A sound record, but of another video than the index says."""
+
+
+class MissingShard(DamagedRecord, FileNotFoundError):
+    """A shard is not there, or not one that can be opened."""
 
 
 def masked_crc(data: bytes | memoryview) -> int:
@@ -485,27 +490,35 @@ class ShardReader:
         """Read one clip.
 
         Raises:
-            FileNotFoundError: the shard is in none of the places looked in.
-            DamagedRecord: no sound record of this video is there.
+            DamagedRecord: no sound record of this video is there; (MissingShard) the shard is in none of the places
+                looked in.
         """
         place = f"{shard_path}, offset {offset}" + (f", video {video_id}" if video_id else "")
         try:
             payload = read_record(self._open(shard_path), offset, self.check_payload)
+        except MissingShard:
+            raise
         except DamagedRecord as error:
             raise DamagedRecord(f"{error} (video {video_id})" if video_id else str(error)) from None
+        except OSError as error:
+            raise MissingShard(f"shard {shard_path} cannot be read: {error.strerror or error}") from error
         return parse_clip(payload, place, video_id)
 
     def locate(self, shard_path: str) -> Path:
         """The shard's file: as written if absolute, else in the index folder, else by its bare name there.
 
         An index that was written on another machine names folders that do not exist here.
+
+        Raises:
+            MissingShard: it is in none of these places.
         """
         # Joining with an absolute path gives that path.
         places = list(dict.fromkeys([self.index_folder / shard_path, self.index_folder / Path(shard_path).name]))
         for place in places:
             if place.is_file():
                 return place
-        raise FileNotFoundError(f"shard {shard_path} of path.index not found; looked at {', '.join(map(str, places))}")
+        looked = ", ".join(f"{place} ({why_no_file(place)})" for place in places)
+        raise MissingShard(f"shard {shard_path} of path.index not found; looked at {looked}")
 
     def _open(self, shard_path: str) -> BinaryIO:
         if shard_path in self._files:

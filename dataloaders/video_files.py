@@ -15,7 +15,7 @@ from typing import Protocol
 
 import lmdb
 
-from dataloaders.decoders import UnreadableVideo, has_av
+from dataloaders.decoders import NoAccess, UnreadableVideo, has_av
 from dataloaders.files import file_stamp
 from dataloaders.frame_cache import CachedClip, FrameCache, Unreadable
 from dataloaders.frames import Clip, read_clip
@@ -191,6 +191,8 @@ class CachedVideos:
             return ClipFrames(found.frames, found.original_size, found.original_size, found.frame_indices, found.notes)
         try:
             clip = self.videos.read(video_id, settings)
+        except NoAccess:
+            raise
         except UnreadableVideo as error:
             self.cache.put_unreadable(key, str(error))
             raise

@@ -64,6 +64,20 @@ class Row(NamedTuple):
     fields: list[str]
 
 
+def why_no_file(path: str | Path) -> str:
+    """Why there is nothing to read at a path; "" for a file. Opening a pipe would wait for ever."""
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return f"a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "there is no such file"
+    except (OSError, ValueError) as error:  # a loop of links, no permission, a NUL in the name
+        return f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+    if stat.S_ISREG(mode):
+        return ""
+    return "a folder, not a file" if stat.S_ISDIR(mode) else "a pipe or a device, not a file"
+
+
 def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
     """Content of a file of at most `limit` bytes, by default MAX_BYTES.
 

@@ -5,11 +5,9 @@ Numpy only: the module is also used by processes that must not load PyTorch.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import reprlib
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +17,8 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from modules.boxes import PADDING, box_area, iou_matrix, is_in_other_rect_order, other_rect_order, to_xyxy
+from modules.characters import printable
+from modules.foreign_text import read_json, why_no_file
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,9 @@ MAX_CONFIDENCE = 1 + 1e-6  # scores in single precision may be rounded up
 MAX_COORDINATE = 2.0**24  # pixels; far beyond all frames, and areas and sums of such boxes stay finite
 MAX_SCORE = 1e6  # of an attribute; some detectors write logits
 RELATIVE_RANGE = (-0.5, 1.5)  # boxes in shares of the frame, with some room at the border
+RELATIVE_SLACK = 0.01  # by which they reach beyond the border
 # Limits that keep a damaged or mistaken file from taking all memory.
-MAX_FILE_BYTES, MAX_FRAMES, MAX_ATTRIBUTES, MAX_DIGITS = 64 << 20, 1 << 16, 1000, 400
+MAX_FILE_BYTES, MAX_FRAMES, MAX_ATTRIBUTES = 64 << 20, 1 << 16, 1000
 LARGE_FRAME = 512  # objects from which on overlaps are worked out for those that are kept only
 COLOURS = frozenset(
     ("black", "white", "gray", "grey", "silver", "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown")
@@ -56,7 +57,10 @@ PROBLEMS = {
 
 @dataclass
 class ObjectReport:
-    """Counts of what was read from object files and of everything that was wrong with them, with the first examples."""
+    """Counts of what was read from object files and of everything that was wrong with them, with the first examples.
+
+    largest: the largest coordinate of all boxes.
+    """
 
     files: int = 0
     boxes: int = 0
@@ -71,6 +75,7 @@ class ObjectReport:
     outside_boxes: int = 0
     clipped_boxes: int = 0
     clips_without_objects: int = 0
+    largest: float = 0.0
     max_examples: int = 5
     examples: dict[str, list[str]] = field(default_factory=dict)
 
@@ -79,12 +84,13 @@ class ObjectReport:
         setattr(self, problem, getattr(self, problem) + 1)
         shown = self.examples.setdefault(problem, [])
         if len(shown) < self.max_examples:
-            shown.append(f"{where}: {detail}" if detail else where)
+            shown.append(printable(f"{where}: {detail}" if detail else where))
 
     def merge(self, other: ObjectReport) -> None:
         """Add the counts of `other` and as many of its examples as there is room for."""
         for name in ("files", "boxes", "kept_boxes", *PROBLEMS):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.largest = max(self.largest, other.largest)
         for problem, shown in other.examples.items():
             mine = self.examples.setdefault(problem, [])
             mine.extend(shown[: self.max_examples - len(mine)])
@@ -111,7 +117,7 @@ class ObjectFileError(Exception):
     """An object file that gives no objects at all; `problem` is a key of PROBLEMS, the message names the reason."""
 
     def __init__(self, problem: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.problem = problem
 
 
@@ -222,6 +228,7 @@ def load_object_file(
         )
     listed = _listed_objects(raw_frames, label_map["label_to_idx"], str(path), report)
     listed = _in_stated_order(listed, rect_order, str(path), report)
+    report.largest = max(report.largest, float(listed.boxes.max(initial=0.0)))
     usable = _usable_objects(listed, frame_size, str(path), report)
     objects = np.full((len(raw_frames), object_count, 4), PADDING, dtype=np.float32)
     classes = np.zeros((len(raw_frames), object_count), dtype=np.int64)
@@ -292,34 +299,21 @@ def _check_settings(object_count: int, rule: str, rect_order: str) -> None:
 
 
 def _read_frames(path: str | Path) -> list[Any]:
+    path = Path(path)
+    if reason := why_no_file(path):
+        raise ObjectFileError("broken_files" if os.path.lexists(path) else "missing_files", reason)
     try:
-        frames = json.loads(_content(Path(path)), parse_int=_integer)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ObjectFileError("broken_files", f"cannot be read as JSON ({error})") from error
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ObjectFileError("broken_files", f"has {size} bytes, more than {MAX_FILE_BYTES}")
+        frames = read_json(path)
+    except (OSError, ValueError) as error:
+        raise ObjectFileError("broken_files", f"cannot be read: {str(error).replace(str(path), 'it')}") from error
     if not isinstance(frames, list):
         raise ObjectFileError("broken_files", "is not a list with one entry per frame")
     if len(frames) > MAX_FRAMES:
         raise ObjectFileError("broken_files", f"has {len(frames)} frames, more than {MAX_FRAMES}")
     return frames
-
-
-def _content(path: Path) -> bytes:
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        if path.is_symlink():
-            raise ObjectFileError("broken_files", f"is a link to {os.readlink(path)}, which is not there") from error
-        raise ObjectFileError("missing_files", "no such file") from error
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
-        raise ObjectFileError("broken_files", "is a folder or a device, not a file")
-    if status.st_size > MAX_FILE_BYTES:
-        raise ObjectFileError("broken_files", f"has {status.st_size} bytes, more than {MAX_FILE_BYTES}")
-    return path.read_bytes()
-
-
-def _integer(digits: str) -> int:
-    """An integer of JSON; Python refuses those of thousands of digits, and of some hundred they are all too large."""
-    return int(digits[:MAX_DIGITS])
 
 
 def _listed_objects(
@@ -370,6 +364,8 @@ def _malformation(entry: Any) -> str:
         return f"attributes of {_shown(name)} are {_shown(attributes)}, not a list of names"
     if not _is_list_of(scores, _is_number):
         return f"attr_scores of {_shown(name)} are {_shown(scores)}, not a list of numbers"
+    if scores and len(scores) != len(attributes or []):
+        return f"{_shown(name)} has {len(attributes or [])} attributes, but {len(scores)} attr_scores"
     return ""
 
 
@@ -404,8 +400,12 @@ def _in_stated_order(listed: Detections, rect_order: str, where: str, report: Ob
     for row in np.flatnonzero(~is_sane):
         report.note("degenerate_boxes", where, f"rect {listed.boxes[row].tolist()}")
     listed = listed.select(np.flatnonzero(is_sane))
-    if _are_relative(listed.boxes):
-        raise ObjectFileError("broken_files", "its boxes look relative (0 to 1); boxes in pixels are expected")
+    is_relative = _relative(listed.boxes)
+    if len(is_relative) and is_relative.all():
+        raise ObjectFileError("broken_files", f"its boxes {_convention(listed.boxes)}")
+    for row in np.flatnonzero(is_relative):
+        report.note("degenerate_boxes", where, f"rect {listed.boxes[row].tolist()} looks relative (0 to 1)")
+    listed = listed.select(np.flatnonzero(~is_relative))
     if is_in_other_rect_order(listed.boxes, rect_order):
         other = other_rect_order(rect_order)
         raise ObjectFileError(
@@ -414,10 +414,29 @@ def _in_stated_order(listed: Detections, rect_order: str, where: str, report: Ob
     return listed._replace(boxes=to_xyxy(listed.boxes, rect_order))
 
 
-def _are_relative(rects: np.ndarray) -> bool:
-    """Whether all boxes of a file are in shares of the frame; those of zeros alone say nothing."""
+def _relative(rects: np.ndarray) -> np.ndarray:
+    """Which boxes are in shares of the frame, (M,) bool: in pixels they are a dot in its corner."""
     low, high = RELATIVE_RANGE
-    return bool((rects > 0).any() and (rects >= low).all() and (rects <= high).all())
+    return ((rects >= low) & (rects <= high)).all(axis=1) & (rects != 0).any(axis=1)
+
+
+def _convention(rects: np.ndarray) -> str:
+    """Say of relative boxes in which orders of the four numbers all of them are boxes inside the frame."""
+    a, b, c, d = rects.T
+    sides = {
+        "x1, y1, x2, y2": (a, b, c, d),
+        "x1, x2, y1, y2": (a, c, b, d),
+        "x, y, width, height": (a, b, a + c, b + d),
+        "centre x, centre y, width, height": (a - c / 2, b - d / 2, a + c / 2, b + d / 2),
+    }
+    fitting = []
+    for name, (left, top, right, bottom) in sides.items():
+        is_box = (right > left) & (bottom > top)
+        is_inside = np.minimum(left, top) >= -RELATIVE_SLACK, np.maximum(right, bottom) <= 1 + RELATIVE_SLACK
+        if (is_box & is_inside[0] & is_inside[1]).all():
+            fitting.append(name)
+    order = f", as {' or '.join(fitting)}" if fitting else ""
+    return f"look relative (0 to 1{order}); boxes in pixels are expected: multiply by the frame's width and height"
 
 
 def _usable_objects(

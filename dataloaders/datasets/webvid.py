@@ -10,13 +10,20 @@ from torch.utils.data import Dataset
 from dataloaders.frames import pick_positions
 from dataloaders.object_store import ObjectStore
 from dataloaders.pretrain_index import PretrainIndex, PretrainItem
-from dataloaders.samples import ClipFrames, Sample, SampleSettings, clip_part, text_part, training_targets, word_mask
+from dataloaders.samples import (
+    ClipFrames,
+    Replacements,
+    Sample,
+    SampleSettings,
+    clip_part,
+    text_part,
+    training_targets,
+    word_mask,
+)
 from dataloaders.stored_frames import stored_candidates
-from dataloaders.tfrecord import DamagedRecord, ShardReader, StoredClip
+from dataloaders.tfrecord import MissingShard, ShardReader, StoredClip
 from modules.random_streams import sample_key
 from modules.tokenizer import ClipTokenizer
-
-MAX_BAD_CLIPS = 100
 
 
 class WebVidPretrainDataset(Dataset[Sample]):
@@ -30,6 +37,9 @@ class WebVidPretrainDataset(Dataset[Sample]):
         settings: how samples are made.
         objects: store of the clips' boxes; required if `settings.object_count` is not 0.
         frame_sizes: video id -> (width, height), for released shards.
+
+    Raises:
+        FileNotFoundError: shards are missing, each of which is many samples.
     """
 
     def __init__(
@@ -45,22 +55,35 @@ class WebVidPretrainDataset(Dataset[Sample]):
         self.index, self.settings, self.objects = index, settings, objects
         self.frame_sizes = frame_sizes or {}
         self.shards = ShardReader(index_dir)
+        self._check_shards()
         self.tokenizer = ClipTokenizer(settings.vocab_size)
+        self.replacements = Replacements()
 
     def __len__(self) -> int:
         return len(self.index)
 
+    def _check_shards(self) -> None:
+        missing = {}
+        for shard, samples in self.index.shard_samples().items():
+            try:
+                self.shards.locate(shard)
+            except MissingShard as error:
+                missing[str(error)] = samples
+        if missing:
+            raise FileNotFoundError(
+                f"{sum(missing.values())} of {len(self)} samples are in {len(missing)} shards that are not there. Copy "
+                f"them, or take their lines out of path.index. The first: {next(iter(missing))}"
+            )
+
     def __getitem__(self, where: tuple[int, int]) -> Sample:
         epoch, index = where
         key = sample_key(self.settings.seed, epoch, index)
-        skipped: list[str] = []
-        for attempt in range(min(MAX_BAD_CLIPS, len(self))):
+
+        def make(attempt: int) -> Sample:
             item = self.index[(index + attempt) % len(self)]
-            try:
-                return {**self._sample(item, key), "index": index, "skipped": skipped}
-            except DamagedRecord as error:
-                skipped.append(str(error))
-        raise DamagedRecord(f"{len(skipped)} records in a row cannot be read, the last one: {skipped[-1]}")
+            return {**self._sample(item, key), "index": index}
+
+        return self.replacements.sample(len(self), make)
 
     def _sample(self, item: PretrainItem, key: int) -> Sample:
         clip = self.shards.read(item.shard_path, item.offset, item.video_id)

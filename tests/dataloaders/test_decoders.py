@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from dataloaders import decoders, frames
-from dataloaders.decoders import AVVideo, OpenCVVideo, UnreadableVideo, has_av
+from dataloaders.decoders import AVVideo, NoAccess, OpenCVVideo, UnreadableVideo, has_av
 from dataloaders.frames import FrameSettings, read_clip
 from tests.videos import BACKENDS_HERE, write_timed, write_video
 
@@ -297,3 +298,119 @@ def test_frames_of_the_guess_that_are_not_wanted_are_let_go(tmp_path: Path, monk
     clip = read_clip(path, 4)
     assert len(set(clip.frame_indices.tolist())) == 4 and most[0] == 4
     assert frames.FRAME_RULE == 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS_HERE)
+@pytest.mark.parametrize("place", ["caf\udce9.mp4", "caf\udce9/a.mp4", "a.mp4\udce9", "tab\tesc\x1b[31m.mp4", "%d.mp4"])
+def test_a_file_is_read_whatever_its_name(tmp_path: Path, place: str, backend: str):
+    """OpenCV dies of a segmentation fault on a name that is not UTF-8."""
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(write_video(tmp_path / "plain.mp4", 30), path)
+    settings = FrameSettings(video_backend=backend)
+    assert read_clip(path, 3, settings).frame_indices.tolist() == [0, 10, 20]
+    path.write_bytes(b"no video" * 50)
+    with pytest.raises(UnreadableVideo, match="not a video") as caught:
+        read_clip(path, 3, settings)
+    message = str(caught.value)
+    assert message.isprintable() and message.encode() and ascii(path.name)[1:-1] in message
+
+
+@pytest.mark.parametrize("backend", BACKENDS_HERE)
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("nothing", "there is no such file"),
+        ("dangling", "a link to .*nowhere.mp4, which is not there"),
+        ("loop", "cannot be opened: Too many levels"),
+        ("folder", "a folder, not a file"),
+        ("pipe", "a pipe or a device"),
+        ("device", "a pipe or a device"),
+        ("empty", "not a video"),
+        ("text", "not a video"),
+    ],
+)
+def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str, reason: str, backend: str):
+    path = tmp_path / "x.mp4"
+    {
+        "nothing": lambda: None,
+        "dangling": lambda: path.symlink_to(tmp_path / "nowhere.mp4"),
+        "loop": lambda: path.symlink_to(path),
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "empty": path.touch,
+        "text": lambda: path.write_text("just text\n" * 50),
+    }[kind]()
+    with pytest.raises(UnreadableVideo, match=rf"x\.mp4: {reason}"):
+        read_clip(path, 3, FrameSettings(video_backend=backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS_HERE)
+def test_a_file_that_the_system_does_not_give_is_no_damage(tmp_path: Path, monkeypatch, backend: str):
+    path = write_video(tmp_path / "a.mp4", 5)
+    plain = builtins.open
+
+    def refuse(name: Any, *arguments: Any, **more: Any) -> Any:
+        if name == path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return plain(name, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    with pytest.raises(NoAccess, match=r"a\.mp4: cannot be read: Permission denied"):
+        read_clip(path, 1, FrameSettings(video_backend=backend))
+
+
+PLAYLISTS = {
+    "concat": "ffconcat version 1.0\nfile 'inner.mkv'\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3.0,\ninner.mkv\n#EXT-X-ENDLIST\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    "redirect": "[Reference]\nRef1=http://127.0.0.1:9/a\n",
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS_HERE)
+@pytest.mark.parametrize("suffix", [".mp4", ".m3u8", ".sdp", ".ffconcat"])
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_lists_of_other_files_are_not_followed(tmp_path: Path, kind: str, suffix: str, backend: str):
+    shutil.copy(write_video(tmp_path / "plain.mp4", 5), tmp_path / "inner.mkv")
+    path = tmp_path / f"list{suffix}"
+    path.write_text(PLAYLISTS[kind])
+    with pytest.raises(UnreadableVideo, match=f"list{suffix}: not a video"):
+        read_clip(path, 1, FrameSettings(video_backend=backend))
+
+
+@NEEDS_AV
+@pytest.mark.parametrize("method", ["demux", "seek", "decode"])
+def test_what_the_decoder_raises_is_an_unreadable_video_or_decoded_from_the_start(
+    tmp_path: Path, monkeypatch, method: str
+):
+    import av
+
+    class Failing:
+        """A container whose method raises, as on damaged files."""
+
+        def __init__(self, container: Any) -> None:
+            self.container = container
+
+        def __getattr__(self, name: str) -> Any:
+            return self.fail if name == method else getattr(self.container, name)
+
+        def fail(self, *_: Any, **__: Any) -> Any:
+            raise av.error.OSError(29, "Illegal seek")
+
+    path = write_timed(tmp_path / "a.mp4", [index / 10 for index in range(50)])
+    opened, settings = AVVideo._open, FrameSettings(video_backend="av")
+    expected = read_clip(path, 3, settings).frame_indices.tolist()
+
+    def failing(self: AVVideo) -> Any:
+        stream = opened(self)
+        self.container = Failing(self.container)
+        return stream
+
+    monkeypatch.setattr(AVVideo, "_open", failing)
+    if method == "decode":
+        with pytest.raises(UnreadableVideo, match=r"a\.mp4: no frame decodes"):
+            read_clip(path, 3, settings)
+    else:
+        assert read_clip(path, 3, settings).frame_indices.tolist() == expected

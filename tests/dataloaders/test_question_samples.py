@@ -107,7 +107,7 @@ def test_an_unreadable_clip_is_replaced_by_another_with_its_own_questions(damage
     assert sample["video_id"] == "video7012" and len(sample["skipped"]) == 2
     assert set(asked(sample)) <= {question.question_id for question in QUESTIONS}
     only = [question for question in QUESTIONS if question.video_id != "video7012"]
-    with pytest.raises(UnreadableVideo, match="2 videos in a row cannot be read"):
+    with pytest.raises(UnreadableVideo, match="2 clips in a row cannot be used"):
         QuestionTrainDataset(only, damaged, CODE, 2)[0, 0]
 
 

@@ -129,5 +129,5 @@ def test_an_unreadable_clip_is_replaced_by_the_next_with_a_caption_of_that_one(v
 
 def test_no_readable_clip_is_an_error(videos: VideoFolder):
     data = RetrievalTrainDataset(split_of("cut", "gone"), ClipReader(videos, SETTINGS), expand=False)
-    with pytest.raises(UnreadableVideo, match="2 videos in a row cannot be read, the last one: .*cut"):
+    with pytest.raises(UnreadableVideo, match="2 clips in a row cannot be used, the last one: .*cut"):
         data[0, 1]

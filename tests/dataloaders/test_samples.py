@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
+from dataloaders.decoders import Misfit, UnreadableVideo
 from dataloaders.object_store import ObjectRecord
 from dataloaders.samples import (
+    MIN_MISFITS,
+    OUTSIDE,
     REVERSED,
     SHUFFLED,
     ClipFrames,
+    Replacements,
+    Sample,
     SampleChoices,
     SampleSettings,
+    TooManyMisfits,
     clip_part,
     collate,
     text_part,
@@ -179,6 +186,17 @@ def test_boxes_of_other_frames_than_those_that_are_read_are_refused_by_name():
         clip_part(numbered, boxes._replace(frame_indices=same), SETTINGS, 1, "v")
 
 
+@pytest.mark.parametrize("coordinates", ["original", "crop"])
+def test_boxes_that_are_all_outside_the_frame_are_named(coordinates: str):
+    settings = dataclasses.replace(SETTINGS, choices=SampleChoices(box_coordinates=coordinates))
+    inside, outside = (2, 4, 24, 20), (400, 4, 450, 20)
+    assert (clip_part(clip(), record({(0, 0): inside, (1, 0): outside}), settings, 1, "v")["boxes"] != -1).any()
+    assert clip_part(clip(), record({}), settings, 1, "v")["notes"] == []
+    found = clip_part(clip(), record({(0, 0): outside, (1, 0): outside}), settings, 1, "v")
+    assert not (found["boxes"] != -1).any() and len(found["notes"]) == 1
+    assert re.match("v: all boxes of its object file are outside the frame; .* of another size", found["notes"][0])
+
+
 def test_what_is_to_be_said_of_a_clip_goes_with_it():
     noted = dataclasses.replace(clip(), notes=["v.avi: by number"])
     assert clip_part(noted, None, SETTINGS, 1, "v")["notes"] == ["v.avi: by number"]
@@ -198,3 +216,35 @@ def test_collate_stacks_tensors_keeps_lists_and_trims(tokenizer: ClipTokenizer):
     assert batch["video_id"] == ["v0", "v1"] and batch["skipped"] == [[], []]
     assert batch["text_ids"].shape == (2, 6) and batch["text_lengths"].tolist() == [4, 6]
     assert batch["trajectory_ids"].tolist() == [[1, 0], [1, 2]] and batch["trajectory_counts"] == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["lacks frames", "boxes outside"])
+def test_most_clips_that_do_not_fit_the_settings_are_an_error_and_one_is_not(kind: str):
+    def make(is_misfit: bool) -> Callable[[int], Sample]:
+        def one(attempt: int) -> Sample:
+            if is_misfit and not attempt and kind == "lacks frames":
+                raise Misfit("a: lacks frames")
+            notes = [f"a: {OUTSIDE}"] if is_misfit and kind == "boxes outside" else []
+            return {"attempt": attempt, "notes": notes}
+
+        return one
+
+    few, many = Replacements(), Replacements()
+    for number in range(100):
+        few.sample(5, make(number % 2 == 1))
+    for _ in range(MIN_MISFITS - 1):
+        many.sample(5, make(True))
+    with pytest.raises(TooManyMisfits, match="20 of 20 clips do not fit the settings, the last: a: "):
+        many.sample(5, make(True))
+
+
+def test_a_clip_that_does_not_fit_is_replaced_and_named():
+    def make(attempt: int) -> Sample:
+        if attempt < 2:
+            raise (Misfit("a: lacks frames"), UnreadableVideo("b: cut"))[attempt]
+        return {"attempt": attempt, "notes": []}
+
+    sample = Replacements().sample(5, make)
+    assert sample == {"attempt": 2, "notes": [], "skipped": ["a: lacks frames", "b: cut"]}
+    with pytest.raises(UnreadableVideo, match="2 clips in a row cannot be used, the last one: b: cut"):
+        Replacements().sample(2, make)

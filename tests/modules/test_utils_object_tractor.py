@@ -224,14 +224,15 @@ def test_attributes_without_usable_scores_do_not_cost_the_box(tmp_path: Path, sc
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"[" * 2500 + b"]" * 2500, "recursion"),
-        (b"[" * 100_000, "recursion"),
-        (b'{"a":' * 100_000, "recursion"),
-        (b"\xff\xfe\xff", "JSON"),
-        (b'[{"objects": "\xe9"}]', "utf-8"),
-        (b"\x00" * 64, "JSON"),
-        (b'[{"objects": []}]\x00', "JSON"),
+        (b"[" * 2500 + b"]" * 2500, "deep"),
+        (b"[" * 100_000, "deep"),
+        (b'{"a":' * 100_000, "deep"),
+        (b"\xff\xfe\xff", "UTF-16"),
+        (b'[{"objects": "\xe9"}]', "line 1: not UTF-8"),
+        (b"\x00" * 64, "NUL"),
+        (b'[{"objects": []}]\x00', "NUL"),
         (b"", "JSON"),
+        (b'[{"objects": [5%s]}]' % (b"0" * 9000), "digits"),
         (b"5", "not a list"),
         (b"null", "not a list"),
         (b"[" + b"{}," * 70_000 + b"{}]", "70001 frames"),
@@ -253,7 +254,7 @@ def test_what_is_no_file_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with (tmp_path / "large.json").open("wb") as file:
         file.truncate(2**40)
     for name in ("folder", "pipe", "link", "loop", "large"):
-        with pytest.raises(ObjectFileError, match=r"folder or a device|link to gone|symbolic links|bytes") as caught:
+        with pytest.raises(ObjectFileError, match=r"a folder|a pipe|link to gone|symbolic links|bytes") as caught:
             load_object_file(tmp_path / f"{name}.json", 2, LABELS, ObjectReport())
         assert caught.value.problem == "broken_files"
 
@@ -271,7 +272,7 @@ def test_a_byte_order_mark_and_long_numbers_do_not_cost_the_file(tmp_path: Path)
     good = json.dumps([{"objects": [MAN]}])
     path.write_bytes(b"\xef\xbb\xbf" + good.encode())
     assert load_object_file(path, 1, LABELS, ObjectReport())["obj_cls"].tolist() == [[1]]
-    for digits, problem in (("9" * 9000, "malformed_objects"), ("9" * 9000 + ".5", "degenerate_boxes")):
+    for digits, problem in (("9" * 4000, "malformed_objects"), ("9" * 9000 + ".5", "degenerate_boxes")):
         path.write_text(json.dumps([{"objects": [MAN, thing("dog", [0, 0, 77, 9])]}]).replace("77", digits))
         report = ObjectReport()
         assert load_object_file(path, 1, LABELS, report)["obj_cls"].tolist() == [[1]]
@@ -291,10 +292,28 @@ def test_relative_boxes_are_told_from_boxes_in_pixels(tmp_path: Path) -> None:
     for order in ("xyxy", "xxyy"):
         clip, report = load(tmp_path, relative, rect_order=order)
         assert clip is None and report.problems() == {"broken_files": 1}
-        assert "its boxes look relative (0 to 1); boxes in pixels are expected" in report.summary()[1]
-    assert load(tmp_path, [*relative, MAN])[0] is not None
+        assert "its boxes look relative (0 to 1, as x1, y1, x2, y2); boxes in pixels are exp" in report.summary()[1]
+    clip, report = load(tmp_path, [*relative, MAN])
+    assert clip is not None and report.kept_boxes == 1 and report.problems() == {"degenerate_boxes": 2}
     assert load(tmp_path, [thing("dog", [0, 0, 0, 0])])[0] is not None
     assert load(tmp_path, [])[0] is not None
+
+
+@pytest.mark.parametrize(
+    ("rects", "names"),
+    [
+        ([[0.2, 0.5, 0.6, 0.9], [0.7, 0.7, 0.9, 0.8]], "x1, y1, x2, y2"),
+        ([[0.5, 0.6, 0.1, 0.2], [0.3, 0.1, 0.3, 0.9]], "x, y, width, height"),
+        ([[0.9, 0.5, 0.2, 0.3], [0.5, 0.8, 0.1, 0.4]], "centre x, centre y, width, height"),
+        ([[0.1, 0.9, 0.5, 0.6], [0.0, 0.3, 0.8, 0.9]], "x1, x2, y1, y2"),
+        ([[0.3, 0.3, 0.4, 0.4]], "x1, y1, x2, y2 or x, y, width, height or centre x, centre y, width, height"),
+    ],
+)
+def test_relative_boxes_are_named_by_the_convention_that_they_look_like(
+    tmp_path: Path, rects: list[list[float]], names: str
+) -> None:
+    _, report = load(tmp_path, [thing("man", rect) for rect in rects])
+    assert f"(0 to 1, as {names});" in report.summary()[1]
 
 
 def test_a_frame_of_thousands_of_objects_takes_little_memory(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dataloaders.object_store import find_object_file
 from dataloaders.stored_frames import stored_candidates
 from dataloaders.tfrecord import DamagedRecord, ShardReader, StoredClip, WrongClip
 from utils.checks.clips import ClipResult, ClipSettings, ObjectResult, check_objects
-from utils.checks.findings import CANNOT_START, Finding
+from utils.checks.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,13 @@ class RecordTask(NamedTuple):
 def check_record(task: RecordTask, settings: RecordSettings, reader: ShardReader) -> ClipResult:
     """Read a clip's record and object file; whatever is wrong with them is a finding.
 
-    The result counts as readable unless training leaves the clip out: what stops training (see utils/checks/shards.py)
-    is not lost.
+    The result counts as readable unless training leaves the clip out.
     """
     findings: list[Finding] = []
     clip, is_lost = None, False
     try:
         clip = reader.read(task.shard, task.offset, task.video_id)
-        _check_frames(clip, task, settings.clip, findings)
+        is_lost = not _check_frames(clip, task, settings.clip, findings)
     except WrongClip as error:
         findings.append(Finding("other_clip", task.video_id, task.shard, _detail(error, task)))
         is_lost = True
@@ -63,27 +62,27 @@ def check_record(task: RecordTask, settings: RecordSettings, reader: ShardReader
         kind = "undecodable_frame" if clip else "damaged_record"
         findings.append(Finding(kind, task.video_id, task.shard, _detail(error, task)))
         is_lost = True
-    except OSError as error:
-        findings.append(Finding(CANNOT_START, task.video_id, task.shard, str(error)))
     size = _size(clip, task)
     objects = _check_objects(task, size, settings)
     findings += objects.findings
     if clip and not is_lost and settings.needs_size and objects.is_usable and size is None:
         findings.append(Finding("unknown_size", task.video_id, task.shard, "neither in the shard nor in --frame_sizes"))
+        is_lost = True
     return ClipResult(findings, not is_lost, objects.files, objects.kept_boxes)
 
 
-def _check_frames(clip: StoredClip, task: RecordTask, settings: ClipSettings, findings: list[Finding]) -> None:
-    """Decode the frames that training picks; raises DamagedRecord if one of them does not decode."""
+def _check_frames(clip: StoredClip, task: RecordTask, settings: ClipSettings, findings: list[Finding]) -> bool:
+    """Decode the frames that training picks; False if the record lacks them, DamagedRecord if one does not decode."""
     try:
         candidates = stored_candidates(clip, settings.frames.feature_framerate, task.video_id)
     except ValueError as error:
         findings.append(Finding("missing_rate", task.video_id, task.shard, _detail(error, task)))
-        return
+        return False
     clip.decode(candidates[pick_positions(len(candidates), settings.max_frames, settings.frames.slice_framepos)])
     if len(candidates) < settings.min_candidates:
         detail = f"{len(candidates)} candidate frames, fewer than {settings.min_candidates}"
         findings.append(Finding("short_video", task.video_id, task.shard, detail))
+    return True
 
 
 def _size(clip: StoredClip | None, task: RecordTask) -> tuple[int, int] | None:

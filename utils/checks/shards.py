@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from dataloaders.datasets.webvid import MAX_BAD_CLIPS
 from dataloaders.id_lists import read_frame_sizes
 from dataloaders.object_store import object_file_ids
 from dataloaders.pretrain_index import Clips, Note, captioned_clips, clip_places, require_inputs, resolve_shard
+from dataloaders.samples import MAX_BAD_CLIPS
 from dataloaders.tfrecord import HEADER, DamagedRecord, ShardReader, payload_length, record_length
 from modules.tokenizer import split_words
 from utils.checks.clips import check_all
@@ -39,7 +39,7 @@ LEFT_OUT = {
     "repeated_caption_ids": ("more_captions", "{times} captions"),
 }
 OF_INDEX = ("broken_index_lines", "repeated_clips")
-# Kinds of findings at which training stops with an error: the clip is not left out.
+# Kinds of findings at which training stops with an error where most clips have them (dataloaders/samples.py).
 STOPS = {
     "unknown_size": "no size is known of {count} clips with objects, which boxes are mapped by (released shards keep "
     "none): give --frame_sizes FILE, or --box_coordinates crop if the boxes are in crop pixels",
@@ -64,8 +64,8 @@ class _ClipSet(NamedTuple):
 class _Fate:
     """What becomes of the clips in training, by their row: (C,) bool each.
 
-    is_missing: their shard is not there, at which training stops. is_lost: training leaves them out. stops: how many
-    samples' clips have a finding of a kind of STOPS.
+    is_missing: their shard is not there, and training does not start. is_lost: training leaves them out. stops: how
+    many samples' clips have a finding of a kind of STOPS.
     """
 
     is_missing: np.ndarray
@@ -232,13 +232,15 @@ def _clips_inside(path: Path, offsets: np.ndarray) -> _Inside:
 
 
 def _stops(args: CheckArguments, clip_set: _ClipSet, fate: _Fate) -> Iterator[Finding]:
-    """Reasons why training stops on the way, where it does not leave a clip out."""
+    """Reasons why training does not start, or stops on the way."""
     samples = clip_set.samples
     missing = int(fate.is_missing[samples].sum())
     if missing:
         yield stop(f"{missing} of {len(samples)} captions belong to clips of shards that are not there")
     for kind, count in fate.stops.items():
-        yield stop(STOPS[kind].format(count=count, rate=args.frames.feature_framerate))
+        if 2 * count > len(samples):
+            yield stop(STOPS[kind].format(count=count, rate=args.frames.feature_framerate))
+            return
     run, limit = _longest_run(fate.is_lost[samples]), min(MAX_BAD_CLIPS, len(samples))
     if run >= limit:
         yield stop(f"{run} samples in a row, of {len(samples)}, cannot be read: training gives up after {limit}")

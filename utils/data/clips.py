@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from dataloaders.retrieval import ClipReader
 from dataloaders.samples import SampleSettings, collate
 from dataloaders.video_files import CachedVideos, open_videos
 from modules.config import ModelConfig
+from modules.utils_object_tractor import PROBLEMS
 from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.distributed import Runtime
 from utils.runtime.sampler import EvaluationSampler, GlobalBatchSampler
@@ -25,6 +27,12 @@ from utils.settings.groups import ReadSettings, UseSettings
 
 Log = Callable[[str], None]
 SHOWN_IDS = 10
+# Problems of object files that are always worth a warning, and those that are where most boxes have them.
+LOST = ("broken_files", "wrong_frame_counts", "rect_order_files", "malformed_objects")
+MAY_BE_LOST = ("unknown_classes", "degenerate_boxes", "outside_boxes")
+MANY_FILES = 20
+
+logger = logging.getLogger(__name__)
 
 
 def sample_settings(settings: UseSettings, config: ModelConfig, *, training: bool) -> SampleSettings:
@@ -65,6 +73,7 @@ def prepare_objects(
     report = ObjectStore(path).report
     log(f"objects: {path}: {counts(report)}")
     _check_kept(report, object_path)
+    _warn_of_lost(report, object_path)
     return path
 
 
@@ -75,6 +84,22 @@ def _check_kept(report: Mapping[str, Any], object_path: str) -> None:
         raise ValueError(
             f"{object_path}: no box of these object files can be used ({counts(report)}), so a model with objects sees "
             f"none (--object_path, --labelmap_path, --max_frames){''.join(f'; {text}' for text in examples[:3])}"
+        )
+
+
+def _warn_of_lost(report: Mapping[str, Any], object_path: str) -> None:
+    """A warning of files that give no objects, of malformed ones, and of other reasons why most boxes are lost."""
+    lost = [name for name in LOST if report[name]]
+    lost += [name for name in MAY_BE_LOST if 2 * report[name] > report["boxes"]]
+    if lost:
+        text = "; ".join(f"{report[name]} {PROBLEMS[name]}, as {report['examples'][name][0]}" for name in lost)
+        logger.warning(
+            f"{object_path}: {report['kept_boxes']} of {report['boxes']} boxes are used; what is lost: {text}"
+        )
+    if report["files"] >= MANY_FILES and 90 < report.get("largest", 0) <= 100.5:
+        logger.warning(
+            f"{object_path}: no box of {report['files']} files reaches beyond {report['largest']:g}. Are they in "
+            "percent? Boxes in pixels of the video are expected"
         )
 
 

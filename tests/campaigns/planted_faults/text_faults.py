@@ -110,7 +110,9 @@ def _tables() -> Iterator[Fault]:
     yield lost("list id None", "train.csv", 5, lambda _: "None", "None", "no_caption", "cannot_start")
     yield lost("list id nan", "train.csv", 5, lambda _: "nan", "nan", "no_caption", "cannot_start")
     yield lost("list id twice", "train.csv", 5, lambda _: "video9", "video9", "repeated_id")
-    yield lost("list id of a control character", "train.csv", 5, lambda _: "video3\x1b[31m", "", "no_caption", "cannot_start")
+    yield lost(
+        "list id of a control character", "train.csv", 5, lambda _: "video3\x1b[31m", "", "no_caption", "cannot_start"
+    )
     yield stops(
         "list id with ../", RETRIEVAL, _lines("train.csv", _line(5, lambda _: "../video3")), "train.csv", "line 5"
     )

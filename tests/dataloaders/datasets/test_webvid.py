@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from dataloaders.datasets.webvid import WebVidPretrainDataset
+from dataloaders.decoders import Misfit
 from dataloaders.frames import read_clip
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import ObjectRecord, ObjectSettings, ObjectStore, build_object_store
@@ -103,7 +105,8 @@ def test_boxes_of_other_frames_than_the_shard_keeps_are_refused(world: World, st
     data.objects = Detected(kept)
     assert data[0, 5]["video_id"] == clip
     data.objects = Detected(kept + 1)
-    with pytest.raises(ValueError, match=f"{clip}: its object file is of the frames .*run utils/extract_objects"):
+    message = r"24 clips in a row cannot be used, the last one: \d+: its object file is of the frames .*extract_objects"
+    with pytest.raises(Misfit, match=message):
         data[0, 5]
 
 
@@ -177,17 +180,33 @@ def test_nothing_but_damage_is_an_error(world: World, tmp_path: Path):
     data = dataset(shards)
     for shard in shards.glob("*.tfrecord"):
         shard.write_bytes(bytes(shard.stat().st_size))
-    with pytest.raises(DamagedRecord, match="24 records in a row cannot be read"):
+    with pytest.raises(DamagedRecord, match="24 clips in a row cannot be used"):
         _ = data[0, 3]
 
 
-def test_a_missing_shard_is_an_error_not_a_skip(world: World, tmp_path: Path):
+def test_a_missing_shard_is_an_error_before_training(world: World, tmp_path: Path):
+    shards = world.copy_shards(tmp_path / "shards")
+    (shards / "path-00001.tfrecord").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"10 of 24 samples are in 1 shards .*path-00001.tfrecord .*no such file"
+    ):
+        dataset(shards)
+    (shards / "path-00001.tfrecord").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"path-00001.tfrecord .*a folder"):
+        dataset(shards)
+
+
+@pytest.mark.parametrize("fault", ["gone", "cut", "a folder", "a pipe"])
+def test_a_shard_that_is_lost_in_training_is_skipped_and_named(world: World, tmp_path: Path, fault: str):
     shards = world.copy_shards(tmp_path / "shards")
     data = dataset(shards)
-    (shards / "path-00001.tfrecord").unlink()
-    with pytest.raises(FileNotFoundError, match="path-00001.tfrecord"):
-        for index in range(len(data)):
-            _ = data[0, index]
+    shard = shards / "path-00001.tfrecord"
+    shard.unlink()
+    {"gone": lambda: None, "cut": shard.touch, "a folder": shard.mkdir, "a pipe": lambda: os.mkfifo(shard)}[fault]()
+    places = [data.index[index].shard_path.endswith(shard.name) for index in range(len(data))]
+    samples = [data[0, index] for index in range(len(data))]
+    assert [bool(sample["skipped"]) for sample in samples] == places
+    assert all(shard.name in reason for sample in samples for reason in sample["skipped"])
 
 
 def test_released_records_take_their_sizes_from_the_user(world: World, store: ObjectStore, monkeypatch):
@@ -199,9 +218,9 @@ def test_released_records_take_their_sizes_from_the_user(world: World, store: Ob
 
     monkeypatch.setattr(ShardReader, "read", without_sizes)
     data = dataset(world.shards, store)
-    video_id = data.index.video_id(0)
-    with pytest.raises(ValueError, match=f"{video_id}.*--frame_sizes"):
-        _ = data[0, 0]
+    sample, video_id = data[0, 0], data.index.video_id(0)
+    assert sample["video_id"] != video_id and f"{video_id}: the shard does not say" in sample["skipped"][0]
+    assert "--frame_sizes" in sample["skipped"][0] and not bool((sample["boxes"] != -1).any())
     monkeypatch.undo()
     expected = data[0, 0]["boxes"]
     monkeypatch.setattr(ShardReader, "read", without_sizes)

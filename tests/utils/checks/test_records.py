@@ -99,9 +99,9 @@ def with_rule(**choices: Any) -> RecordSettings:
     return replace(PLAIN, clip=replace(SETTINGS, frames=FrameSettings(**choices)))
 
 
-def test_frames_of_a_rate_that_the_record_lacks_stop_training_and_are_not_lost(tmp_path: Path):
+def test_a_clip_without_frames_of_the_rate_is_left_out(tmp_path: Path):
     result = check(tmp_path, features(), with_rule(feature_framerate=2))
-    assert kinds(result) == ["missing_rate"] and result.is_readable
+    assert kinds(result) == ["missing_rate"] and not result.is_readable
     assert "--feature_framerate 2" in result.findings[0].detail
     assert check(tmp_path, features(), with_rule(feature_framerate=0.5)).findings == []
 
@@ -119,10 +119,10 @@ def test_a_record_of_few_frames_is_noted_and_stays(tmp_path: Path):
     ]
 
 
-def test_a_shard_that_is_not_there_stops_training_and_loses_no_clip(tmp_path: Path):
+def test_a_shard_that_goes_away_loses_its_clips(tmp_path: Path):
     task = RecordTask("v", 0, str(tmp_path / "none.tfrecord"), 0, None)
     result = check_record(task, PLAIN, ShardReader(tmp_path))
-    assert kinds(result) == ["cannot_start"] and result.is_readable
+    assert kinds(result) == ["damaged_record"] and not result.is_readable
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,17 @@ def test_a_rate_that_the_shards_lack_stops_training(shard_set: ShardSet):
     assert status == 2 and len(findings) == 25
     assert {finding["kind"] for finding in findings[1:]} == {"missing_rate"}
     assert "records of 24 clips lack frames for --feature_framerate 2" in stops(findings)[0]
+
+
+def test_single_clips_without_frames_of_the_rate_are_left_out(shard_set: ShardSet):
+    """As training leaves them out."""
+    shard, offset = shard_set.rows()[IDS[3]]
+    content = shard.read_bytes()
+    payload = dict(iterate_records(shard))[offset]
+    slower = payload.replace(struct.pack("<f", 1.0), struct.pack("<f", 0.5))
+    shard.write_bytes(content.replace(record(payload), record(slower)))
+    status, findings = shard_set.run()
+    assert status == 1 and kinds(findings) == {("missing_rate", IDS[3])}
 
 
 def test_missing_and_damaged_lists_stop_training(shard_set: ShardSet):

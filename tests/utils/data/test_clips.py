@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,51 @@ def test_object_files_of_which_nothing_can_be_used_are_an_error_that_says_why(tm
         ValueError, match=r"no box of these object files can be used \(files 1, wrong_frame_counts 1\).*a\.json"
     ):
         prepare_split_objects(args, WITH_OBJECTS, "train", print)
+
+
+def warnings_of(folder: Path, caplog: pytest.LogCaptureFixture, *clips: list[dict[str, Any]]) -> list[str]:
+    """What is warned of when a store is made of these object files."""
+    (folder / "objects").mkdir()
+    (folder / "labels.json").write_text(json.dumps({"label_to_idx": {"dog": 1}}))
+    for number, frames in enumerate(clips):
+        (folder / f"objects/{number}.json").write_text(json.dumps(frames))
+    args = arguments(folder, object_path=str(folder / "objects"), labelmap_path=str(folder / "labels.json"))
+    with caplog.at_level("WARNING", "utils.data.clips"):
+        prepare_split_objects(args, WITH_OBJECTS, "train", lambda line: None)
+    return [record.getMessage() for record in caplog.records if record.name == "utils.data.clips"]
+
+
+def frames_with(*changes: dict[str, Any], count: int = 3) -> list[dict[str, Any]]:
+    box = {"class": "dog", "rect": [1, 1, 40, 40], "conf": 0.9}
+    return [{"objects": [{**box, **change} for change in changes]}] * count
+
+
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        (frames_with({}, count=5), r"1 files with a wrong number of frames, as .*1\.json: has objects for 5 frames, 3"),
+        ([], r"1 files with a wrong number of frames"),
+        ({}, r"1 files that could not be read, as .*1\.json: is not a list"),
+        (frames_with({"rect": [0.1, 0.1, 0.4, 0.4]}), r"1 files that could not be read, .*look relative"),
+        (frames_with({}, {"conf": 900}), r"3 objects without a usable class.*conf of 'dog' is 900"),
+        (frames_with({}, *[{"class": "unicorn"}] * 3), "9 objects of a class that the label map does not have"),
+        (frames_with({}, *[{"rect": [9, 9, 9, 9]}] * 3), "9 boxes without width or height"),
+    ],
+)
+def test_objects_that_are_lost_are_warned_of_with_numbers(tmp_path: Path, caplog, bad: Any, text: str):
+    [warning] = warnings_of(tmp_path, caplog, frames_with({}), bad)
+    assert re.search(text, warning) and str(tmp_path / "objects") in warning
+
+
+def test_some_unknown_classes_and_clipped_boxes_are_usual(tmp_path: Path, caplog):
+    usual = frames_with({}, {}, {}, {"class": "unicorn"}, {"rect": [-9, 0, 30, 30]})
+    assert warnings_of(tmp_path, caplog, usual) == []
+
+
+@pytest.mark.parametrize(("side", "is_percent"), [(99.5, True), (640, False), (60, False)])
+def test_boxes_in_percent_are_told_by_all_files_together(tmp_path: Path, caplog, side: float, is_percent: bool):
+    found = warnings_of(tmp_path, caplog, *[frames_with({"rect": [3, 3, side, side / 2]})] * 20)
+    assert [("Are they in percent?" in line) for line in found] == [True] * is_percent
 
 
 def test_samples_are_made_for_the_model_and_as_the_user_chose(tmp_path: Path):
