@@ -20,7 +20,7 @@ from dataloaders.container_end import cut_short
 from dataloaders.decoders import UnreadableVideo
 from dataloaders.frames import Clip, FrameSettings, read_clip
 from dataloaders.lmdb_files import value_as_file
-from dataloaders.object_store import ObjectSettings, load_objects
+from dataloaders.object_store import ObjectSettings, detected_frames, load_objects
 from modules.utils_object_tractor import ObjectFileError, ObjectReport
 from utils.checks.findings import Finding
 from utils.preparation.video_workers import WorkerDied, WorkerPool
@@ -96,8 +96,10 @@ def check_clip(task: ClipTask, settings: ClipSettings) -> ClipResult:
         findings.append(task.unreadable(str(error)))
     size = (clip.width, clip.height) if clip and settings.has_original_boxes else None
     reports = [check_objects(task.video_id, path, size, settings) for path in task.objects]
-    for report in reports:
+    for file, report in zip(task.objects, reports, strict=True):
         findings.extend(report.findings)
+        if clip and report.is_usable:
+            findings.extend(other_frames(task.video_id, file, clip.frame_indices.tolist()))
     files, kept = (sum(getattr(report, name) for report in reports) for name in ("files", "kept_boxes"))
     return ClipResult(findings, clip is not None, files, kept)
 
@@ -170,18 +172,30 @@ def _check_video(video_id: str, path: Path, name: str, settings: ClipSettings, f
     return clip
 
 
+def other_frames(video_id: str, path: str, read: list[int]) -> Iterator[Finding]:
+    """The finding that boxes are of other frames than are `read`, where their file says of which."""
+    detected = detected_frames(Path(path), len(read))
+    if detected is not None and detected.tolist() != read:
+        detail = f"of the frames {detected.tolist()}, and {read} are read: run utils/extract_objects.py again"
+        yield Finding("other_frames", video_id, path, detail)
+
+
 def _nothing(image: np.ndarray) -> np.ndarray:
     """Keep no pictures: only whether they can be had matters."""
     return image[:1, :1].copy()
 
 
 class ObjectResult(NamedTuple):
-    """Findings on an object file, whether training gets objects from it, 1 if it is a JSON list, and its boxes used."""
+    """Findings on an object file, whether training gets objects from it, 1 if it is a JSON list, and its boxes used.
+
+    path: of the file; "" where there is none.
+    """
 
     findings: list[Finding]
     is_usable: bool
     files: int
     kept_boxes: int = 0
+    path: str = ""
 
 
 def check_objects(video_id: str, path: str, frame_size: tuple[int, int] | None, settings: ClipSettings) -> ObjectResult:
@@ -199,4 +213,4 @@ def check_objects(video_id: str, path: str, frame_size: tuple[int, int] | None, 
         example = report.examples[problem][0].removeprefix(path).removeprefix(": ")
         more = f" (and {count - 1} more)" if count > 1 else ""
         findings.append(Finding(OBJECT_KINDS[problem], video_id, path, example + more))
-    return ObjectResult(findings, is_usable, report.files, report.kept_boxes)
+    return ObjectResult(findings, is_usable, report.files, report.kept_boxes, path)

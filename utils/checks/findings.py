@@ -46,6 +46,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "missing_objects": (ERROR, "listed videos without an object file"),
     "broken_objects": (ERROR, "object files that cannot be read"),
     "wrong_frame_count": (ERROR, "object files with a wrong number of frames"),
+    "other_frames": (ERROR, "clips whose object file is of other frames than are read"),
     "wrong_rect_order": (ERROR, "object files whose boxes only make sense in the other rect order"),
     "malformed_object": (ERROR, "object files with objects without a usable class, rect or conf"),
     "unknown_class": (ERROR, "object files with classes that the label map does not have"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from dataloaders.files import atomic_write_text
+from dataloaders.samples import MAX_BAD_CLIPS
 from utils.checks.clips import ClipResult, ClipTask, check_all, check_clip
 from utils.checks.findings import (
     DAMAGED_CACHE,
@@ -25,7 +28,7 @@ from utils.checks.findings import (
     table,
     write_tsv,
 )
-from utils.checks.objects import nothing_kept, object_files, read_label_map, wrong_order
+from utils.checks.objects import misfits, nothing_kept, object_files, read_label_map, wrong_order
 from utils.checks.setup import (
     PRETRAIN,
     CheckArguments,
@@ -37,7 +40,7 @@ from utils.checks.setup import (
     read_list,
     sample_settings,
 )
-from utils.checks.shards import check_shards
+from utils.checks.shards import check_shards, longest_run
 from utils.data.questions import NEVER_READ
 from utils.preparation.frame_caching import CacheTask, survey_cache
 from utils.preparation.webvid_rows import BadCsv
@@ -79,7 +82,10 @@ def check_videos(args: CheckArguments) -> Report:
     for result in results.values():
         findings += result.findings
     object_count = sum(result.object_files for result in results.values())
-    findings += _unusable_splits(splits, results)
+    findings += _unusable_splits(splits, results, missing)
+    findings += [
+        found for split in splits if split.name == "train" for found in misfits(args, findings, split.video_ids)
+    ]
     findings += wrong_order(args, findings, object_count)
     if object_count:
         findings += nothing_kept(args, findings, sum(result.kept_boxes for result in results.values()))
@@ -109,10 +115,19 @@ def _task(video_id: str, located: Located, objects: tuple[str, ...], *, is_missi
     return ClipTask(video_id, located.files.get(video_id), None if is_missing else located.lmdb, objects)
 
 
-def _unusable_splits(splits: Iterable[ListedSplit], results: Mapping[str, ClipResult]) -> Iterator[Finding]:
+def _unusable_splits(
+    splits: Iterable[ListedSplit], results: Mapping[str, ClipResult], missing: Container[str]
+) -> Iterator[Finding]:
+    """Splits of which nothing can be read; training gives up where many videos in a row cannot be."""
     for split in splits:
-        if not any(results[video_id].is_readable for video_id in split.video_ids):
+        there = [video_id for video_id in split.video_ids if video_id not in missing]
+        lost = np.array([not results[video_id].is_readable for video_id in there], dtype=bool)
+        if lost.all():
             yield stop(f"{split.name}: none of the {len(split.video_ids)} videos can be read (--features_path)")
+        elif split.name == "train" and (run := longest_run(lost)) >= MAX_BAD_CLIPS:
+            yield stop(
+                f"{run} videos in a row, of {len(there)}, cannot be read: training gives up after {MAX_BAD_CLIPS}"
+            )
 
 
 def _check_cache(

@@ -24,7 +24,7 @@ from dataloaders.tfrecord import HEADER, DamagedRecord, ShardReader, payload_len
 from modules.tokenizer import split_words
 from utils.checks.clips import check_all
 from utils.checks.findings import Finding, Report, compact, first_ids, in_order, stop
-from utils.checks.objects import no_object_files, nothing_kept, orphans, read_label_map, wrong_order
+from utils.checks.objects import misfits, no_object_files, nothing_kept, orphans, read_label_map, wrong_order
 from utils.checks.records import RecordSettings, RecordTask, check_record
 from utils.checks.setup import CheckArguments, clip_settings
 from utils.data.pretraining import find_shards
@@ -103,6 +103,7 @@ def check_shards(args: CheckArguments) -> Report:
     findings += wrong_order(args, findings, object_files)
     if folder:
         findings += nothing_kept(args, findings, kept_boxes)
+        findings += list(misfits(args, findings, rows))
     return Report(in_order(findings), {"train": len(rows)}, records, object_files)
 
 
@@ -241,12 +242,12 @@ def _stops(args: CheckArguments, clip_set: _ClipSet, fate: _Fate) -> Iterator[Fi
         if 2 * count > len(samples):
             yield stop(STOPS[kind].format(count=count, rate=args.frames.feature_framerate))
             return
-    run, limit = _longest_run(fate.is_lost[samples]), min(MAX_BAD_CLIPS, len(samples))
+    run, limit = longest_run(fate.is_lost[samples]), min(MAX_BAD_CLIPS, len(samples))
     if run >= limit:
         yield stop(f"{run} samples in a row, of {len(samples)}, cannot be read: training gives up after {limit}")
 
 
-def _longest_run(is_lost: np.ndarray) -> int:
+def longest_run(is_lost: np.ndarray) -> int:
     """Longest run of True in (S,) bool, whose end is followed by its beginning."""
     kept = np.flatnonzero(~is_lost)
     if not len(kept):

@@ -40,9 +40,9 @@ def main(argv: list[str] | None = None) -> int:
 def _import_training() -> None:
     """Once for all the processes that are forked from this one."""
     from tasks import eval_captioning, eval_mc, eval_qa, eval_retrieval, pre_training
-    from utils import check_data
+    from utils.checks import run
 
-    assert all((eval_captioning, eval_mc, eval_qa, eval_retrieval, pre_training, check_data))
+    assert all((eval_captioning, eval_mc, eval_qa, eval_retrieval, pre_training, run))
 
 
 def _try_all(faults: list[Any], worlds: Path, scratch: Path, jobs: int, *, with_training: bool) -> list[Any]:
@@ -83,16 +83,14 @@ def _show(verdict: Any) -> None:
     print(f"\n{verdict.datatype}, {verdict.name}: {verdict.naming}, status {verdict.status}")
     for what in ("false_alarms", "disagreements", "crash"):
         if getattr(verdict, what):
-            print(f"  {what}: {str(getattr(verdict, what))[:1500]}")
+            print(f"  {what}: {str(getattr(verdict, what))[-700:]}")
     if not verdict.crash:
         print(f"  findings: {[tuple(map(ascii, finding)) for finding in verdict.findings[:4]]}")
     sys.stdout.flush()
 
 
 def _report(verdicts: list[Any], seconds: float, *, with_training: bool) -> int:
-    print(
-        "| data type | faults | named right | misnamed | silent | false alarms | disagree |\n|---|---|---|---|---|---|---|"
-    )
+    print(f"| data type | faults | named right | misnamed | silent | false alarms | disagree |\n{'|---' * 7}|")
     groups = [*dict.fromkeys(verdict.datatype for verdict in verdicts), "all"]
     for group in groups:
         own = [verdict for verdict in verdicts if group in (verdict.datatype, "all")]
@@ -103,7 +101,7 @@ def _report(verdicts: list[Any], seconds: float, *, with_training: bool) -> int:
             f"| {group} | {len(own)} | {named['named right']} | {named['misnamed']} | {named['silent']} | {false} "
             f"| {differ} |"
         )
-    kinds = len({verdict.name for verdict in verdicts})
+    kinds = len({verdict.name.split(", ")[0] for verdict in verdicts})
     statuses = Counter(verdict.status for verdict in verdicts)
     print(f"{len(verdicts)} faults of {kinds} kinds in {seconds:.0f} s; exit status {dict(sorted(statuses.items()))}")
     return int(not all(verdict.is_good for verdict in verdicts))

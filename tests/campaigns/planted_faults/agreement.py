@@ -17,7 +17,7 @@ from utils.checks.findings import Finding, exit_status
 # Kinds of findings whose clips training leaves out, and those of which it may use a part.
 LOST = {
     "missing_video", "empty_video", "unreadable_video", "truncated_shard", "outside_shard", "other_clip",
-    "damaged_record", "undecodable_frame", "no_caption", "bad_id",
+    "damaged_record", "undecodable_frame", "missing_rate", "unknown_size", "other_frames", "no_caption", "bad_id",
 }  # fmt: skip
 MAY_BE_LOST = {"truncated_video", "empty_caption", "repeated_id", "no_clip", "more_captions", "broken_index_line"}
 # The store knows the size of no downstream video, so that it sees only boxes left of and above the frame.
@@ -60,7 +60,8 @@ def read_training(status: int, data: DataSet, output: Path, log: Path, ids: set[
     if (output / "metrics.json").exists():
         skipped += json.loads((output / "metrics.json").read_bytes()).get("skipped_videos", [])
     for message in skipped:
-        left_out |= words_of(message) & ids
+        spaced = {name for name in ids if name != name.strip() and name in message}
+        left_out |= spaced | ((words_of(message) & ids) - {name.strip() for name in spaced})
     for message in re.findall(r"no caption of \d+ of \d+ videos: (.*); they are left out", text):
         left_out |= set(message.split(", "))
     return Training(status, text, left_out, set(_object_problems(data)))

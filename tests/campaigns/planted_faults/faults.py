@@ -24,7 +24,7 @@ class Fault:
 
     name: str
     datatype: str
-    plant: Callable[[DataSet], None]
+    plant: Callable[[DataSet], object]
     kinds: tuple[str, ...]
     video_id: str = ""
     words: tuple[str, ...] = ()
@@ -58,6 +58,6 @@ def words_of(text: str) -> set[str]:
     return found | {word.rsplit(".", 1)[0] for word in found}
 
 
-def stops(name: str, datatype: str, plant: Callable[[DataSet], None], *words: str, video_id: str = "") -> Fault:
+def stops(name: str, datatype: str, plant: Callable[[DataSet], object], *words: str, video_id: str = "") -> Fault:
     """A fault at which training does not start."""
     return Fault(name, datatype, plant, (CANNOT_START,), video_id, words)

@@ -55,9 +55,9 @@ VALUES: list[tuple[str, tuple[str, ...], Change]] = [
     ("object frames are text", MALFORMED, lambda frames: ["x" for _ in frames]),
     ("objects not a list", MALFORMED, lambda frames: [{"objects": 3}, *frames[1:]]),
     ("object is text", MALFORMED, lambda frames: [{"objects": ["circle"]}, *frames[1:]]),
-    ("boxes as x, y, width, height", ("outside_box", "clipped_box", "degenerate_box"),
+    ("boxes as x y width height", ("outside_box", "clipped_box", "degenerate_box"),
      _boxes(lambda box: [box[0], box[1], box[2] - box[0], box[3] - box[1]])),
-    ("boxes as x1, x2, y1, y2", ("wrong_rect_order",), _boxes(lambda box: [box[0], box[2], box[1], box[3]])),
+    ("boxes as x1 x2 y1 y2", ("wrong_rect_order",), _boxes(lambda box: [box[0], box[2], box[1], box[3]])),
     ("boxes in shares of the frame", BROKEN, _boxes(lambda box: [round(value / 64, 4) for value in box])),
     ("boxes of another resolution", ("outside_box", "clipped_box"), _boxes(lambda box: [20 * value for value in box])),
     ("box of three numbers", MALFORMED, _added(rect=[1, 2, 3])),
@@ -105,7 +105,7 @@ FILES: list[tuple[str, tuple[str, ...], Callable[[DataSet, Path], object]]] = [
 ]
 
 
-def _labels(change: Callable[[dict[str, Any]], Any]) -> Callable[[DataSet], None]:
+def _labels(change: Callable[[dict[str, Any]], Any]) -> Callable[[DataSet], object]:
     def plant(data: DataSet) -> None:
         def changed(content: dict[str, Any]) -> dict[str, Any]:
             return {**content, "label_to_idx": change(content["label_to_idx"])}
@@ -115,11 +115,11 @@ def _labels(change: Callable[[dict[str, Any]], Any]) -> Callable[[DataSet], None
     return plant
 
 
-def _map_bytes(change: Callable[[bytes], bytes]) -> Callable[[DataSet], None]:
+def _map_bytes(change: Callable[[bytes], bytes]) -> Callable[[DataSet], object]:
     return lambda data: data.write(data.label_map, change(data.label_map.read_bytes()))
 
 
-LABEL_MAPS: list[tuple[str, Callable[[DataSet], None], tuple[str, ...]]] = [
+LABEL_MAPS: list[tuple[str, Callable[[DataSet], object], tuple[str, ...]]] = [
     ("label index 2^32+3", _labels(lambda map: {**map, "circle": 2**32 + 3}), ("circle",)),
     ("label index 2^70", _labels(lambda map: {**map, "circle": 2**70}), ("circle",)),
     ("label index -1", _labels(lambda map: {**map, "circle": -1}), ("circle",)),
@@ -135,7 +135,7 @@ LABEL_MAPS: list[tuple[str, Callable[[DataSet], None], tuple[str, ...]]] = [
     ("label map UTF-16", _map_bytes(lambda content: content.decode().encode("utf-16")), ("UTF-16",)),
     ("label map nested deeply", _map_bytes(lambda _: b"[" * 100_000), ("deep",)),
     ("label map missing", lambda data: data.label_map.unlink(), ()),
-    ("label map is a folder", lambda data: (data.label_map.unlink(), data.label_map.mkdir()) and None, ()),
+    ("label map is a folder", lambda data: (data.label_map.unlink(), data.label_map.mkdir()), ()),
 ]
 
 
@@ -150,7 +150,7 @@ def _one_class_missing(data: DataSet) -> None:
     })  # fmt: skip
 
 
-def _all_objects(change: Change) -> Callable[[DataSet], None]:
+def _all_objects(change: Change) -> Callable[[DataSet], object]:
     def plant(data: DataSet) -> None:
         for path in list((data.root / "objects").iterdir()):
             data.edit_json(path, change)
@@ -162,7 +162,15 @@ def _object_folder_gone(data: DataSet) -> None:
     (data.root / "objects").rename(data.root / "detections")
 
 
-def _cache(damage: Callable[[Path, FrameCache, list[Any], SampleSettings], object]) -> Callable[[DataSet], None]:
+def _detected(data: DataSet, video_ids: list[str]) -> None:
+    """Reports of an extraction that took other frames."""
+    folder = data.root / "objects" / "extraction"
+    folder.mkdir()
+    for video_id in video_ids:
+        (folder / f"{video_id}.json").write_text(json.dumps({"frame_indices": [7, 8, 9, 10]}))
+
+
+def _cache(damage: Callable[[Path, FrameCache, list[Any], SampleSettings], object]) -> Callable[[DataSet], object]:
     def plant(data: DataSet) -> None:
         settings = SampleSettings(SIZES.image_resolution, FRAMES, frames=FrameSettings(feature_framerate=float(RATE)))
         folder = data.folder / "cache"
@@ -202,11 +210,25 @@ def faults() -> Iterator[Fault]:
         yield Fault("every object file of other frames", datatype, _all_objects(lambda frames: frames[:-1]),
                     ("cannot_start",), words=("--max_frames",), also=objects)  # fmt: skip
         yield Fault("every object file in shares of the frame", datatype,
-                    _all_objects(_boxes(lambda box: [value / 64 for value in box])), ("cannot_start",), also=objects)  # fmt: skip
+                    _all_objects(_boxes(lambda box: [value / 64 for value in box])),
+                    ("cannot_start",), also=objects)  # fmt: skip
         yield Fault("every object file in another rect order", datatype,
                     _all_objects(_boxes(lambda box: [box[0], box[2], box[1], box[3]])),
                     ("cannot_start",), words=("--rect_order",), also=objects)  # fmt: skip
+        yield Fault(
+            "every object file of another resolution",
+            datatype,
+            _all_objects(_boxes(lambda box: [20 * value for value in box])),
+            ("cannot_start",),
+            also=(*objects, "outside_box", "clipped_box"),
+        )
         yield stops("no folder of objects", datatype, _object_folder_gone, "--object_path")
+    yield Fault(
+        "object file of other frames", kind, lambda data: _detected(data, ["video4"]), ("other_frames",), "video4"
+    )
+    videos = [f"video{number}" for number in range(50)]
+    yield Fault("most object files of other frames", kind, lambda data: _detected(data, videos), ("cannot_start",),
+                words=("--object_path",), also=("other_frames",))  # fmt: skip
     yield Fault("label map without one class", kind, _one_class_missing, ("unknown_class",), also=("no_objects",))
     yield Fault(
         "label map with a byte order mark", kind, _map_bytes(lambda content: b"\xef\xbb\xbf" + content), HARMLESS
@@ -226,13 +248,13 @@ CACHES: list[tuple[str, tuple[str, ...], str, Callable[[Path, FrameCache, list[A
 ]  # fmt: skip
 
 
-def _json_at(video_id: str, change: Change) -> Callable[[DataSet], None]:
+def _json_at(video_id: str, change: Change) -> Callable[[DataSet], object]:
     return lambda data: data.edit_json(data.object_file(video_id), change)
 
 
-def _bytes_at(video_id: str, change: Callable[[bytes], bytes]) -> Callable[[DataSet], None]:
+def _bytes_at(video_id: str, change: Callable[[bytes], bytes]) -> Callable[[DataSet], object]:
     return lambda data: data.write(data.object_file(video_id), change(data.object_file(video_id).read_bytes()))
 
 
-def _file_at(video_id: str, move: Callable[[DataSet, Path], object]) -> Callable[[DataSet], None]:
-    return lambda data: move(data, data.object_file(video_id)) and None
+def _file_at(video_id: str, move: Callable[[DataSet, Path], object]) -> Callable[[DataSet], object]:
+    return lambda data: move(data, data.object_file(video_id))

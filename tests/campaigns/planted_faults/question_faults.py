@@ -14,14 +14,15 @@ FILES = {QA: "qa/train.jsonl", CHOICE: "mc_test.jsonl", MSVD: "qa/train_qa.json"
 ANSWERS = "qa/train_ans2label.json"
 
 
-def _line_with(name: str, **fields: Any) -> Callable[[DataSet], None]:
+def _line_with(name: str, **fields: Any) -> Callable[[DataSet], object]:
     return lambda data: data.edit_lines(name, lambda lines: lines_json(lines, 3, **fields))
 
 
 def _questions() -> Iterator[Fault]:
     name = FILES[QA]
     for what, fields in {
-        "question missing": {"question": ...}, "question None": {"question": None}, "question a list": {"question": ["a"]},
+        "question missing": {"question": ...}, "question None": {"question": None},
+        "question a list": {"question": ["a"]},
         "answer missing": {"answer": ...}, "answer a number": {"answer": 3}, "id missing": {"video_id": ...},
         "id a number": {"video_id": 5}, "id None": {"video_id": None},
     }.items():  # fmt: skip
@@ -61,19 +62,24 @@ def _msvd() -> Iterator[Fault]:
     yield stops("MSVD names a list", MSVD, _json(names, lambda content: list(content.values())), names)
     yield stops("MSVD names by text", MSVD, _json(names, lambda content: {"x": "a", **content}), names)
     yield Fault("MSVD name with ../", MSVD, _json(names, lambda content: {**content, "1": "../" + content["1"]}),
-                ("missing_video", "cannot_start"), also=("unreferenced_video", "missing_objects", "orphan_objects"))  # fmt: skip
+                ("missing_video", "cannot_start"),
+                also=("unreferenced_video", "missing_objects", "orphan_objects"))  # fmt: skip
     yield Fault("MSVD name of another type", MSVD, _json(names, lambda content: {**content, "1": None}),
-                ("missing_video", "cannot_start"), also=("unreferenced_video", "missing_objects", "orphan_objects"))  # fmt: skip
+                ("missing_video", "cannot_start"),
+                also=("unreferenced_video", "missing_objects", "orphan_objects"))  # fmt: skip
 
 
 def _choices() -> Iterator[Fault]:
     name = FILES[CHOICE]
     for what, fields in {
-        "without options": {"options": ...}, "of one option": {"options": ["a"]}, "of fewer options": {"options": ["a", "b"]},
-        "with an option None": {"options": ["a", None, "b", "c", "d"]}, "with options as text": {"options": "a b c d e"},
+        "without options": {"options": ...}, "of one option": {"options": ["a"]},
+        "of fewer options": {"options": ["a", "b"]},
+        "with an option None": {"options": ["a", None, "b", "c", "d"]},
+        "with options as text": {"options": "a b c d e"},
         "without an answer": {"answer": ...}, "with answer 5": {"answer": 5}, "with answer -1": {"answer": -1},
         "with answer true": {"answer": True}, "with answer text": {"answer": "0"}, "with answer 1.0": {"answer": 1.0},
-        "without a clip": {"clip_name": ...}, "with clip None": {"clip_name": None}, "with an empty clip": {"clip_name": ""},
+        "without a clip": {"clip_name": ...}, "with clip None": {"clip_name": None},
+        "with an empty clip": {"clip_name": ""},
     }.items():  # fmt: skip
         yield stops(f"choice {what}", CHOICE, _line_with(name, **fields), name, "line 3")
     yield Fault("choice with an empty option", CHOICE, _line_with(name, options=["a", "b", "c", "d", " "], answer=0),

@@ -29,7 +29,7 @@ def _place(data: DataSet) -> tuple[Path, int]:
     raise KeyError(CLIP)
 
 
-def _bytes(change: Callable[[bytes], bytes]) -> Callable[[DataSet], None]:
+def _bytes(change: Callable[[bytes], bytes]) -> Callable[[DataSet], object]:
     """The shard's content from the record of CLIP on changed."""
 
     def plant(data: DataSet) -> None:
@@ -40,11 +40,11 @@ def _bytes(change: Callable[[bytes], bytes]) -> Callable[[DataSet], None]:
     return plant
 
 
-def _at(place: int, value: bytes) -> Callable[[DataSet], None]:
+def _at(place: int, value: bytes) -> Callable[[DataSet], object]:
     return _bytes(lambda content: content[:place] + value + content[place + len(value) :])
 
 
-def _features(**changed: Any) -> Callable[[DataSet], None]:
+def _features(**changed: Any) -> Callable[[DataSet], object]:
     """Features of CLIP's record changed, with right checksums; the clips behind it move in the index."""
 
     def change(features: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _rewrite(data: DataSet, change: Callable[[dict[str, Any]], dict[str, Any]]) 
     data.edit_lines(INDEX, move)
 
 
-def _offset(change: Callable[[int], object]) -> Callable[[DataSet], None]:
+def _offset(change: Callable[[int], object]) -> Callable[[DataSet], object]:
     """The offset of CLIP in the index changed."""
 
     def changed(lines: list[str]) -> list[str]:
@@ -99,7 +99,7 @@ def _bomb(images: list[bytes]) -> list[bytes]:
     return out
 
 
-RECORDS: list[tuple[str, tuple[str, ...], Callable[[DataSet], None]]] = [
+RECORDS: list[tuple[str, tuple[str, ...], Callable[[DataSet], object]]] = [
     ("record's length of 2^60", DAMAGED, _at(0, struct.pack("<Q", 2**60))),
     ("record's length one off", DAMAGED, _at(0, b"\x01")),
     ("record's checksum of the length", DAMAGED, _at(8, b"\0\0\0\0")),
@@ -142,7 +142,7 @@ RECORDS: list[tuple[str, tuple[str, ...], Callable[[DataSet], None]]] = [
     ("offset of 10^18 - 1", ("outside_shard",), _offset(lambda _: 10**18 - 1)),
     ("offset of another clip", ("other_clip",), _offset(lambda _: 0)),
 ]
-LINES: list[tuple[str, tuple[str, ...], str, Callable[[DataSet], None]]] = [
+LINES: list[tuple[str, tuple[str, ...], str, Callable[[DataSet], object]]] = [
     (
         "index line of two fields",
         ("broken_index_line",),
@@ -168,8 +168,8 @@ def _cut_shard(data: DataSet) -> None:
     data.write(path, path.read_bytes()[: offset + 40])
 
 
-def _one_shard(change: Callable[[DataSet, Path], object]) -> Callable[[DataSet], None]:
-    return lambda data: change(data, data.shards[1]) and None
+def _one_shard(change: Callable[[DataSet, Path], object]) -> Callable[[DataSet], object]:
+    return lambda data: change(data, data.shards[1])
 
 
 def faults() -> Iterator[Fault]:

@@ -11,10 +11,10 @@ from typing import Any
 from tests.campaigns.planted_faults.faults import HARMLESS, Fault, stops
 from tests.campaigns.planted_faults.worlds import DataSet
 
-Plant = Callable[[DataSet], None]
+Plant = Callable[[DataSet], object]
 Lines = Callable[[list[str]], list[str]]
 RETRIEVAL, TABLE, CAPTIONS = "msrvtt_retrieval", "test.csv", "MSRVTT_data.json"
-BOM = "\ufeff"
+BOM, PICKLE = "\ufeff", "raw-captions.pkl"
 
 
 def _line(number: int, change: Callable[[str], str]) -> Lines:
@@ -61,13 +61,13 @@ def _instead(name: str, make: Callable[[str], object]) -> Plant:
 
 def _whole_file(datatype: str, name: str) -> Iterator[Fault]:
     """Faults that any text file may have; training refuses each."""
-    yield stops("text file missing", datatype, _instead(name, lambda _: None), name)
-    yield stops("text file empty", datatype, _text(name, lambda _: ""), name)
-    yield stops("text file is a folder", datatype, _instead(name, os.mkdir), name)
-    yield stops("text file is a named pipe", datatype, _instead(name, os.mkfifo), name)
-    yield stops("text file UTF-16", datatype, _text(name, str, "utf-16"), name, "UTF-16")
-    yield stops("text file Latin-1", datatype, lambda data: _latin(data, name), name, "UTF-8")
-    yield stops("text file with a NUL", datatype, _text(name, lambda text: text[:60] + "\0" + text[60:]), name)
+    yield stops(f"text file missing, {name}", datatype, _instead(name, lambda _: None), name)
+    yield stops(f"text file empty, {name}", datatype, _text(name, lambda _: ""), name)
+    yield stops(f"text file is a folder, {name}", datatype, _instead(name, os.mkdir), name)
+    yield stops(f"text file is a named pipe, {name}", datatype, _instead(name, os.mkfifo), name)
+    yield stops(f"text file UTF-16, {name}", datatype, _text(name, str, "utf-16"), name, "UTF-16")
+    yield stops(f"text file Latin-1, {name}", datatype, lambda data: _latin(data, name), name, "UTF-8")
+    yield stops(f"text file with a NUL, {name}", datatype, _text(name, lambda text: text[:60] + "\0" + text[60:]), name)
 
 
 def _latin(data: DataSet, name: str) -> None:
@@ -118,7 +118,8 @@ def _tables() -> Iterator[Fault]:
     )
     yield stops("list id ..", RETRIEVAL, _lines("train.csv", _line(5, lambda _: "..")), "train.csv", "line 5")
     yield stops("list of other videos", RETRIEVAL,
-                _lines("train.csv", lambda lines: ["video_id", *(f"clip{n}" for n in range(80))]), CAPTIONS)  # fmt: skip
+                _lines("train.csv", lambda lines: ["video_id", *(f"clip{n}" for n in range(80))]),
+                CAPTIONS)  # fmt: skip
     yield Fault("list id in two splits", RETRIEVAL, _lines("train.csv", lambda lines: [*lines, "video7013"]),
                 ("in_two_splits",), "video7013", also=("no_caption",))  # fmt: skip
     yield Fault(
@@ -133,6 +134,11 @@ def _tables() -> Iterator[Fault]:
             f"line ends of Windows, {name}", RETRIEVAL, _text(name, lambda text: text.replace("\n", "\r\n")), HARMLESS
         )
         yield Fault(f"blank lines, {name}", RETRIEVAL, _text(name, lambda text: text.replace("\n", "\n\n")), HARMLESS)
+
+
+def _all_empty(rows: list[dict[str, Any]]) -> list[Any]:
+    """Sentences, of which those of one clip have no word."""
+    return [{**row, "caption": ""} if row["video_id"] == "video5" else row for row in rows]
 
 
 def _captions() -> Iterator[Fault]:
@@ -157,7 +163,7 @@ def _captions() -> Iterator[Fault]:
             "caption empty", datatype, _sentences(_entry(number, "", caption=" ")), ("empty_caption",), "video5"
         )
         yield Fault("captions of one clip all empty", datatype,
-                    _sentences(lambda rows: [{**row, "caption": ""} if row["video_id"] == "video5" else row for row in rows]),
+                    _sentences(_all_empty),
                     ("empty_caption",), "video5")  # fmt: skip
         yield Fault("caption of a lone surrogate", datatype, _sentences(_entry(number, "", caption="a \ud800 cat")),
                     ("replaced_text",), words=(CAPTIONS,))  # fmt: skip
@@ -171,18 +177,20 @@ def _captions() -> Iterator[Fault]:
                 _sentences(lambda rows: [*rows, {"video_id": "video5000", "caption": "a dog"}]),
                 ("unlisted_captions",), "video5000")  # fmt: skip
     yield Fault("captions of a clip missing", RETRIEVAL,
-                _sentences(lambda rows: [row for row in rows if row["video_id"] != "video5"]), ("no_caption",), "video5")  # fmt: skip
+                _sentences(lambda rows: [row for row in rows if row["video_id"] != "video5"]),
+                ("no_caption",), "video5")  # fmt: skip
     yield Fault("sentences twice in the file", RETRIEVAL,
-                _text(CAPTIONS, lambda text: text[:-1] + ', "sentences": []}'), ("cannot_start",), words=(CAPTIONS,))  # fmt: skip
+                _text(CAPTIONS, lambda text: text[:-1] + ', "sentences": []}'),
+                ("cannot_start",), words=(CAPTIONS,))  # fmt: skip
     yield stops("captions of no split", "msrvtt_caption",
-                _sentences(lambda rows: [{**row, "video_id": row["video_id"].replace("video", "clip")} for row in rows]),
+                _sentences(lambda rows: [{**row, "video_id": "clip" + row["video_id"][5:]} for row in rows]),
                 CAPTIONS)  # fmt: skip
 
 
 def _msvd() -> Iterator[Fault]:
     def pickled(change: Callable[[dict[str, Any]], Any]) -> Plant:
         def plant(data: DataSet) -> None:
-            path = data.root / "raw-captions.pkl"
+            path = data.root / PICKLE
             data.write(path, pickle.dumps(change(pickle.loads(path.read_bytes()))))
 
         return plant
@@ -197,14 +205,13 @@ def _msvd() -> Iterator[Fault]:
         return {**content, next(iter(content)): doubled}
 
     for datatype in ("msvd_retrieval", "msvd_caption"):
-        stop = "raw-captions.pkl"
-        yield stops("pickle calls a function", datatype, first(os.getcwd), stop)
-        yield stops("pickle doubles itself", datatype, pickled(billion), stop)
-        yield stops("pickle of captions as text", datatype, first("a cat"), stop)
-        yield stops("pickle of numbers", datatype, first([[1, 2]]), stop)
+        yield stops("pickle calls a function", datatype, first(os.getcwd), PICKLE)
+        yield stops("pickle doubles itself", datatype, pickled(billion), PICKLE)
+        yield stops("pickle of captions as text", datatype, first("a cat"), PICKLE)
+        yield stops("pickle of numbers", datatype, first([[1, 2]]), PICKLE)
         yield stops("pickle cut", datatype, lambda data: data.write(
-            data.root / stop, (data.root / stop).read_bytes()[:-500]), stop)  # fmt: skip
-        yield stops("pickle of a list", datatype, pickled(lambda content: list(content)), stop)
+            data.root / PICKLE, (data.root / PICKLE).read_bytes()[:-500]), PICKLE)  # fmt: skip
+        yield stops("pickle of a list", datatype, pickled(lambda content: list(content)), PICKLE)
         yield stops(
             "list id with ../", datatype, _lines("val_list.txt", _line(2, lambda _: "../a")), "val_list.txt", "line 2"
         )
@@ -212,13 +219,14 @@ def _msvd() -> Iterator[Fault]:
             "pickle without captions of a clip", datatype, _without_first, ("no_caption",), also=("unlisted_captions",)
         )
         yield Fault("list id of no video", datatype, _lines("train_list.txt", _line(3, lambda _: "unknown")),
-                    ("no_caption",), "unknown", also=("unreferenced_video", "orphan_objects", "unlisted_captions"))  # fmt: skip
+                    ("no_caption",), "unknown",
+                    also=("unreferenced_video", "orphan_objects", "unlisted_captions"))  # fmt: skip
     for name in ("train_list.txt", "test_list.txt"):
         yield from _whole_file("msvd_caption", name)
 
 
 def _without_first(data: DataSet) -> None:
-    path = data.root / "raw-captions.pkl"
+    path = data.root / PICKLE
     content = pickle.loads(path.read_bytes())
     content[(data.root / "train_list.txt").read_text().split()[0]] = []
     data.write(path, pickle.dumps(content))
@@ -246,8 +254,8 @@ def _other_sets() -> Iterator[Fault]:
     yield stops("description None", didemo, _json(data, _entry(2, "", description=None)), data, "entry 2")
     yield stops("description without its video", didemo, _json(data, _entry(2, "", video=...)), data, "entry 2")
     yield stops("descriptions a dictionary", didemo, _json(data, lambda entries: {"a": entries}), data)
-    yield Fault("list id of no video", didemo, _lines(listed, _line(3, lambda _: "nobody.mp4")), ("no_caption",), "nobody",
-                also=("unreferenced_video", "orphan_objects"))  # fmt: skip
+    yield Fault("list id of no video", didemo, _lines(listed, _line(3, lambda _: "nobody.mp4")), ("no_caption",),
+                "nobody", also=("unreferenced_video", "orphan_objects"))  # fmt: skip
     yield Fault("videos' LMDB without a key", didemo, _without_key, ("missing_video",))
     yield Fault("videos' LMDB of an empty value", didemo, lambda d: _put(d, b""), ("empty_video",))
     yield Fault(

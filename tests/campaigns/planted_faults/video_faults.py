@@ -25,11 +25,11 @@ FOLDERS = {
 }
 
 
-def _edit(change: Change) -> Callable[[DataSet, Path], None]:
+def _edit(change: Change) -> Callable[[DataSet, Path], object]:
     return lambda data, path: data.write(path, change(path.read_bytes()))
 
 
-def _instead(make: Callable[[Path], object]) -> Callable[[DataSet, Path], None]:
+def _instead(make: Callable[[Path], object]) -> Callable[[DataSet, Path], object]:
     def put(_: DataSet, path: Path) -> None:
         path.unlink()
         make(path)
@@ -37,8 +37,8 @@ def _instead(make: Callable[[Path], object]) -> Callable[[DataSet, Path], None]:
     return put
 
 
-def _rename(suffix: str) -> Callable[[DataSet, Path], None]:
-    return lambda data, path: path.rename(path.with_suffix(suffix)) and None
+def _rename(suffix: str) -> Callable[[DataSet, Path], object]:
+    return lambda data, path: path.rename(path.with_suffix(suffix))
 
 
 def _flip_codec(content: bytes) -> bytes:
@@ -78,7 +78,7 @@ def _sound_only(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def _avi(change: Change) -> Callable[[DataSet, Path], None]:
+def _avi(change: Change) -> Callable[[DataSet, Path], object]:
     def put(data: DataSet, path: Path) -> None:
         path.unlink()
         target = path.with_suffix(".avi")
@@ -117,7 +117,7 @@ def _loop(path: Path) -> None:
 
 
 # Name, what names it, and how it is made of a sound file.
-FILES: list[tuple[str, tuple[str, ...], Callable[[DataSet, Path], None]]] = [
+FILES: list[tuple[str, tuple[str, ...], Callable[[DataSet, Path], object]]] = [
     ("video missing", ("missing_video",), lambda _, path: path.unlink()),
     ("video empty", ("empty_video",), _edit(lambda _: b"")),
     ("video cut in the frames", LOST, _edit(lambda content: content[: len(content) // 3])),
@@ -136,14 +136,14 @@ FILES: list[tuple[str, tuple[str, ...], Callable[[DataSet, Path], None]]] = [
     ("video is a folder", ("missing_video", "unreadable_video"), _instead(Path.mkdir)),
     ("video is a named pipe", ("missing_video", "unreadable_video"), _instead(os.mkfifo)),
 ]
-SHORT: list[tuple[str, tuple[str, ...], Callable[[DataSet, Path], None]]] = [
+SHORT: list[tuple[str, tuple[str, ...], Callable[[DataSet, Path], object]]] = [
     ("video of one frame", ("short_video",), _instead(lambda path: write_video(path, 1, fps=4))),
     ("video too short", ("short_video",), _instead(lambda path: write_video(path, 5, fps=4))),
 ]
-ONLY_ONCE: list[tuple[str, tuple[str, ...], Callable[[DataSet, Path], None]]] = [
+ONLY_ONCE: list[tuple[str, tuple[str, ...], Callable[[DataSet, Path], object]]] = [
     ("video with the wrong extension", ("missing_video",), _rename(".txt")),
-    ("video of another name", ("missing_video",), lambda _, path: path.rename(path.with_name("clip.mp4")) and None),
-    ("video in another case", ("missing_video",), lambda _, path: path.rename(path.with_name("VIDEO3.mp4")) and None),
+    ("video of another name", ("missing_video",), lambda _, path: path.rename(path.with_name("clip.mp4"))),
+    ("video in another case", ("missing_video",), lambda _, path: path.rename(path.with_name("VIDEO3.mp4"))),
     ("video with an extension in capitals", HARMLESS, _rename(".MP4")),
     ("video states no frames", HARMLESS, _avi(_header(16, 0))),
     ("video states 2^31 frames", HARMLESS, _avi(_header(16, 2**31 - 1))),
@@ -206,5 +206,5 @@ def faults() -> Iterator[Fault]:
     yield stops("folder of videos is a file", kind, _file_for_folder, "--features_path")
 
 
-def _at(video_id: str, change: Callable[[DataSet, Path], None]) -> Callable[[DataSet], None]:
+def _at(video_id: str, change: Callable[[DataSet, Path], object]) -> Callable[[DataSet], object]:
     return lambda data: change(data, data.video(video_id))

@@ -40,7 +40,7 @@ def video(tmp_path: Path) -> Path:
 
 def test_a_sound_clip_has_no_findings(video: Path, tmp_path: Path):
     objects = write_objects(tmp_path / "v.json", DOG)
-    assert check_clip(ClipTask("v", str(video), None, (objects,)), SETTINGS) == ClipResult([], True, 1)
+    assert check_clip(ClipTask("v", str(video), None, (objects,)), SETTINGS) == ClipResult([], True, 1, 3)
     assert check_clip(ClipTask("v", str(video), None, ()), SETTINGS) == ClipResult([], True, 0)
 
 
