@@ -67,10 +67,8 @@ def check_videos(args: CheckArguments) -> Report:
     except OSError as error:
         findings.append(stop(error))
         return Report(in_order(findings), videos, 0, 0)
-    if are_all_read:
-        findings += located.unreferenced
-    else:  # whose they are is not known
-        findings = [finding for finding in findings if finding.kind not in ("orphan_objects", "unlisted_captions")]
+    findings += located.unreferenced
+    findings = _of_no_list(findings, splits, are_all_read=are_all_read)
     findings += [Finding("missing_video", video_id, args.features_path, "") for video_id in located.missing]
     missing = set(located.missing)
     tasks = [
@@ -109,6 +107,18 @@ def _read_lists(args: CheckArguments, findings: list[Finding]) -> list[ListedSpl
         except (OSError, ValueError) as error:
             findings.append(stop(error))
     return splits
+
+
+def _of_no_list(findings: list[Finding], splits: Iterable[ListedSplit], *, are_all_read: bool) -> list[Finding]:
+    """The findings without those on files of no list that a list names, if only to leave them out, or may name."""
+    named = {finding.video_id for split in splits for finding in split.findings}
+
+    def holds(finding: Finding) -> bool:
+        if finding.kind not in ("orphan_objects", "unreferenced_video", "unlisted_captions"):
+            return True
+        return are_all_read and not {finding.video_id, finding.video_id.split(".")[0]} & (named - {""})
+
+    return list(filter(holds, findings))
 
 
 def _task(video_id: str, located: Located, objects: tuple[str, ...], *, is_missing: bool) -> ClipTask:

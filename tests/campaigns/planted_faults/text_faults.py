@@ -150,7 +150,8 @@ def _captions() -> Iterator[Fault]:
     for name, value in {
         "None": None, "a number": 3, "a list": ["a"], "NaN": float("nan"), "a dictionary": {"text": "a"},
     }.items():  # fmt: skip
-        yield stop(f"caption {name}", _entry(number, "", caption=value), f"sentence {number}")
+        place = "NaN" if name == "NaN" else f"sentence {number}"
+        yield stop(f"caption {name}", _entry(number, "", caption=value), place)
     yield stop("caption missing", _entry(number, "", caption=...), f"sentence {number}")
     yield stop("caption's id a number", _entry(number, "", video_id=5), f"sentence {number}")
     yield stop("caption's id None", _entry(number, "", video_id=None), f"sentence {number}")
