@@ -145,6 +145,9 @@ def _read_set(args: CheckArguments, findings: list[Finding]) -> _ClipSet | None:
     except (OSError, ValueError) as error:
         findings.append(stop(error))
         return None
+    if not len(samples):  # what is wrong with each of them is one thing
+        findings.append(stop(f"no caption of {captions} belongs to a clip of {index}"))
+        return None
     for (name, example), count in noted.items():
         kind, detail = LEFT_OUT[name]
         file = str(index if name in OF_INDEX else captions)
@@ -152,9 +155,6 @@ def _read_set(args: CheckArguments, findings: list[Finding]) -> _ClipSet | None:
         findings.append(Finding(kind, video_id, file, detail.format(example=example, count=count, times=count + 1)))
     without = (video_id for video_id, row in clips.rows.items() if not has_caption[row])
     findings += [Finding("no_caption", video_id, str(captions), "") for video_id in without]
-    if not len(samples):
-        findings.append(stop(f"no caption of {captions} belongs to a clip of {index}"))
-        return None
     return _ClipSet(index_dir, clips, shards, samples)
 
 

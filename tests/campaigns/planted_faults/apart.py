@@ -33,6 +33,7 @@ def _run(function: Callable[[], int], log: Path) -> None:
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # tests have put others in their place
     status = CRASHED
     try:
         status = function()

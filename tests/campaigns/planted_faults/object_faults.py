@@ -55,7 +55,7 @@ VALUES: list[tuple[str, tuple[str, ...], Change]] = [
     ("object frames are text", MALFORMED, lambda frames: ["x" for _ in frames]),
     ("objects not a list", MALFORMED, lambda frames: [{"objects": 3}, *frames[1:]]),
     ("object is text", MALFORMED, lambda frames: [{"objects": ["circle"]}, *frames[1:]]),
-    ("boxes as x y width height", ("outside_box", "clipped_box", "degenerate_box"),
+    ("boxes as x y width height", ("wrong_rect_order", "outside_box", "degenerate_box"),
      _boxes(lambda box: [box[0], box[1], box[2] - box[0], box[3] - box[1]])),
     ("boxes as x1 x2 y1 y2", ("wrong_rect_order",), _boxes(lambda box: [box[0], box[2], box[1], box[3]])),
     ("boxes in shares of the frame", BROKEN, _boxes(lambda box: [round(value / 64, 4) for value in box])),
@@ -68,12 +68,12 @@ VALUES: list[tuple[str, tuple[str, ...], Change]] = [
     ("box beyond the border", ("clipped_box",), _added(rect=[5, 5, 600, 30])),
     ("box left of the frame", ("clipped_box", "outside_box"), _added(rect=[-50, 5, 30, 30])),
     ("box of 1e308", ("degenerate_box",), _added(rect=[0, 0, 1e308, 1e308])),
-    ("box NaN", ("degenerate_box",), _added(rect=[float("nan"), 0, 9, 9])),
-    ("box infinite", ("degenerate_box",), _added(rect=[0, 0, float("inf"), 9])),
+    ("box NaN", BROKEN, _added(rect=[float("nan"), 0, 9, 9])),
+    ("box infinite", BROKEN, _added(rect=[0, 0, float("inf"), 9])),
     ("box of 2^80", MALFORMED, _added(rect=[0, 0, 2**80, 9])),
     ("conf 900", MALFORMED, _added(conf=900)),
     ("conf -3", MALFORMED, _added(conf=-3)),
-    ("conf NaN", MALFORMED, _added(conf=float("nan"))),
+    ("conf NaN", BROKEN, _added(conf=float("nan"))),
     ("conf text", MALFORMED, _added(conf="0.9")),
     ("conf missing", MALFORMED, _added(conf=None)),
     ("attributes a number", MALFORMED, _added(attributes=3)),
@@ -228,13 +228,13 @@ def faults() -> Iterator[Fault]:
     )
     videos = [f"video{number}" for number in range(50)]
     yield Fault("most object files of other frames", kind, lambda data: _detected(data, videos), ("cannot_start",),
-                words=("--object_path",), also=("other_frames",))  # fmt: skip
+                words=("other frames",), also=("other_frames",))  # fmt: skip
     yield Fault("label map without one class", kind, _one_class_missing, ("unknown_class",), also=("no_objects",))
     yield Fault(
         "label map with a byte order mark", kind, _map_bytes(lambda content: b"\xef\xbb\xbf" + content), HARMLESS
     )
     for name, kinds, video_id, damage in CACHES:
-        flags = ("--resolution", str(SIZES.image_resolution), "--frame_cache", "{folder}/cache")
+        flags = ("--frame_cache", "{folder}/cache")
         yield Fault(name, kind, _cache(damage), kinds, video_id, flags=flags)
 
 
@@ -244,7 +244,7 @@ CACHES: list[tuple[str, tuple[str, ...], str, Callable[[Path, FrameCache, list[A
     ("cache index damaged", ("damaged_cache",), "",
      lambda folder, *_: (folder / "other.index").write_text("damaged\n")),
     ("cache data cut", ("damaged_cache",), "", lambda folder, *_: _halve(folder, ".frames")),
-    ("cache index cut", ("damaged_cache",), "", lambda folder, *_: _halve(folder, ".index")),
+    ("cache index cut", HARMLESS, "", lambda folder, *_: _halve(folder, ".index")),
 ]  # fmt: skip
 
 

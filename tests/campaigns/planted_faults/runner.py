@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.campaigns.planted_faults import agreement
 from tests.campaigns.planted_faults.apart import run_apart
 from tests.campaigns.planted_faults.faults import MISNAMED, SILENT, Fault
-from tests.campaigns.planted_faults.worlds import DataSet, copy_data_set, make_shards
+from tests.campaigns.planted_faults.worlds import SIZES, DataSet, copy_data_set, make_shards
 from utils.checks.findings import Finding, exit_status
 
 CHECK_SECONDS, TRAIN_SECONDS = 120, 240
@@ -66,7 +66,14 @@ def _check(fault: Fault, data: DataSet, folder: Path) -> Verdict:
     def check() -> int:
         from utils import check_data
 
-        files = ["--output", str(folder / "report.tsv"), "--json", str(folder / "report.json")]
+        files = [
+            "--resolution",
+            str(SIZES.image_resolution),
+            "--output",
+            str(folder / "report.tsv"),
+            "--json",
+            str(folder / "report.json"),
+        ]
         return check_data.main([*data.flags(), *_flags(fault, data), "--workers", "1", *files])
 
     status = run_apart(check, folder / "check.txt", CHECK_SECONDS)
