@@ -5,8 +5,10 @@ Free of PyTorch, so that worker processes start quickly and stay small.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -18,7 +20,7 @@ from dataloaders.container_end import cut_short
 from dataloaders.decoders import UnreadableVideo
 from dataloaders.frames import Clip, FrameSettings, read_clip
 from dataloaders.lmdb_files import value_as_file
-from dataloaders.object_store import ObjectSettings, load_objects
+from dataloaders.object_store import ObjectSettings, detected_frames, load_objects
 from modules.utils_object_tractor import ObjectFileError, ObjectReport
 from utils.checks.findings import Finding
 from utils.preparation.video_workers import WorkerDied, WorkerPool
@@ -72,11 +74,12 @@ class ClipTask(NamedTuple):
 
 
 class ClipResult(NamedTuple):
-    """Findings on a clip, whether its video gives frames, and how many of its object files are JSON lists."""
+    """Findings on a clip, whether its video gives frames, its object files that are lists, and the boxes used."""
 
     findings: list[Finding]
     is_readable: bool
     object_files: int
+    kept_boxes: int = 0
 
 
 def check_clip(task: ClipTask, settings: ClipSettings) -> ClipResult:
@@ -93,9 +96,12 @@ def check_clip(task: ClipTask, settings: ClipSettings) -> ClipResult:
         findings.append(task.unreadable(str(error)))
     size = (clip.width, clip.height) if clip and settings.has_original_boxes else None
     reports = [check_objects(task.video_id, path, size, settings) for path in task.objects]
-    for report in reports:
+    for file, report in zip(task.objects, reports, strict=True):
         findings.extend(report.findings)
-    return ClipResult(findings, clip is not None, sum(report.files for report in reports))
+        if clip and report.is_usable:
+            findings.extend(other_frames(task.video_id, file, clip.frame_indices.tolist()))
+    files, kept = (sum(getattr(report, name) for report in reports) for name in ("files", "kept_boxes"))
+    return ClipResult(findings, clip is not None, files, kept)
 
 
 class CheckTask(Protocol):
@@ -116,7 +122,7 @@ def check_all(
     Raises:
         CannotStart: no worker process starts.
     """
-    with WorkerPool(check, min(workers, max(1, total))) as pool:
+    with WorkerPool(partial(_guarded, check), min(workers, max(1, total))) as pool:
         for task, result in tqdm(pool.map(tasks), total=total, unit="clip", disable=None):
             if isinstance(result, WorkerDied):
                 yield task, ClipResult([task.unreadable(result.reason)], False, 0)
@@ -124,11 +130,23 @@ def check_all(
                 yield task, result
 
 
+def _guarded(check: Callable[[Task], ClipResult], task: Task) -> ClipResult:
+    """The result of a check; an error that no reader expects ends the check of one clip and not the whole."""
+    try:
+        return check(task)
+    except Exception as error:
+        return ClipResult([task.unreadable(f"{type(error).__name__}: {error}")], False, 0)
+
+
 def _check_video(video_id: str, path: Path, name: str, settings: ClipSettings, findings: list[Finding]) -> Clip | None:
     def find(kind: str, detail: str) -> None:
         findings.append(Finding(kind, video_id, name, detail))
 
-    if path.stat().st_size == 0:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        find("unreadable_video", "is no file but a folder, a pipe or a device")
+        return None
+    if status.st_size == 0:
         find("empty_video", "zero bytes")
         return None
     reason = cut_short(path)
@@ -154,17 +172,30 @@ def _check_video(video_id: str, path: Path, name: str, settings: ClipSettings, f
     return clip
 
 
+def other_frames(video_id: str, path: str, read: list[int]) -> Iterator[Finding]:
+    """The finding that boxes are of other frames than are `read`, where their file says of which."""
+    detected = detected_frames(Path(path), len(read))
+    if detected is not None and detected.tolist() != read:
+        detail = f"of the frames {detected.tolist()}, and {read} are read: run utils/extract_objects.py again"
+        yield Finding("other_frames", video_id, path, detail)
+
+
 def _nothing(image: np.ndarray) -> np.ndarray:
     """Keep no pictures: only whether they can be had matters."""
     return image[:1, :1].copy()
 
 
 class ObjectResult(NamedTuple):
-    """Findings on an object file, whether training gets objects from it, and 1 if it is a JSON list, else 0."""
+    """Findings on an object file, whether training gets objects from it, 1 if it is a JSON list, and its boxes used.
+
+    path: of the file; "" where there is none.
+    """
 
     findings: list[Finding]
     is_usable: bool
     files: int
+    kept_boxes: int = 0
+    path: str = ""
 
 
 def check_objects(video_id: str, path: str, frame_size: tuple[int, int] | None, settings: ClipSettings) -> ObjectResult:
@@ -182,4 +213,4 @@ def check_objects(video_id: str, path: str, frame_size: tuple[int, int] | None, 
         example = report.examples[problem][0].removeprefix(path).removeprefix(": ")
         more = f" (and {count - 1} more)" if count > 1 else ""
         findings.append(Finding(OBJECT_KINDS[problem], video_id, path, example + more))
-    return ObjectResult(findings, is_usable, report.files)
+    return ObjectResult(findings, is_usable, report.files, report.kept_boxes, path)

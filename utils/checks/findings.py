@@ -18,6 +18,7 @@ EXIT_STATUS = {STOP: 2, ERROR: 1, NOTE: 0}
 SHOWN, SHOWN_LENGTH, SHOWN_IDS = 3, 160, 5
 CANNOT_START = "cannot_start"
 WRONGLY_UNREADABLE, DAMAGED_CACHE = "wrongly_unreadable", "damaged_cache"
+REPLACED_TEXT = "replaced_text"
 COLUMNS = ("severity", "kind", "id", "file", "detail")
 
 # Kind of finding: its severity, and what it means.
@@ -45,6 +46,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "missing_objects": (ERROR, "listed videos without an object file"),
     "broken_objects": (ERROR, "object files that cannot be read"),
     "wrong_frame_count": (ERROR, "object files with a wrong number of frames"),
+    "other_frames": (ERROR, "clips whose object file is of other frames than are read"),
     "wrong_rect_order": (ERROR, "object files whose boxes only make sense in the other rect order"),
     "malformed_object": (ERROR, "object files with objects without a usable class, rect or conf"),
     "unknown_class": (ERROR, "object files with classes that the label map does not have"),
@@ -60,6 +62,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "no_objects": (NOTE, "object files without a single usable object"),
     "no_time_stamps": (NOTE, "videos without usable time stamps; their frames are chosen by number"),
     "other_decoder": (NOTE, "videos that PyAV decodes and OpenCV does not"),
+    REPLACED_TEXT: (NOTE, "files with halves of characters (lone surrogates), which are replaced"),
     DAMAGED_CACHE: (NOTE, "damages of the frame cache; what it has lost is read anew"),
     "unlisted_captions": (NOTE, "captions of videos in no list; not used"),
     "unreferenced_video": (NOTE, "video files that no list names"),
@@ -103,6 +106,11 @@ def compact(finding: Finding) -> Finding:
     """The same finding with interned text: worker processes send copies, of which there may be millions."""
     kind, video_id, file, detail = finding
     return Finding(sys.intern(kind), video_id, sys.intern(file), sys.intern(detail))
+
+
+def shown(finding: Finding) -> Finding:
+    """The same finding as a terminal and a file can hold it: ids and names of files are whatever data say."""
+    return Finding(finding.kind, *map(printable, finding[1:]))
 
 
 def first_ids(video_ids: Sequence[str]) -> str:

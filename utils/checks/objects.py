@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from dataloaders.object_store import (
     object_file_ids,
     split_object_folder,
 )
-from utils.checks.findings import Finding, stop
+from dataloaders.samples import MIN_MISFITS
+from utils.checks.findings import CANNOT_START, Finding, stop
 from utils.checks.setup import CheckArguments, ListedSplit
 
 
@@ -82,3 +83,22 @@ def wrong_order(args: CheckArguments, findings: Iterable[Finding], object_files:
     if 2 * count <= object_files:
         return []
     return [stop(f"--rect_order {args.objects.rect_order} does not fit {count} of {object_files} object files")]
+
+
+def nothing_kept(args: CheckArguments, findings: Iterable[Finding], kept_boxes: int) -> list[Finding]:
+    """Finding that no box of any object file is used, which a model with objects does not train on."""
+    if kept_boxes or not args.model.need_object or any(finding.kind == CANNOT_START for finding in findings):
+        return []
+    reason = "no box of these object files can be used, so a model with objects sees none"
+    return [stop(f"{args.object_path}: {reason} (--object_path, --labelmap_path, --max_frames)")]
+
+
+def misfits(args: CheckArguments, findings: Iterable[Finding], video_ids: Collection[str]) -> Iterator[Finding]:
+    """Finding that most training clips do not fit their object files: training ends at that."""
+    of_kind: dict[str, set[str]] = {}
+    for finding in findings:
+        of_kind.setdefault(finding.kind, set()).add(finding.video_id)
+    outside = of_kind.get("outside_box", set()) & of_kind.get("no_objects", set())
+    count = len((outside | of_kind.get("other_frames", set())) & set(video_ids))
+    if args.model.need_object and count >= MIN_MISFITS and 2 * count > len(video_ids):
+        yield stop(f"{args.object_path}: the files of {count} of {len(video_ids)} clips are of other frames or sizes")

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from dataloaders.frames import pick_positions
 from dataloaders.object_store import find_object_file
 from dataloaders.stored_frames import stored_candidates
 from dataloaders.tfrecord import DamagedRecord, ShardReader, StoredClip, WrongClip
-from utils.checks.clips import ClipResult, ClipSettings, ObjectResult, check_objects
+from utils.checks.clips import ClipResult, ClipSettings, ObjectResult, check_objects, other_frames
 from utils.checks.findings import Finding
 
 
@@ -50,10 +52,11 @@ def check_record(task: RecordTask, settings: RecordSettings, reader: ShardReader
     The result counts as readable unless training leaves the clip out.
     """
     findings: list[Finding] = []
-    clip, is_lost = None, False
+    clip, picked, is_lost = None, None, False
     try:
         clip = reader.read(task.shard, task.offset, task.video_id)
-        is_lost = not _check_frames(clip, task, settings.clip, findings)
+        picked = _check_frames(clip, task, settings.clip, findings)
+        is_lost = picked is None
     except WrongClip as error:
         findings.append(Finding("other_clip", task.video_id, task.shard, _detail(error, task)))
         is_lost = True
@@ -68,21 +71,30 @@ def check_record(task: RecordTask, settings: RecordSettings, reader: ShardReader
     if clip and not is_lost and settings.needs_size and objects.is_usable and size is None:
         findings.append(Finding("unknown_size", task.video_id, task.shard, "neither in the shard nor in --frame_sizes"))
         is_lost = True
-    return ClipResult(findings, not is_lost, objects.files)
+    if clip and picked is not None and objects.is_usable and clip.frame_indices is not None and objects.path:
+        findings += other_frames(task.video_id, objects.path, clip.frame_indices[picked].tolist())
+    return ClipResult(findings, not is_lost, objects.files, objects.kept_boxes)
 
 
-def _check_frames(clip: StoredClip, task: RecordTask, settings: ClipSettings, findings: list[Finding]) -> bool:
-    """Decode the frames that training picks; False if the record lacks them, DamagedRecord if one does not decode."""
+def _check_frames(
+    clip: StoredClip, task: RecordTask, settings: ClipSettings, findings: list[Finding]
+) -> np.ndarray | None:
+    """Decode the frames that training picks, by their places; None if the record lacks them.
+
+    Raises:
+        DamagedRecord: one of them does not decode.
+    """
     try:
         candidates = stored_candidates(clip, settings.frames.feature_framerate, task.video_id)
     except ValueError as error:
         findings.append(Finding("missing_rate", task.video_id, task.shard, _detail(error, task)))
-        return False
-    clip.decode(candidates[pick_positions(len(candidates), settings.max_frames, settings.frames.slice_framepos)])
+        return None
+    picked = candidates[pick_positions(len(candidates), settings.max_frames, settings.frames.slice_framepos)]
+    clip.decode(picked)
     if len(candidates) < settings.min_candidates:
         detail = f"{len(candidates)} candidate frames, fewer than {settings.min_candidates}"
         findings.append(Finding("short_video", task.video_id, task.shard, detail))
-    return True
+    return picked
 
 
 def _size(clip: StoredClip | None, task: RecordTask) -> tuple[int, int] | None:

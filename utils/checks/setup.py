@@ -13,6 +13,7 @@ from dataloaders.datasets import didemo, msrvtt, msvd
 from dataloaders.id_lists import listed_ids
 from dataloaders.multiple_choice import read_choices
 from dataloaders.object_store import ObjectSettings
+from dataloaders.question_samples import AnswerCode
 from dataloaders.samples import SampleSettings
 from dataloaders.video_files import LMDB_FILE, VideoLmdb, find_videos, lmdb_keys, videos_below
 from modules.config import ModelConfig, setting
@@ -21,7 +22,7 @@ from utils.checks.findings import Finding, first_ids
 from utils.data import captions, questions, retrieval
 from utils.data.captions import CaptionArguments
 from utils.data.pretraining import PretrainArguments
-from utils.data.questions import AnswerArguments, choose_answers, read_questions
+from utils.data.questions import AnswerArguments, answerable, choose_answers, read_questions
 from utils.data.retrieval import ChoiceArguments, RetrievalArguments
 from utils.preparation.webvid_rows import EMPTY_CAPTION, REPEATED_ID, read_rows, survey_csv, video_places
 
@@ -167,7 +168,7 @@ def _read_webvid(path: Path) -> ListedSplit:
 def _read_questions(args: CheckArguments, name: str) -> ListedSplit:
     questions = read_questions(args, name)
     if name == "train":
-        choose_answers(args, lambda _: None)
+        answerable(questions, AnswerCode(choose_answers(args, _no_log)), _no_log)
     path = args.required(f"qa_{name}_json")
     findings = [
         Finding("empty_question", question.video_id, path, f"question {question.question_id}: no text or no answer")
@@ -322,3 +323,7 @@ def _webvid_files(folder: Path, splits: Sequence[ListedSplit]) -> dict[str, str]
             if path:
                 found[video_id] = str(path)
     return found
+
+
+def _no_log(_: str) -> None:
+    """What is counted here is no fault."""

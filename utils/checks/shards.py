@@ -24,7 +24,7 @@ from dataloaders.tfrecord import HEADER, DamagedRecord, ShardReader, payload_len
 from modules.tokenizer import split_words
 from utils.checks.clips import check_all
 from utils.checks.findings import Finding, Report, compact, first_ids, in_order, stop
-from utils.checks.objects import no_object_files, orphans, read_label_map, wrong_order
+from utils.checks.objects import misfits, no_object_files, nothing_kept, orphans, read_label_map, wrong_order
 from utils.checks.records import RecordSettings, RecordTask, check_record
 from utils.checks.setup import CheckArguments, clip_settings
 from utils.data.pretraining import find_shards
@@ -89,7 +89,7 @@ def check_shards(args: CheckArguments) -> Report:
     fate = _Fate(np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool))
     is_sample = np.zeros(len(rows), dtype=bool)
     is_sample[clip_set.samples] = True
-    records = object_files = 0
+    records = object_files = kept_boxes = 0
     tasks = _tasks(clip_set, sizes or {}, fate, findings)
     for task, result in check_all(check, tasks, len(rows), args.workers):
         findings += map(compact, result.findings)
@@ -98,8 +98,12 @@ def check_shards(args: CheckArguments) -> Report:
             fate.stops.update(finding.kind for finding in result.findings if finding.kind in STOPS)
         records += 1
         object_files += result.object_files
+        kept_boxes += result.kept_boxes
     findings += _stops(args, clip_set, fate)
     findings += wrong_order(args, findings, object_files)
+    if folder:
+        findings += nothing_kept(args, findings, kept_boxes)
+        findings += list(misfits(args, findings, rows))
     return Report(in_order(findings), {"train": len(rows)}, records, object_files)
 
 
@@ -141,6 +145,9 @@ def _read_set(args: CheckArguments, findings: list[Finding]) -> _ClipSet | None:
     except (OSError, ValueError) as error:
         findings.append(stop(error))
         return None
+    if not len(samples):  # what is wrong with each of them is one thing
+        findings.append(stop(f"no caption of {captions} belongs to a clip of {index}"))
+        return None
     for (name, example), count in noted.items():
         kind, detail = LEFT_OUT[name]
         file = str(index if name in OF_INDEX else captions)
@@ -148,9 +155,6 @@ def _read_set(args: CheckArguments, findings: list[Finding]) -> _ClipSet | None:
         findings.append(Finding(kind, video_id, file, detail.format(example=example, count=count, times=count + 1)))
     without = (video_id for video_id, row in clips.rows.items() if not has_caption[row])
     findings += [Finding("no_caption", video_id, str(captions), "") for video_id in without]
-    if not len(samples):
-        findings.append(stop(f"no caption of {captions} belongs to a clip of {index}"))
-        return None
     return _ClipSet(index_dir, clips, shards, samples)
 
 
@@ -238,12 +242,12 @@ def _stops(args: CheckArguments, clip_set: _ClipSet, fate: _Fate) -> Iterator[Fi
         if 2 * count > len(samples):
             yield stop(STOPS[kind].format(count=count, rate=args.frames.feature_framerate))
             return
-    run, limit = _longest_run(fate.is_lost[samples]), min(MAX_BAD_CLIPS, len(samples))
+    run, limit = longest_run(fate.is_lost[samples]), min(MAX_BAD_CLIPS, len(samples))
     if run >= limit:
         yield stop(f"{run} samples in a row, of {len(samples)}, cannot be read: training gives up after {limit}")
 
 
-def _longest_run(is_lost: np.ndarray) -> int:
+def longest_run(is_lost: np.ndarray) -> int:
     """Longest run of True in (S,) bool, whose end is followed by its beginning."""
     kept = np.flatnonzero(~is_lost)
     if not len(kept):

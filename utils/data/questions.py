@@ -111,7 +111,7 @@ def open_questions(args: AnswerArguments, config: ModelConfig, name: str, code: 
     questions = read_questions(args, name)
     is_training = name == "train"
     if is_training:
-        questions = _answerable(questions, code, log)
+        questions = answerable(questions, code, log)
     split = CaptionSplit.from_pairs([], [question.video_id for question in questions])
     objects = prepare_split_objects(args, config, name, log)
     clips = open_clips(args, config, split, name, args.features_path, objects, log, training=is_training)
@@ -121,7 +121,8 @@ def open_questions(args: AnswerArguments, config: ModelConfig, name: str, code: 
     return QuestionClips(kept, clips)
 
 
-def _answerable(questions: Sequence[Question], code: AnswerCode, log: Log) -> list[Question]:
+def answerable(questions: Sequence[Question], code: AnswerCode, log: Log) -> list[Question]:
+    """The questions whose answer the model can give; the others are counted. ValueError if there are none."""
     kept = [question for question in questions if code.target(question.answer) != UNKNOWN]
     if len(kept) < len(questions):
         log(f"train: {len(questions) - len(kept)} of {len(questions)} questions have other answers and are left out")

@@ -25,7 +25,7 @@ USER_ERRORS = (
     NonFiniteLoss,
     DamagedRecord,
     UnreadableVideo,
-    FileNotFoundError,
+    OSError,
     ValueError,
 )
 

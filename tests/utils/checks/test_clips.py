@@ -12,7 +12,7 @@ import lmdb
 import pytest
 
 from dataloaders.frames import FrameSettings
-from dataloaders.object_store import ObjectSettings
+from dataloaders.object_store import REPORT_FOLDER, ObjectSettings
 from modules.utils_object_tractor import PROBLEMS
 from tests.videos import write_video
 from utils.checks.clips import OBJECT_KINDS, ClipResult, ClipSettings, ClipTask, check_all, check_clip, check_objects
@@ -40,7 +40,7 @@ def video(tmp_path: Path) -> Path:
 
 def test_a_sound_clip_has_no_findings(video: Path, tmp_path: Path):
     objects = write_objects(tmp_path / "v.json", DOG)
-    assert check_clip(ClipTask("v", str(video), None, (objects,)), SETTINGS) == ClipResult([], True, 1)
+    assert check_clip(ClipTask("v", str(video), None, (objects,)), SETTINGS) == ClipResult([], True, 1, 3)
     assert check_clip(ClipTask("v", str(video), None, ()), SETTINGS) == ClipResult([], True, 0)
 
 
@@ -156,3 +156,32 @@ def test_a_decoder_that_dies_of_a_clip_costs_that_clip_alone():
 
 def test_nothing_to_check_is_no_error():
     assert list(check_all(check_or_die, [], 0, 4)) == []
+
+
+def fail_or_check(task: ClipTask) -> ClipResult:
+    """Raises what no reader expects; a worker imports it by name."""
+    if task.video_id == "odd":
+        raise RuntimeError("an error of no reader")
+    return ClipResult([], True, 0)
+
+
+def test_an_unexpected_error_is_a_finding_on_its_clip():
+    tasks = [ClipTask(video_id, f"{video_id}.mp4", None, ()) for video_id in ("a", "odd", "b")]
+    results = [result for _, result in check_all(fail_or_check, tasks, len(tasks), 1)]
+    found = Finding("unreadable_video", "odd", "odd.mp4", "RuntimeError: an error of no reader")
+    assert results == [ClipResult([], True, 0), ClipResult([found], False, 0), ClipResult([], True, 0)]
+
+
+def test_a_pipe_is_no_video_and_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "v.mp4")
+    result = check_clip(ClipTask("v", str(tmp_path / "v.mp4"), None, ()), SETTINGS)
+    assert kinds(result) == ["unreadable_video"] and not result.is_readable
+
+
+def test_objects_of_other_frames_are_named(video: Path, tmp_path: Path):
+    objects = write_objects(tmp_path / "v.json", DOG)
+    report = tmp_path / REPORT_FOLDER / "v.json"
+    report.parent.mkdir()
+    for indices, found in (([0, 10, 20], []), ([0, 11, 20], ["other_frames"])):
+        report.write_text(json.dumps({"frame_indices": indices}))
+        assert kinds(check_clip(ClipTask("v", str(video), None, (objects,)), SETTINGS)) == found

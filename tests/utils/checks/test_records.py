@@ -140,7 +140,7 @@ def test_the_object_file_is_checked_beside_the_record(objects: Path, tmp_path: P
     absent = check(tmp_path, features(), reading(objects))
     assert absent == ClipResult([Finding("missing_objects", "v", str(objects), "no v.json")], True, 0)
     write_objects(objects / "v.json", DOG)
-    assert check(tmp_path, features(), reading(objects)) == ClipResult([], True, 1)
+    assert check(tmp_path, features(), reading(objects)) == ClipResult([], True, 1, 3)
     assert kinds(check(tmp_path, features(video_id=[b"w"]), reading(objects))) == ["other_clip"]
     write_objects(objects / "v.json", DOG, frames=2)
     lost = check(tmp_path, features(video_id=[b"w"]), reading(objects))

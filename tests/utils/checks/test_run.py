@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from tests.utils.checks.test_setup import write_lines
 from tests.utils.data.test_captions import write_captions
 from tests.videos import write_video
+from utils.checks.clips import ClipResult
 from utils.checks.findings import COLUMNS
-from utils.checks.run import run
+from utils.checks.run import _unusable_splits, run
+from utils.checks.setup import ListedSplit
 
 
 @pytest.fixture
@@ -102,3 +105,39 @@ def test_objects_are_checked_where_their_folder_is_named(flags: list[str], tmp_p
 
 def test_flags_that_say_nothing_about_data_are_taken(flags: list[str]):
     assert run([*flags, "--lr", "1e-3", "--resume", "x", "--do_train", "--rerank_top", "3"], None)[1] == 0
+
+
+def test_names_that_no_file_can_hold_are_escaped_in_the_report(flags: list[str], tmp_path: Path):
+    os.link(tmp_path / "videos" / "1.mp4", os.path.join(os.fsencode(tmp_path / "videos"), b"caf\xe9.mp4"))
+    lines, status = run([*flags, "--json", str(tmp_path / "r.json")], None)
+    assert status == 0 and any("caf\\udce9" in line for line in lines)
+    assert json.loads((tmp_path / "r.json").read_bytes())["findings"][0]["id"] == "caf\\udce9"
+
+
+def test_replaced_characters_are_a_finding(tmp_path: Path):
+    sentences = [{"video_id": "video0", "caption": "a \ud800 dog"}]
+    sentences += [{"video_id": f"video{number}", "caption": "a dog"} for number in (6513, 7010)]
+    for row in sentences:
+        write_video(tmp_path / "videos" / f"{row['video_id']}.mp4", 30)
+    (tmp_path / "c.json").write_text(json.dumps({"sentences": sentences}))
+    flags = ["--datatype", "msrvtt_caption", "--data_path", str(tmp_path / "c.json"), "--max_frames", "3"]
+    flags += ["--features_path", str(tmp_path / "videos"), "--output_dir", str(tmp_path / "out"), "--workers", "1"]
+    _, status = run([*flags, "--json", str(tmp_path / "r.json")], None)
+    found = json.loads((tmp_path / "r.json").read_bytes())["findings"]
+    assert status == 0
+    assert [(finding["kind"], finding["file"]) for finding in found] == [("replaced_text", str(tmp_path / "c.json"))]
+
+
+def test_files_of_a_list_that_cannot_be_read_are_not_called_unlisted(flags: list[str], tmp_path: Path):
+    (tmp_path / "a.csv").write_text("videoid\n1\n")
+    _, status = run([*flags, "--json", str(tmp_path / "r.json")], None)
+    kinds = {finding["kind"] for finding in json.loads((tmp_path / "r.json").read_bytes())["findings"]}
+    assert status == 2 and kinds == {"cannot_start"}
+
+
+@pytest.mark.parametrize(("bad", "stops"), [(99, 0), (100, 1)])
+def test_training_gives_up_after_a_hundred_bad_videos_in_a_row(bad: int, stops: int):
+    ids = [str(number) for number in range(150)]
+    results = {video_id: ClipResult([], int(video_id) >= bad, 0) for video_id in ids}
+    assert len(list(_unusable_splits([ListedSplit("train", ids, [])], results, set()))) == stops
+    assert not list(_unusable_splits([ListedSplit("test", ids, [])], results, set()))

@@ -23,7 +23,7 @@ from tests.utils.test_check_data import kinds, rewrite
 from tests.world import FRAMES, WITHOUT_OBJECT_FILE, WITHOUT_OBJECTS, World
 from utils import check_data
 from utils.checks.findings import COLUMNS
-from utils.checks.shards import _longest_run
+from utils.checks.shards import longest_run
 
 LOSING = ("outside_shard", "other_clip", "damaged_record", "undecodable_frame")
 STORED = 8  # frames of every record of the world
@@ -270,11 +270,11 @@ def test_nothing_but_damage_stops_training(shard_set: ShardSet):
     assert stops(findings) == ["24 samples in a row, of 24, cannot be read: training gives up after 24"]
 
 
-def test_the_longest_run_of_lost_samples_goes_round():
-    assert _longest_run(np.array([1, 0, 1, 1, 0, 0, 1, 1], dtype=bool)) == 3
-    assert _longest_run(np.array([0, 0, 1, 1, 0], dtype=bool)) == 2
-    assert _longest_run(np.zeros(3, dtype=bool)) == 0
-    assert _longest_run(np.ones(3, dtype=bool)) == 3
+def test_thelongest_run_of_lost_samples_goes_round():
+    assert longest_run(np.array([1, 0, 1, 1, 0, 0, 1, 1], dtype=bool)) == 3
+    assert longest_run(np.array([0, 0, 1, 1, 0], dtype=bool)) == 2
+    assert longest_run(np.zeros(3, dtype=bool)) == 0
+    assert longest_run(np.ones(3, dtype=bool)) == 3
 
 
 def test_a_rate_that_the_shards_lack_stops_training(shard_set: ShardSet):
