@@ -24,6 +24,7 @@ from dataloaders.lmdb_files import forget_environment, read_environment
 from dataloaders.parallel import chunked, ordered_map
 from modules.boxes import RECT_ORDERS, other_rect_order
 from modules.config import check_settings, setting
+from modules.foreign_text import read_json
 from modules.tracking import TRAJECTORY_RULES, attribute_vectors, summed_by_track, track_boxes
 from modules.utils_object_tractor import (
     OBJECT_RULES,
@@ -133,7 +134,7 @@ def unpack_record(value: bytes) -> ObjectRecord | str:
     if kind == PROBLEM:
         return value[HEADER.size :].decode()
     slots, numbered = frames * object_count, frames if kind == OBJECTS_OF_FRAMES else 0
-    if len(value) != HEADER.size + 4 * (6 * slots + 2 * object_count + numbered):
+    if object_count < 1 or frames < 0 or len(value) != HEADER.size + 4 * (6 * slots + 2 * object_count + numbered):
         raise ValueError(f"object record of {len(value)} bytes does not fit {frames} frames of {object_count} boxes")
     boxes = np.frombuffer(value, "<f4", 4 * slots, HEADER.size)
     integers = np.frombuffer(value, "<i4", offset=HEADER.size + 16 * slots).astype(np.int64)
@@ -441,11 +442,16 @@ class ObjectStore:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
         try:
-            meta = json.loads((self.path / META_FILE).read_bytes())
+            meta = read_json(self.path / META_FILE)
+            self.settings = ObjectSettings.from_stored(meta["settings"])
+            self.report: dict[str, Any] = dict(meta["report"])
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{self.path} is not an object store: it has no {META_FILE}") from error
-        self.settings = ObjectSettings.from_stored(meta["settings"])
-        self.report: dict[str, Any] = meta["report"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.path / META_FILE}: not of an object store ({type(error).__name__}: {error}); delete the "
+                "folder to have it built again"
+            ) from error
 
     def get(self, video_id: str) -> ObjectRecord | None:
         """Return the objects of a clip; None when it has no file or its file was unusable (see `problem`)."""
