@@ -144,7 +144,7 @@ def unpack_record(value: bytes) -> ObjectRecord | str:
     if kind == PROBLEM:
         return value[HEADER.size :].decode()
     slots, numbered = frames * object_count, frames if kind == OBJECTS_OF_FRAMES else 0
-    if len(value) != HEADER.size + 4 * (6 * slots + 2 * object_count + numbered):
+    if object_count < 1 or frames < 0 or len(value) != HEADER.size + 4 * (6 * slots + 2 * object_count + numbered):
         raise ValueError(f"object record of {len(value)} bytes does not fit {frames} frames of {object_count} boxes")
     boxes = np.frombuffer(value, "<f4", 4 * slots, HEADER.size)
     integers = np.frombuffer(value, "<i4", offset=HEADER.size + 16 * slots).astype(np.int64)

@@ -17,6 +17,7 @@ from dataloaders.caption_store import CaptionArrays, CaptionWriter, PackedCaptio
 from dataloaders.files import atomic_write_text, build_once, fingerprint_file
 from dataloaders.parallel import chunked, ordered_map
 from dataloaders.tagging import TAGGERS, TaggedCaption, make_tagger, tag_caption
+from dataloaders.tfrecord import resolve_shard
 from modules.config import VOCAB_SIZE
 from modules.foreign_text import iterate_lines, read_json
 from modules.foreign_text import video_id as checked_id
@@ -229,19 +230,6 @@ def _clip_place(line: str) -> ClipPlace | None:
     except ValueError:
         return None
     return ClipPlace(fields[0], fields[1], int(fields[2])) if len(fields[2]) < MAX_DIGITS else None
-
-
-def resolve_shard(shard_path: str, index_dir: str | Path) -> str:
-    """Return the full path of a shard named in `path.index`: as written if that is in the index folder, else beside it.
-
-    An index may have been written on another machine, or by a stranger: it opens no file outside of its folder, which
-    may hold links. A shard found nowhere is returned as it would be in the folder, for the reader's error to name.
-    """
-    folder = os.path.abspath(index_dir)
-    written = os.path.abspath(os.path.join(folder, shard_path))  # joining with an absolute path gives that path
-    beside = os.path.join(folder, os.path.basename(written))
-    is_inside = written.startswith(os.path.join(folder, ""))
-    return written if is_inside and (os.path.isfile(written) or not os.path.isfile(beside)) else beside
 
 
 def _build(

@@ -468,6 +468,19 @@ def _numbers(example: Example, name: str) -> np.ndarray | None:
     return values
 
 
+def resolve_shard(shard_path: str, index_dir: str | Path) -> str:
+    """Return the full path of a shard named in `path.index`: as written if that is in the index folder, else beside it.
+
+    An index may have been written on another machine, or by a stranger: it opens no file outside of its folder, which
+    may hold links. A shard found nowhere is returned as it would be in the folder, for the reader's error to name.
+    """
+    folder = os.path.abspath(index_dir)
+    written = os.path.abspath(os.path.join(folder, shard_path))  # joining with an absolute path gives that path
+    beside = os.path.join(folder, os.path.basename(written))
+    is_inside = written.startswith(os.path.join(folder, ""))
+    return written if is_inside and (os.path.isfile(written) or not os.path.isfile(beside)) else beside
+
+
 class ShardReader:
     """Reads clips at (shard, offset), as `path.index` lists them.
 
@@ -505,20 +518,15 @@ class ShardReader:
         return parse_clip(payload, place, video_id)
 
     def locate(self, shard_path: str) -> Path:
-        """The shard's file: as written if absolute, else in the index folder, else by its bare name there.
-
-        An index that was written on another machine names folders that do not exist here.
+        """The shard's file, where `resolve_shard` has it.
 
         Raises:
-            MissingShard: it is in none of these places.
+            MissingShard: it is not there.
         """
-        # Joining with an absolute path gives that path.
-        places = list(dict.fromkeys([self.index_folder / shard_path, self.index_folder / Path(shard_path).name]))
-        for place in places:
-            if place.is_file():
-                return place
-        looked = ", ".join(f"{place} ({why_no_file(place)})" for place in places)
-        raise MissingShard(f"shard {shard_path} of path.index not found; looked at {looked}")
+        path = Path(resolve_shard(shard_path, self.index_folder))
+        if reason := why_no_file(path):
+            raise MissingShard(f"shard {shard_path} of path.index not found; looked at {path} ({reason})")
+        return path
 
     def _open(self, shard_path: str) -> BinaryIO:
         if shard_path in self._files:

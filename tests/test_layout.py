@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -228,3 +229,10 @@ def test_a_command_runs_as_a_file_from_anywhere(tmp_path: Path):
     command = [sys.executable, str(ROOT / "utils/tag_captions.py"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "usage: tag_captions.py" in done.stdout, done.stderr
+
+
+def test_torch_files_are_read_at_one_place_and_archives_never_run():
+    product = {path.relative_to(ROOT).as_posix(): path.read_text() for files in FILES.values() for path in files}
+    assert [name for name, text in product.items() if "= torch.load(" in text] == ["utils/runtime/checkpoint.py"]
+    calls = re.compile(r"^[^#`]*\btorch\.jit\.load\(", re.MULTILINE)
+    assert not [name for name, text in product.items() if calls.search(text)]

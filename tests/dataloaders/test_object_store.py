@@ -19,6 +19,9 @@ from dataloaders import object_store
 from dataloaders.files import CannotCache, fallback_place
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import (
+    HEADER,
+    MAGIC,
+    OBJECTS,
     REPORT_FOLDER,
     ObjectRecord,
     ObjectRules,
@@ -398,3 +401,16 @@ def test_real_object_files_make_a_store_without_problems(shared: Path, tmp_path:
     assert horse in record.trajectory_ids
     assert store.report["files"] == 5
     assert store.report["examples"] == {}
+
+
+@pytest.mark.parametrize(("objects", "frames"), [(0, 2**31 - 1), (65_535, 2**31 - 1), (1, -1), (0, 0)])
+def test_a_header_that_states_other_sizes_than_the_value_has_is_refused(objects: int, frames: int):
+    with pytest.raises(ValueError, match=f"does not fit {frames} frames of {objects} boxes"):
+        unpack_record(HEADER.pack(MAGIC, OBJECTS, objects, frames))
+
+
+@pytest.mark.parametrize("content", ["", "[" * 10**5, "[]", "{}", '{"settings": {}, "report": 3}', '{"settings": 3}'])
+def test_a_store_whose_description_is_damaged_names_the_remedy(tmp_path: Path, content: str):
+    (tmp_path / "store.json").write_text(content)
+    with pytest.raises(ValueError, match=r"store\.json.*delete the folder to have it built again"):
+        ObjectStore(tmp_path)

@@ -17,8 +17,8 @@ from dataloaders.pretrain_index import (
     PretrainIndex,
     prepare_pretrain_index,
     read_path_index,
-    resolve_shard,
 )
+from dataloaders.tfrecord import resolve_shard
 from modules.tokenizer import ClipTokenizer
 from tests.dataloaders.test_files import refuse
 

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from dataloaders.id_lists import read_frame_sizes
 from dataloaders.object_store import object_file_ids
-from dataloaders.pretrain_index import Clips, Note, captioned_clips, clip_places, require_inputs, resolve_shard
+from dataloaders.pretrain_index import Clips, Note, captioned_clips, clip_places, require_inputs
 from dataloaders.samples import MAX_BAD_CLIPS
-from dataloaders.tfrecord import HEADER, DamagedRecord, ShardReader, payload_length, record_length
+from dataloaders.tfrecord import HEADER, DamagedRecord, ShardReader, payload_length, record_length, resolve_shard
 from modules.tokenizer import split_words
 from utils.checks.clips import check_all
 from utils.checks.findings import Finding, Report, compact, first_ids, in_order, stop
