@@ -337,6 +337,9 @@ class AVVideo(_Kept):
             self.container.close()
             raise UnreadableVideo(f"{self.path}: no video in it, only sound or a cover picture")
         stream = streams[0]
+        if stream.codec_context is None:  # then it has no size either
+            self.container.close()
+            raise UnreadableVideo(f"{self.path}: its video is damaged, or of a kind that PyAV cannot decode")
         self.check_size(stream.width, stream.height)
         stream.codec_context.thread_count = 1
         return stream

@@ -357,6 +357,7 @@ def build_once(
     """
     target = Path(target_dir)
     if is_current(target, fingerprint):
+        _remove_retired(target)
         return target
     if may_move:
         target = writable_place(target)
@@ -380,15 +381,11 @@ def _build_and_swap(target: Path, fingerprint: dict[str, Any], build: Callable[[
     if target.exists():
         logger.info("%s was built from other inputs or settings: building it again", target)
     # With the lock held, such folders can only be what a killed process left behind.
-    for kind in ("building", "old"):
-        for leftover in target.parent.glob(f".{glob.escape(target.name)}.{kind}-*"):
-            if leftover.is_symlink() or not leftover.is_dir():
-                leftover.unlink()
-            else:
-                shutil.rmtree(leftover)
-    random = secrets.token_hex(8)
-    building = target.with_name(f".{target.name}.building-{random}")
-    retired = target.with_name(f".{target.name}.old-{random}")
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.building-*"):
+        _remove(leftover)
+    retired = _retired(target)
+    _remove(retired)
+    building = target.with_name(f".{target.name}.building-{secrets.token_hex(8)}")
     building.mkdir()
     try:
         build(building)
@@ -400,3 +397,23 @@ def _build_and_swap(target: Path, fingerprint: dict[str, Any], build: Callable[[
     finally:
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def _retired(target: Path) -> Path:
+    """Where a folder goes that `target` replaces; the one name lets it be found without listing, if a kill left it."""
+    return target.with_name(f".{target.name}.old")
+
+
+def _remove_retired(target: Path) -> None:
+    """Delete what a process left that was killed between putting `target` in its place and deleting the old one."""
+    if os.path.lexists(_retired(target)):
+        with contextlib.suppress(OSError), file_lock(_lock_of(target), timeout=0):  # else its builder is about to
+            _remove(_retired(target))
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder; a link or a file in its place without following it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from dataloaders.opencv import cv2
 from modules.foreign_text import why_no_file
 
 RELEASED_RAW_SIZE = 256
+RAW, JPEG = "raw", "jpeg"  # how frames are stored
 HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
 MAX_PAYLOAD = 2**31 - 1  # bytes of the largest protobuf message
@@ -371,7 +372,10 @@ def _clip(example: Example, place: str, video_id: str | None) -> StoredClip:
     stored_width, stored_height = _pixels(example, Features.STORED_WIDTH, Features.STORED_HEIGHT, RELEASED_RAW_SIZE)
     assert stored_width is not None and stored_height is not None
     frames: list[bytes] | np.ndarray = images
-    if _text(example, Features.FORMAT) in (None, "raw"):
+    stored_as = _text(example, Features.FORMAT) or RAW
+    if stored_as not in (RAW, JPEG):
+        raise ValueError(f"its frames are stored as {stored_as!r}, neither {RAW} nor {JPEG}")
+    if stored_as == RAW:
         frames = _raw_frames(images, stored_width, stored_height)
     fps, rate = _rate(example, Features.FPS), _rate(example, Features.FEATURE_FRAMERATE)
     by_time = None if _number(example, Features.FRAME_RULE) is None else rate

@@ -21,7 +21,7 @@ from tests.campaigns.kill_processes import (
     kill_marked,
 )
 
-LEFTOVERS = ("*.tmp", ".*.building-*", ".*.old-*")
+LEFTOVERS = ("*.tmp", ".*.stoa-tmp*", ".*.building-*", ".*.old")
 TIMES, SPARE_SECONDS = 20, 120  # a start that takes longer than so many undisturbed runs, and these seconds, hangs
 MOST_KILLS = 3  # in a round, so that several final states are compared
 GONE_SECONDS = 60  # what a killed launcher has left, and is there so long after the end of the round, stays for ever

@@ -246,6 +246,18 @@ def test_failed_build_leaves_the_old_content_and_no_rest(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == [".cache.lock", "cache"]
 
 
+def test_what_a_kill_left_of_the_folder_before_is_removed_when_the_new_one_is_used(tmp_path: Path) -> None:
+    target, retired = tmp_path / "cache", tmp_path / ".cache.old"
+    build_once(target, {"version": 1}, lambda folder: None)
+    retired.mkdir()
+    (retired / "large").touch()
+    with file_lock(tmp_path / ".cache.lock"):  # its builder is about to delete it
+        build_once(target, {"version": 1}, lambda folder: None)
+        assert (retired / "large").exists()
+    build_once(target, {"version": 1}, lambda folder: None)
+    assert names(tmp_path) == [".cache.lock", "cache"]
+
+
 def _write_own_id(folder: Path) -> None:
     (folder / str(os.getpid())).touch()
 
@@ -268,7 +280,7 @@ def test_a_link_among_the_leftovers_of_a_build_is_removed_not_followed(tmp_path:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/file").touch()
     (tmp_path / ".cache.building-x").symlink_to(tmp_path / "theirs")
-    (tmp_path / ".cache.old-x").touch()
+    (tmp_path / ".cache.old").symlink_to(tmp_path / "theirs")
     build_once(tmp_path / "cache", {}, lambda folder: None)
     assert names(tmp_path) == [".cache.lock", "cache", "theirs"] and (tmp_path / "theirs/file").exists()
 

@@ -315,6 +315,7 @@ NAN, INF = float("nan"), float("inf")
         ({"image": [1, 2, 3, 4]}, "no feature `image`"),
         ({"image": []}, "no feature `image`"),
         ({"format": [1]}, "`format` holds numbers"),
+        ({"format": [b"heic"]}, "stored as 'heic', neither raw nor jpeg"),
         ({"video_id": [5]}, "`video_id` holds numbers"),
         ({"video_id": [b"v\xff"]}, "`video_id` is not UTF-8"),
         ({"format": [b"raw"]}, "no whole number of raw frames of 32x24"),
