@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def train(data: DataSet, output: Path, flags: Iterable[str] = ()) -> int:
     import torch
 
     torch.set_num_threads(1)
+    os.environ["PATH"] = ""  # no Java, whose scores take half a minute and say nothing of the data
     from tasks import eval_captioning, eval_mc, eval_qa, eval_retrieval, pre_training
 
     tasks = {"retrieval": eval_retrieval, "caption": eval_captioning, "qa": eval_qa, "mc": eval_mc, "": pre_training}
