@@ -18,6 +18,11 @@ class ChoiceItem(NamedTuple):
     answer: int
     item_id: str
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every option holds a word."""
+        return all(option.strip() for option in self.options)
+
 
 def read_choices(path: str | Path) -> list[ChoiceItem]:
     """Questions of MSR-VTT's mc_test.jsonl or a file like it.

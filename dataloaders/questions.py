@@ -23,6 +23,11 @@ class Question(NamedTuple):
     question: str
     answer: str
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether question and answer hold a word."""
+        return bool(self.question.strip() and self.answer.strip())
+
 
 def read_msrvtt(path: str | Path, flag: str) -> list[Question]:
     """Questions of MSRVTT-QA: lines of {"question", "answer", "video_id", ...}, identified by their numbers from 1.

@@ -147,7 +147,7 @@ def read_list(args: CheckArguments, name: str) -> ListedSplit:
     if args.task == "mc" and name != "train":
         return _read_choices(retrieval.list_path(args, name), name)
     if args.task == "caption":
-        return _read_captions(args, name, captions.read_listed(args, name))
+        return _read_captions(args, name, captions.read_split(args, name))
     return _read_captions(args, name, retrieval.read_split(args, name))
 
 
@@ -173,7 +173,7 @@ def _read_questions(args: CheckArguments, name: str) -> ListedSplit:
     findings = [
         Finding("empty_question", question.video_id, path, f"question {question.question_id}: no text or no answer")
         for question in questions
-        if not (question.question.strip() and question.answer.strip())
+        if not question.is_whole
     ]
     findings += _repeated((question.question_id for question in questions), path)
     return ListedSplit(name, list(dict.fromkeys(question.video_id for question in questions)), findings)
@@ -184,7 +184,7 @@ def _read_choices(path: str, name: str) -> ListedSplit:
     findings = [
         Finding("empty_question", item.video_id, path, f"question {item.item_id}: an option without text")
         for item in items
-        if not all(option.strip() for option in item.options)
+        if not item.is_whole
     ]
     findings += _repeated((item.item_id for item in items), path)
     return ListedSplit(name, list(dict.fromkeys(item.video_id for item in items)), findings)

@@ -63,7 +63,7 @@ def list_flag(args: CaptionArguments, name: str) -> str | None:
     return own if is_given(args, own) else None
 
 
-def read_listed(args: CaptionArguments, name: str) -> CaptionSplit:
+def read_split(args: CaptionArguments, name: str) -> CaptionSplit:
     """Videos and captions of the `train`, `val` or `test` split as the files give them."""
     if args.data_set == "msvd":
         return msvd.read_split(args.data_path, name)
@@ -72,16 +72,6 @@ def read_listed(args: CaptionArguments, name: str) -> CaptionSplit:
     return msrvtt.read_standard_split(args.data_path, name)
 
 
-def read_split(args: CaptionArguments, name: str, log: Log) -> CaptionSplit:
-    """Videos and captions of the `train`, `val` or `test` split; captions without a word are left out and logged."""
-    split = read_listed(args, name)
-    kept = split.without_empty_captions()
-    if len(kept.captions) < len(split.captions):
-        count, videos = len(split.captions) - len(kept.captions), len(split.video_ids) - len(kept.video_ids)
-        log(f"{name}: {count} captions have no word and are left out, and {videos} videos that have no other")
-    return kept
-
-
 def open_split(args: CaptionArguments, config: ModelConfig, name: str, log: Log) -> SplitClips:
     """Open captions, videos and objects of a split; errors as `open_captioned`."""
-    return open_captioned(args, config, read_split(args, name, log), name, log)
+    return open_captioned(args, config, read_split(args, name), name, log)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -166,8 +166,45 @@ def open_clips(
     return SplitClips(split.only(videos.video_ids), reader, missing)
 
 
+class HasText(Protocol):
+    """A question; `is_whole` where none of its texts is empty."""
+
+    @property
+    def is_whole(self) -> bool: ...
+
+
+Q = TypeVar("Q", bound=HasText)
+
+
+def whole_questions(questions: Sequence[Q], name: str, log: Log) -> list[Q]:
+    """The questions of the split `name` without an empty text; the others are counted. ValueError if there are none."""
+    kept = [question for question in questions if question.is_whole]
+    if len(kept) < len(questions):
+        log(f"{name}: {len(questions) - len(kept)} of {len(questions)} questions have an empty text and are left out")
+    if not kept:
+        raise ValueError(f"{name}: all questions have an empty text")
+    return kept
+
+
+def with_words(split: CaptionSplit, name: str, log: Log) -> CaptionSplit:
+    """The split `name` without captions that hold no word, and videos that have no other; both are counted.
+
+    Raises:
+        ValueError: no caption is left.
+    """
+    kept = split.without_empty_captions()
+    if len(kept.captions) < len(split.captions):
+        count, videos = len(split.captions) - len(kept.captions), len(split.video_ids) - len(kept.video_ids)
+        log(f"{name}: {count} captions have no word and are left out, and {videos} videos that have no other")
+        if not kept.captions:
+            raise ValueError(f"{name}: no caption holds a word")
+    return kept
+
+
 def open_captioned(args: Arguments, config: ModelConfig, split: CaptionSplit, name: str, log: Log) -> SplitClips:
     """Open videos and objects of a split, before the process group starts: the first run builds the object store.
+
+    Captions without a word are left out.
 
     Raises:
         FileNotFoundError, ValueError: annotations or all videos are missing, or damaged.
@@ -175,6 +212,7 @@ def open_captioned(args: Arguments, config: ModelConfig, split: CaptionSplit, na
     """
     objects = prepare_split_objects(args, config, name, log)
     is_training = name == "train"
+    split = with_words(split, name, log)
     clips = open_clips(args, config, split, name, args.features_path, objects, log, training=is_training)
     log(f"{name}: {len(clips.split.video_ids)} videos, {len(clips.split.captions)} captions")
     return clips

@@ -19,7 +19,7 @@ from dataloaders.questions import (
     read_msvd_names,
 )
 from modules.config import ModelConfig, setting
-from utils.data.clips import Log, SplitClips, open_clips, prepare_split_objects
+from utils.data.clips import Log, SplitClips, open_clips, prepare_split_objects, whole_questions
 from utils.settings.arguments import TaskArguments
 
 # Released flags that were never read.
@@ -102,13 +102,13 @@ def choose_answers(args: AnswerArguments, log: Log) -> list[str]:
 def open_questions(args: AnswerArguments, config: ModelConfig, name: str, code: AnswerCode, log: Log) -> QuestionClips:
     """Open questions, videos and objects of a split, before the process group starts: it may build the object store.
 
-    Training questions whose answer the model cannot give are left out and counted.
+    Questions with an empty text are left out and counted, in training those too whose answer the model cannot give.
 
     Raises:
         FileNotFoundError, ValueError: questions or all videos are missing, or damaged.
         BadVideos: some evaluation videos are missing and --on_bad_video is error.
     """
-    questions = read_questions(args, name)
+    questions = whole_questions(read_questions(args, name), name, log)
     is_training = name == "train"
     if is_training:
         questions = answerable(questions, code, log)

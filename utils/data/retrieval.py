@@ -10,7 +10,7 @@ from dataloaders.datasets import didemo, lsmdc, msrvtt, msvd
 from dataloaders.multiple_choice import ChoiceItem, read_choices
 from modules.config import ModelConfig
 from modules.tasks.retrieval import RetrievalModel
-from utils.data.clips import Log, SplitClips, open_captioned, open_clips, prepare_split_objects
+from utils.data.clips import Log, SplitClips, open_captioned, open_clips, prepare_split_objects, whole_questions
 from utils.evaluation.retrieval import RankingSettings
 from utils.settings.arguments import ListArguments
 from utils.settings.fields import group
@@ -81,7 +81,7 @@ class Choices:
 def open_choices(args: RetrievalArguments, config: ModelConfig, name: str, log: Log) -> Choices:
     """Questions of the `val` or `test` split of MSR-VTT's multiple choice; errors as `open_split`."""
     path = list_path(args, name)
-    items = read_choices(path)
+    items = whole_questions(read_choices(path), name, log)
     split = CaptionSplit.from_pairs([], [item.video_id for item in items])
     objects = prepare_split_objects(args, config, name, log)
     clips = open_clips(args, config, split, name, args.features_path, objects, log, training=False)

@@ -93,6 +93,8 @@ def _run_settings(checkpoint: Path) -> dict[str, Any]:
         if path.is_file():
             try:
                 arguments = json.loads(read_bytes(path, MAX_JSON))["arguments"]
+                if not isinstance(arguments, dict):
+                    raise ValueError(f"its arguments are {str(arguments)[:40]!r}")
                 values = {name: arguments[name] for name in seen if name in arguments}
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise CheckpointError(f"{path}: not a run's config.json ({type(error).__name__}: {error})") from error

@@ -231,8 +231,8 @@ class SearchIndex:
                 raise ValueError(f"its {name} are not those of {len(stamps)} videos")
             if is_mask != (part.dtype == torch.bool) or not (is_mask or part.shape[2] == width):
                 raise ValueError(f"its {name} are not of this model")
-            if not is_mask and not part.isfinite().all():
-                raise ValueError(f"its {name} are not finite")
+            if not is_mask and not (part.dtype == torch.float32 and part.isfinite().all()):
+                raise ValueError(f"its {name} are not finite numbers in single precision")
             masked = tokens[place - 1]
             if is_mask and (masked is None or masked.shape[:2] != part.shape):
                 raise ValueError(f"its {name} fits no tokens")  # a mask follows its tokens

@@ -173,10 +173,14 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _read_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    with path.open(encoding="utf-8", errors="replace") as file:  # a run may be writing it
-        for number, text in enumerate(file, 1):
-            if text.endswith("\n"):  # without: the line that a kill cut short
+    with path.open("rb") as file:  # a run may be writing it
+        for number, content in enumerate(file, 1):
+            if content.endswith(b"\n"):  # without: the line that a kill cut short
                 place = f"{path}, line {number}"
+                try:
+                    text = content.decode()
+                except UnicodeDecodeError as error:
+                    raise ValueError(f"{place}: not UTF-8; {DELETE_LINE}") from error
                 line = parse_json(text, place, DELETE_LINE)
                 if not isinstance(line, dict) or type(line.get("step")) is not int or "kind" not in line:
                     raise ValueError(f"{place}: not the metrics of a step; {DELETE_LINE}")

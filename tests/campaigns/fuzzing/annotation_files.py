@@ -166,7 +166,8 @@ def _json_lines(text: str, video: str) -> tuple[Mutator, ...]:
         rearranged(JSON_LINES),
         known(JSON_LINES, "a row dropped", Expected.FEWER, drop()),
         known(JSON_LINES, "a bad id", Expected.COUNTED, put(video, BAD_JSON_IDS)),
-        known(JSON_LINES, "no text", Expected.REFUSED, put(text, (*NO_TEXT, *BAD_IDS[:1]))),
+        known(JSON_LINES, "no text", Expected.REFUSED, put(text, NO_TEXT)),
+        known(JSON_LINES, "an empty text", Expected.COUNTED, put(text, ("", " "))),
     )
 
 
@@ -255,7 +256,7 @@ def _reader(
 
 
 def _folder(read: Callable[[Path], CaptionSplit]) -> Callable[[Path], Taken]:
-    return lambda folder: _split(read(folder))
+    return lambda folder: _split(read(folder).without_empty_captions())
 
 
 def _file(name: str, read: Callable[..., Any], *more: Any) -> Callable[[Path], Taken]:
@@ -357,9 +358,15 @@ READERS = (
         _make_questions,
         "qa.json",
         _json_lines("question", "video_id"),
-        _file("qa.json", read_msrvtt, "--flag"),
+        _counted(lambda folder: [one for one in read_msrvtt(folder / "qa.json", "--flag") if one.is_whole]),
     ),
-    _reader("msvd-questions", _make_questions, "msvd_qa.json", _json_list("question"), _counted(_msvd_questions)),
+    _reader(
+        "msvd-questions",
+        _make_questions,
+        "msvd_qa.json",
+        _json_list("question"),
+        _counted(lambda folder: [question for question in _msvd_questions(folder) if question.is_whole]),
+    ),
     _reader("msvd-names", _make_questions, "id_mapping.json", NAMES, _counted(_msvd_questions), ("msvd_qa.json",)),
     _reader("answers", _make_questions, "answers.json", ANSWERS, _file("answers.json", read_answers, "--flag")),
     _reader("multiple-choice", _make_choices, "mc_test.jsonl", CHOICES, _file("mc_test.jsonl", read_choices)),

@@ -16,9 +16,9 @@ from utils.data.captions import (
     is_given,
     list_flag,
     open_split,
-    read_listed,
     read_split,
 )
+from utils.data.clips import with_words
 
 CONFIG = ModelConfig(max_words=24, context_length=32, max_frames=3)
 
@@ -69,27 +69,31 @@ def test_each_split_has_its_list_or_the_usual_numbers(flags: dict[str, str], lis
 def test_listed_videos_are_read_in_their_order_with_all_their_captions(tmp_path: Path):
     data = write_captions(tmp_path, video1=["a dog", "a cat"], video2=["a cow"], video7010=["a hen"])
     args = arguments(data_path=data, val_csv=write_list(tmp_path / "val.csv", "video2", "video1"))
-    assert read_listed(args, "test").by_video() == {"video2": ["a cow"], "video1": ["a dog", "a cat"]}
+    assert read_split(args, "test").by_video() == {"video2": ["a cow"], "video1": ["a dog", "a cat"]}
     usual = arguments(data_path=data)
-    assert read_listed(usual, "train").video_ids == ["video1", "video2"]
-    assert read_listed(usual, "test").video_ids == ["video7010"]
+    assert read_split(usual, "train").video_ids == ["video1", "video2"]
+    assert read_split(usual, "test").video_ids == ["video7010"]
 
 
 def test_a_list_that_is_not_there_is_named_by_its_flag(tmp_path: Path):
     data = write_captions(tmp_path, video1=["a dog"])
     for name, flag in (("train", "train_csv"), ("val", "val_csv"), ("test", "test_csv")):
         with pytest.raises(FileNotFoundError, match=f"--{flag}"):
-            read_listed(arguments(data_path=data, **{flag: str(tmp_path / "none.csv")}), name)
+            read_split(arguments(data_path=data, **{flag: str(tmp_path / "none.csv")}), name)
 
 
 def test_captions_without_a_word_are_left_out_and_counted(tmp_path: Path):
     data = write_captions(tmp_path, video1=["a dog", " "], video2=["  ", ""], video3=["a cow"])
     said: list[str] = []
-    split = read_split(arguments(data_path=data), "train", said.append)
+    split = with_words(read_split(arguments(data_path=data), "train"), "train", said.append)
     assert split.by_video() == {"video1": ["a dog"], "video3": ["a cow"]}
     assert said == ["train: 3 captions have no word and are left out, and 1 videos that have no other"]
     sound = write_captions(tmp_path, video1=["a dog"])
-    assert read_split(arguments(data_path=sound), "train", said.append).video_ids == ["video1"] and len(said) == 1
+    whole = read_split(arguments(data_path=sound), "train")
+    assert with_words(whole, "train", said.append).video_ids == ["video1"] and len(said) == 1
+    empty = write_captions(tmp_path, video1=[" "])
+    with pytest.raises(ValueError, match="no caption holds a word"):
+        with_words(read_split(arguments(data_path=empty), "train"), "train", said.append)
 
 
 @pytest.mark.parametrize(("datatype", "train"), [("msrvtt_caption", 24), ("msvd_caption", 6)])

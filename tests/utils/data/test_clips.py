@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
 from dataloaders.frames import FrameSettings
+from dataloaders.multiple_choice import ChoiceItem
 from dataloaders.object_store import ObjectRules, ObjectStore
+from dataloaders.questions import Question
 from modules.config import ModelConfig
 from tests.videos import write_video
 from utils.data.clips import (
@@ -26,6 +28,7 @@ from utils.data.clips import (
     prepare_split_objects,
     sample_settings,
     train_loader,
+    whole_questions,
 )
 from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.distributed import Runtime
@@ -201,6 +204,18 @@ def test_a_long_list_of_missing_videos_is_cut_in_the_log_alone(videos: Path, tmp
     open_some(arguments(tmp_path), videos, "a", *names, training=True, said=said)
     assert ": x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, ... (list: " in said[0]
     assert (tmp_path / "out" / "missing_train_videos.txt").read_text().split() == names
+
+
+def test_questions_with_an_empty_text_are_left_out_and_counted():
+    asked = [Question(str(n), "v", question, answer) for n, (question, answer) in enumerate([("a?", "b"), (" ", "b")])]
+    chosen = [ChoiceItem("v", ["a", "b"], 0, "0"), ChoiceItem("v", ["a", ""], 0, "1")]
+    said: list[str] = []
+    for questions in (asked, chosen):
+        assert whole_questions(questions, "val", said.append) == questions[:1]
+        assert said.pop() == "val: 1 of 2 questions have an empty text and are left out"
+        with pytest.raises(ValueError, match="all questions have an empty text"):
+            whole_questions(questions[1:], "val", said.append)
+        assert whole_questions(questions[:1], "val", pytest.fail) == questions[:1]
 
 
 def test_a_folder_with_none_of_the_videos_is_a_mistake(videos: Path, tmp_path: Path):
