@@ -26,7 +26,7 @@ def printable(text: str) -> str:
 
 def printable_lines(text: str) -> str:
     """As `printable`, but line ends stay."""
-    return CONTROL.sub(_escape, text)
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_message(text: str) -> str:
@@ -35,7 +35,7 @@ def printable_message(text: str) -> str:
     Escaped as by `printable`, but for its line ends. Lines after the first are indented: what data puts behind a line
     end cannot pass for a message of its own.
     """
-    return printable_lines(text.replace("\r\n", "\n")).replace("\n", CONTINUED)
+    return CONTROL.sub(_escape, text.replace("\r\n", "\n")).replace("\n", CONTINUED)
 
 
 def printable_json(text: str) -> str:

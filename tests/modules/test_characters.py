@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from modules.characters import printable, printable_json, printable_message, whole_characters
+from modules.characters import printable, printable_json, printable_lines, printable_message, whole_characters
 
 HOSTILE = [
     "\x1b[2J\x1b]0;title\x07", "\x9b31m", "\x7f", "\b\b", "\u202etxt.exe", "\u2066", "\u200f", "\u2028", "\udcff", "\0",
@@ -33,3 +33,7 @@ def test_a_line_end_of_data_fakes_no_line():
 
 def test_what_no_file_can_hold_is_replaced_and_counted():
     assert whole_characters("a\ud83d\0\U0001f600") == ("a\ufffd\ufffd\U0001f600", 2)
+
+
+def test_lines_stay_lines_and_are_printable():
+    assert printable_lines("a\tb\x1b\nc\x85") == "a\\tb\\x1b\nc\\x85"

@@ -181,7 +181,7 @@ def test_a_checkpoint_of_another_task_is_refused(trained: Path, downstream: Down
 def test_object_files_of_other_frames_are_an_error_that_says_what_to_do(downstream, predictor, tmp_path: Path):
     (tmp_path / "clip.json").write_text(json.dumps([{"objects": []}] * 3))
     shutil.copy(video(downstream, _first_test_id(downstream)), tmp_path / "clip.mp4")
-    with pytest.raises(ValueError, match=r"clip\.json: has objects for 3 frames, 12 frames .*extract_objects"):
+    with pytest.raises(BadVideos, match=r"clip\.json: has objects for 3 frames, 12 frames .*extract_objects"):
         predictor("retrieval", object_path=str(tmp_path)).encode([tmp_path / "clip.mp4"])
 
 

@@ -63,8 +63,10 @@ def _lines(path: Path, lines: list[str]) -> None:
 
 
 def _split(split: CaptionSplit) -> Taken:
-    content = (split.video_ids, split.captions, split.caption_video.tolist())
-    return Taken(len(split.captions), 0, content)
+    """The split as every task takes it."""
+    kept = split.without_empty_captions()
+    content = (kept.video_ids, kept.captions, kept.caption_video.tolist())
+    return Taken(len(kept.captions), len(split.captions) - len(kept.captions), content)
 
 
 def _make_msrvtt(folder: Path) -> None:
@@ -244,6 +246,17 @@ def _counted(read: Callable[[Path], Any]) -> Callable[[Path], Taken]:
     return taken
 
 
+def _whole(read: Callable[[Path], Sequence[Any]]) -> Callable[[Path], Taken]:
+    """A reader of questions, which are left out where a text is empty."""
+
+    def taken(folder: Path) -> Taken:
+        questions = read(folder)
+        kept = [question for question in questions if question.is_whole]
+        return Taken(len(kept), len(questions) - len(kept), kept)
+
+    return taken
+
+
 def _reader(
     name: str,
     make: Callable[[Path], None],
@@ -256,7 +269,7 @@ def _reader(
 
 
 def _folder(read: Callable[[Path], CaptionSplit]) -> Callable[[Path], Taken]:
-    return lambda folder: _split(read(folder).without_empty_captions())
+    return lambda folder: _split(read(folder))
 
 
 def _file(name: str, read: Callable[..., Any], *more: Any) -> Callable[[Path], Taken]:
@@ -358,18 +371,24 @@ READERS = (
         _make_questions,
         "qa.json",
         _json_lines("question", "video_id"),
-        _counted(lambda folder: [one for one in read_msrvtt(folder / "qa.json", "--flag") if one.is_whole]),
+        _whole(lambda folder: read_msrvtt(folder / "qa.json", "--flag")),
     ),
     _reader(
         "msvd-questions",
         _make_questions,
         "msvd_qa.json",
         _json_list("question"),
-        _counted(lambda folder: [question for question in _msvd_questions(folder) if question.is_whole]),
+        _whole(_msvd_questions),
     ),
     _reader("msvd-names", _make_questions, "id_mapping.json", NAMES, _counted(_msvd_questions), ("msvd_qa.json",)),
     _reader("answers", _make_questions, "answers.json", ANSWERS, _file("answers.json", read_answers, "--flag")),
-    _reader("multiple-choice", _make_choices, "mc_test.jsonl", CHOICES, _file("mc_test.jsonl", read_choices)),
+    _reader(
+        "multiple-choice",
+        _make_choices,
+        "mc_test.jsonl",
+        CHOICES,
+        _whole(lambda folder: read_choices(folder / "mc_test.jsonl")),
+    ),
     _reader("ids-txt", _make_lists, "ids.txt", ID_LINES, _file("ids.txt", listed_ids)),
     _reader(
         "ids-csv",

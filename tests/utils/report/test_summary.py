@@ -8,13 +8,12 @@ import pytest
 
 from tests.utils.test_summarise_quickstart import ZERO_SHOT, write_run
 from utils.report.summary import summarise_run, table
-from utils.summarise_quickstart import main
 
 
 def test_run_without_evaluation_is_an_error(tmp_path: Path):
     write_run(tmp_path / "pretrain", {"kind": "train", "step": 20, "vtm": 0.7})
     with pytest.raises(ValueError, match="no evaluation line"):
-        main([str(tmp_path)])
+        summarise_run(tmp_path / "pretrain")
 
 
 def test_of_a_step_that_a_resumed_run_wrote_again_the_later_line_counts(tmp_path: Path):
