@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,8 @@ from utils.inference.predictor import Predictor
 
 FORMAT = 1
 INDEX_NAME = ".stoa-search.npz"
-ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)  # of a damaged or foreign zip file
+# Of a damaged or foreign zip file, or header of an array in it.
+DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, TokenError)
 TOKEN_PARTS = VideoTokens._fields
 ABSENT = "-"  # in the place of size and time
 
@@ -33,7 +35,7 @@ def check_arrays(path: Path) -> None:
     """Hold the sizes that an .npz file states against the file, before memory is taken for them.
 
     Raises:
-        ValueError, OSError, or one of ZIP_DAMAGE: it is no file of whole arrays, not compressed.
+        ValueError, OSError, or one of DAMAGE: it is no file of whole arrays, not compressed.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -213,7 +215,7 @@ class SearchIndex:
                 parts = [torch.from_numpy(file[name]) if name in file else None for name in TOKEN_PARTS]
             tokens = VideoTokens(*parts)  # type: ignore[arg-type]
             self._check(stamps, tokens)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, *ZIP_DAMAGE) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, *DAMAGE) as error:
             self.predictor.log(f"{self.path}: not a readable index ({error}); made anew")
             return {}, None
         return stamps, tokens

@@ -290,6 +290,7 @@ CHOICES = (
     *_json_lines("options", "video_id"),
     known(JSON_LINES, "a value out of range", Expected.REFUSED, put("answer", (-1, 5, 2**32, 1.0, "1", None, True))),
     known(JSON_LINES, "a field removed", Expected.REFUSED, shorten(lambda entry: entry["options"])),
+    known(JSON_LINES, "an empty option", Expected.COUNTED, put("options", (["a", "b", "", "d", "e"],))),
 )
 NAMES = (
     *KNOWN_TEXT,

@@ -279,6 +279,7 @@ def larger_header(path: Path) -> None:
         lambda path: rewritten(path, frame_mask=np.ones((3, 4), bool)),
         lambda path: rewritten(path, frame_mask=np.ones((3, 3), np.float32)),
         lambda path: rewritten(path, stamps=np.array("[" * 10**5)),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"'shape': (), }", b"'shape': ((, }", 1)),
         lambda path: rewritten(path, stamps=np.array("[1, 2, 3]")),
         lambda path: rewritten(path, stamps=np.array(["a"], dtype=object)),
     ],
