@@ -7,6 +7,8 @@ command lines of the tasks are made of such fields (utils/settings/). No PyTorch
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ SIM_HEADERS = ("meanP", "seqLSTM", "seqTransf", "tightTransf")
 LINEAR_PATCHES = ("2d", "3d")
 HEAD_WIDTH = 64  # of every CLIP that OpenAI published
 MAX_LAYERS, MAX_SIZE = 1000, 1 << 31  # of a model; the largest CLIP has 56 layers
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "None": "null"}
 FORMER_SIZES = ("frame_dropout",)  # in the configuration of checkpoints that an earlier version wrote
 
 
@@ -64,17 +67,36 @@ def setting(
 
 
 def check_settings(group: Any) -> None:
-    """Check the ranges of all settings of a dataclass instance; None is always allowed, a dict by its values.
+    """Check types and ranges of all settings of a dataclass instance, a dict by its values: they may be of a file.
 
     Raises:
-        ValueError: a value is out of range; the message names the flag.
+        ValueError: a value is of another type or out of range; the message names the flag.
     """
     for field in dataclasses.fields(group):
         value, rules = getattr(group, field.name), field.metadata
-        if "help" not in rules or value is None:
+        if "help" not in rules:
             continue
-        for one in value.values() if isinstance(value, dict) else (value,):
-            _check_range(f"--{rules['flag'] or field.name} {one}", one, rules)
+        name, kind = f"--{rules['flag'] or field.name}", str(field.type)
+        values = [value]
+        if kind.startswith("dict"):
+            if not isinstance(value, dict):
+                raise ValueError(f"{name} {reprlib.repr(value)}: must be a dictionary of numbers")
+            kind, values = "float", list(value.values())
+        for one in values:
+            if not _is_of(one, kind):
+                wanted = " or ".join(KINDS[part] for part in kind.split(" | ") if part in KINDS)
+                raise ValueError(f"{name} {reprlib.repr(one)}: must be {wanted}")
+            if one is not None:
+                _check_range(f"{name} {one}", one, rules)
+
+
+def _is_of(value: Any, kind: str) -> bool:
+    """Whether a value is of a type by its annotation, such as "int | None"; a float is finite, a text may be a path."""
+    if value is None or isinstance(value, bool):
+        return type(value).__name__.removesuffix("Type") in kind.split(" | ")
+    if isinstance(value, int | float) and "float" in kind:
+        return abs(value) < math.inf
+    return isinstance(value, int) and "int" in kind or isinstance(value, str | os.PathLike) and "str" in kind
 
 
 def _check_range(name: str, value: Any, rules: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ Numpy only: the module is also used by processes that must not load PyTorch.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import reprlib
 from collections import defaultdict
@@ -363,7 +364,7 @@ def _malformation(entry: Any) -> str:
         return "an object has no class name"
     name = entry["class"]
     rect = entry.get("rect")
-    if not (isinstance(rect, list) and len(rect) == 4 and all(map(_is_number, rect))):
+    if not (isinstance(rect, list) and len(rect) == 4 and all(_is_number(x) and math.isfinite(x) for x in rect)):
         return f"rect of {_shown(name)} is {_shown(rect)}, not four numbers"
     conf = entry.get("conf")
     if not (_is_number(conf) and 0 <= conf <= MAX_CONFIDENCE):

@@ -21,6 +21,7 @@ class Group:
     rate: float | None = setting(0.5, "bounds", minimum=0, maximum=1)
     size: float | None = setting(1, "an open bound", above=0, flag="the_size")
     weights: dict[str, float] = setting({"vtm": 1.0}, "a dictionary")
+    whole: int = setting(1, "a whole number")
     plain: int = -5
 
 
@@ -36,9 +37,17 @@ def test_bounds_themselves_are_allowed_and_nothing_always():
         ({"kind": "c"}, "--kind c: choose one of a, b"),
         ({"rate": -0.1}, "--rate -0.1: must be at least 0"),
         ({"rate": 1.1}, "--rate 1.1: must be at most 1"),
-        ({"rate": float("nan")}, "--rate nan: must be at least 0"),
+        ({"rate": float("nan")}, "--rate nan: must be a number or null"),
+        ({"rate": "0.5"}, "--rate '0.5': must be a number or null"),
+        ({"rate": [1]}, r"--rate \[1\]: must be a number or null"),
+        ({"rate": True}, "--rate True: must be a number or null"),
         ({"size": 0}, "--the_size 0: must be above 0"),
-        ({"size": float("nan")}, "--the_size nan: must be above 0"),
+        ({"size": float("inf")}, "--the_size inf: must be a number or null"),
+        ({"kind": 5}, "--kind 5: must be text or null"),
+        ({"weights": {"vtm": None}}, "--weights None: must be a number"),
+        ({"weights": None}, r"--weights None: must be a dictionary of numbers"),
+        ({"whole": None}, "--whole None: must be a whole number"),
+        ({"whole": 1.5}, "--whole 1.5: must be a whole number"),
     ],
     ids=str,
 )

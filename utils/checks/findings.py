@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "wrong_frame_count": (ERROR, "object files with a wrong number of frames"),
     "other_frames": (ERROR, "clips whose object file is of other frames than are read"),
     "wrong_rect_order": (ERROR, "object files whose boxes only make sense in the other rect order"),
-    "malformed_object": (ERROR, "object files with objects without a usable class, rect or conf"),
+    "malformed_object": (ERROR, "object files with objects whose class, rect, conf or attributes cannot be used"),
     "unknown_class": (ERROR, "object files with classes that the label map does not have"),
     "outside_box": (ERROR, "object files with boxes wholly outside the frame"),
     REPEATED_ID: (NOTE, "ids listed more than once; used once"),

@@ -19,9 +19,10 @@ class ShownFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: int) -> None:
-    """Show what the packages log, for commands without a run's folder."""
-    logging.basicConfig(level=level)
+    """Show what the packages log from a level on, for commands without a run's folder; other handlers may have more."""
+    logging.basicConfig(level=min(level, logging.WARNING))
     for handler in logging.getLogger().handlers:
+        handler.setLevel(level)
         handler.setFormatter(ShownFormatter("%(message)s"))
 
 

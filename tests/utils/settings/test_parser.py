@@ -102,7 +102,7 @@ def test_unknown_flag_names_the_closest(capsys):
         (["--action_only"], "--action_only needs --need_object"),
         (["--batch_size", "0"], "--batch_size 0: must be at least 1"),
         (["--lr", "-1"], "--lr -1.0: must be at least 0"),
-        (["--lr", "nan"], "--lr nan: must be at least 0"),
+        (["--lr", "nan"], "--lr nan: must be a number"),
         (["--mask_ratio", "1.5"], "--mask_ratio 1.5: must be at most 1"),
         (["--feature_framerate", "0"], "--feature_framerate 0.0: must be above 0"),
         (["--sim_header", "meanX"], "invalid choice: 'meanX'"),
