@@ -92,7 +92,8 @@ def _train(fault: Fault, data: DataSet, folder: Path, verdict: Verdict) -> list[
         return _convert(data, verdict)
     output = folder / "run"
     status = run_apart(lambda: agreement.train(data, output, _flags(fault, data)), folder / "train.txt", TRAIN_SECONDS)
-    ids = {finding.video_id for finding in verdict.findings} | _listed(data)
+    shards = {finding.video_id for finding in verdict.findings if finding.kind in ("truncated_shard", "missing_shard")}
+    ids = {finding.video_id for finding in verdict.findings} - shards | _listed(data)
     run = agreement.read_training(status, data, output, folder / "train.txt", ids)
     return agreement.disagreements(verdict.findings, run)
 
