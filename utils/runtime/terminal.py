@@ -20,10 +20,10 @@ class ShownFormatter(logging.Formatter):
 
 def log_to_stderr(level: int) -> None:
     """Show what the packages log from a level on, for commands without a run's folder; other handlers may have more."""
-    logging.basicConfig(level=min(level, logging.WARNING))
-    for handler in logging.getLogger().handlers:
-        handler.setLevel(level)
-        handler.setFormatter(ShownFormatter("%(message)s"))
+    handler = logging.StreamHandler()
+    handler.setLevel(level)
+    handler.setFormatter(ShownFormatter("%(message)s"))
+    logging.basicConfig(level=min(level, logging.WARNING), handlers=[handler])
 
 
 def show(message: str) -> None:
