@@ -224,13 +224,16 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(linear: Path, tmp_path: Pat
     assert path.stat().st_size < 200_000
 
 
-@pytest.mark.parametrize("member", ["data.pkl", "code/__torch__/torch/nn/modules/linear.py"])
-def test_other_members_are_bounded(linear: Path, tmp_path: Path, member: str):
+@pytest.mark.parametrize("ending", ["data.pkl", ".py"])
+def test_other_members_are_bounded(linear: Path, tmp_path: Path, ending: str):
+    with zipfile.ZipFile(linear) as archive:  # the name of its code depends on what was scripted before
+        member = next(name for name in archive.namelist() if name.endswith(ending))
+
     def change(name: str, data: bytes) -> bytes:
-        return bytes(2**26) if name.endswith(member) else data
+        return bytes(2**26) if name == member else data
 
     path = rewritten(linear, change, tmp_path / "bomb.pt", zipfile.ZIP_DEFLATED)
-    fails(path, f"'linear/{member}' has 67,108,864 bytes, more than")
+    fails(path, f"'{member}' has 67,108,864 bytes, more than")
 
 
 def test_storages_that_overlap_in_the_file_are_refused(tmp_path: Path):
