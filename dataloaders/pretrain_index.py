@@ -16,8 +16,8 @@ import numpy as np
 from dataloaders.caption_store import CaptionArrays, CaptionWriter, PackedCaptions, iter_captions, pack_captions
 from dataloaders.files import atomic_write_text, build_once, fingerprint_file
 from dataloaders.parallel import chunked, ordered_map
+from dataloaders.stored_clips import resolve_shard
 from dataloaders.tagging import TAGGERS, TaggedCaption, make_tagger, tag_caption
-from dataloaders.tfrecord import resolve_shard
 from modules.config import VOCAB_SIZE
 from modules.foreign_text import iterate_lines, read_json
 from modules.foreign_text import video_id as checked_id

@@ -6,7 +6,7 @@ import numpy as np
 
 from dataloaders.decoders import Misfit
 from dataloaders.frames import candidate_indices
-from dataloaders.tfrecord import StoredClip
+from dataloaders.stored_clips import StoredClip
 
 RATE_ROUNDING = 1e-6  # of a rate that is stored in single precision
 

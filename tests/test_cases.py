@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from dataloaders.pretrain_index import read_path_index
-from dataloaders.tfrecord import DamagedRecord, ShardReader
+from dataloaders.stored_clips import ShardReader
+from dataloaders.tfrecord import DamagedRecord
 from modules.tasks.retrieval import RetrievalModel
 from modules.utils_object_tractor import ObjectFileError, ObjectReport, load_object_file
 from tests.utils.checkpoints import save_tiny

@@ -48,6 +48,7 @@ WITHOUT_TORCH = (
     "dataloaders.frames",
     "dataloaders.container_end",
     "dataloaders.tfrecord",
+    "dataloaders.stored_clips",
     "dataloaders.stored_frames",
     "dataloaders.files",
     "dataloaders.lmdb_files",

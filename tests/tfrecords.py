@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
-from dataloaders.tfrecord import masked_crc
+from dataloaders.tfrecord import masked_crc, record_length
 
 
 def varint(number: int) -> bytes:
@@ -37,3 +38,13 @@ def encode(features: dict[str, list]) -> bytes:
 def record(payload: bytes) -> bytes:
     length = struct.pack("<Q", len(payload))
     return length + struct.pack("<I", masked_crc(length)) + payload + struct.pack("<I", masked_crc(payload))
+
+
+def write_shard(path: Path, payloads: list[bytes]) -> list[int]:
+    """Write a file of these records; where each starts, in bytes."""
+    offsets = [0]
+    for payload in payloads:
+        offsets.append(offsets[-1] + record_length(len(payload)))
+    path.write_bytes(b"".join(map(record, payloads)))
+    assert path.stat().st_size == offsets[-1]
+    return offsets[:-1]

@@ -20,8 +20,8 @@ from dataloaders.samples import (
     training_targets,
     word_mask,
 )
+from dataloaders.stored_clips import MissingShard, ShardReader, StoredClip
 from dataloaders.stored_frames import stored_candidates
-from dataloaders.tfrecord import MissingShard, ShardReader, StoredClip
 from modules.random_streams import sample_key
 from modules.tokenizer import ClipTokenizer
 

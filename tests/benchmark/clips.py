@@ -14,8 +14,8 @@ import torch
 
 from dataloaders.frames import candidate_indices, pick_positions, read_clip
 from dataloaders.pretrain_index import INDEX_FILE, ClipPlace, read_path_index
+from dataloaders.stored_clips import ShardReader
 from dataloaders.stored_frames import stored_candidates
-from dataloaders.tfrecord import ShardReader
 from dataloaders.transforms import frames_to_tensor
 from tests.benchmark.report import ROOT
 

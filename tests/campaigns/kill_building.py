@@ -18,7 +18,7 @@ from dataloaders.lmdb_files import forget_environment
 from dataloaders.object_store import PROBLEMS_FILE, ObjectStore
 from dataloaders.pretrain_index import PretrainIndex, read_path_index
 from dataloaders.samples import SampleSettings
-from dataloaders.tfrecord import ShardReader
+from dataloaders.stored_clips import ShardReader
 from tests.campaigns.kill_reading import file_bytes, read
 from tests.campaigns.kill_rounds import Case, Parts
 from tests.tasks.test_retrieval_tasks import WITH_OBJECTS, flags_for

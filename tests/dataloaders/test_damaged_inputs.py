@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from dataloaders.object_store import ObjectRules, ObjectSettings, pack_record, read_record, unpack_record
+from dataloaders.stored_clips import ShardReader
 from dataloaders.stored_frames import stored_candidates
-from dataloaders.tfrecord import DamagedRecord, ShardReader, iterate_records
+from dataloaders.tfrecord import DamagedRecord, iterate_records
 from modules.utils_object_tractor import ObjectFileError, ObjectReport
 from tests.tfrecords import encode, record
 

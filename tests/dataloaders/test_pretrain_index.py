@@ -18,7 +18,7 @@ from dataloaders.pretrain_index import (
     prepare_pretrain_index,
     read_path_index,
 )
-from dataloaders.tfrecord import resolve_shard
+from dataloaders.stored_clips import resolve_shard
 from modules.tokenizer import ClipTokenizer
 from tests.dataloaders.test_files import refuse
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dataloaders.frames import candidate_indices
+from dataloaders.stored_clips import StoredClip
 from dataloaders.stored_frames import stored_candidates
-from dataloaders.tfrecord import StoredClip
 
 
 def stored(indices: list[int] | None, fps: float | None, count: int = 0, rate: float | None = None) -> StoredClip:

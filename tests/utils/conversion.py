@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataloaders.tfrecord import ShardReader, StoredClip
+from dataloaders.stored_clips import ShardReader, StoredClip
 from tests.videos import write_video
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dataloaders.tfrecord import StoredClip, iterate_records
+from dataloaders.stored_clips import StoredClip
+from dataloaders.tfrecord import iterate_records
 from tests.utils.conversion import ROOT, Converted, common_arguments, run, stored_clips
 from utils.webvid_to_tfrecord import main
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from dataloaders.frames import pick_positions
 from dataloaders.object_store import find_object_file
+from dataloaders.stored_clips import ShardReader, StoredClip, WrongClip
 from dataloaders.stored_frames import stored_candidates
-from dataloaders.tfrecord import DamagedRecord, ShardReader, StoredClip, WrongClip
+from dataloaders.tfrecord import DamagedRecord
 from utils.checks.clips import ClipResult, ClipSettings, ObjectResult, check_objects, other_frames
 from utils.checks.findings import Finding
 

@@ -20,7 +20,8 @@ from dataloaders.id_lists import read_frame_sizes
 from dataloaders.object_store import object_file_ids
 from dataloaders.pretrain_index import Clips, Note, captioned_clips, clip_places, require_inputs
 from dataloaders.samples import MAX_BAD_CLIPS
-from dataloaders.tfrecord import HEADER, DamagedRecord, ShardReader, payload_length, record_length, resolve_shard
+from dataloaders.stored_clips import ShardReader, resolve_shard
+from dataloaders.tfrecord import HEADER, DamagedRecord, payload_length, record_length
 from modules.tokenizer import split_words
 from utils.checks.clips import check_all
 from utils.checks.findings import Finding, Report, compact, first_ids, in_order, stop

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from dataloaders.decoders import UnreadableVideo
 from dataloaders.files import atomic_file, atomic_write_text, create_file, file_lock, sync_folder
 from dataloaders.frames import FRAME_RULE
-from dataloaders.tfrecord import DamagedRecord, Features, iterate_records, parse_example, read_record, record_length
+from dataloaders.stored_clips import Features
+from dataloaders.tfrecord import DamagedRecord, iterate_records, parse_example, read_record, record_length
 from utils.preparation.clip_encoding import EncodedClip, encode_clip
 from utils.preparation.video_workers import WorkerDied, WorkerPool
 from utils.preparation.webvid_rows import Row, read_rows, survey_csv, video_places

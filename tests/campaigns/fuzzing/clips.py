@@ -13,8 +13,9 @@ import numpy as np
 
 from dataloaders.decoders import UnreadableVideo, has_av
 from dataloaders.frames import FrameSettings, read_clip
+from dataloaders.stored_clips import ShardReader
 from dataloaders.stored_frames import stored_candidates
-from dataloaders.tfrecord import DamagedRecord, ShardReader, masked_crc
+from dataloaders.tfrecord import DamagedRecord, masked_crc
 from tests.campaigns.fuzzing.forms import NAN, csv_mutators
 from tests.campaigns.fuzzing.mutators import KNOWN_TEXT, cut_short, damaged, flipped
 from tests.campaigns.fuzzing.reader import Expected, Mutant, Reader, Taken

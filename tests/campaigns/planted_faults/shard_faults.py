@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dataloaders.tfrecord import Features, iterate_records, parse_example
+from dataloaders.stored_clips import Features
+from dataloaders.tfrecord import iterate_records, parse_example
 from tests.campaigns.planted_faults.faults import HARMLESS, Fault, stops
 from tests.campaigns.planted_faults.text_faults import BOM, _entry, _json, _line, _lines, _text, _whole_file
 from tests.campaigns.planted_faults.worlds import DataSet

@@ -18,7 +18,8 @@ from dataloaders.label_map import load_label_map
 from dataloaders.object_store import ObjectRecord, ObjectSettings, ObjectStore, build_object_store
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from dataloaders.samples import SampleSettings, clip_part
-from dataloaders.tfrecord import DamagedRecord, ShardReader, StoredClip
+from dataloaders.stored_clips import ShardReader, StoredClip
+from dataloaders.tfrecord import DamagedRecord
 from dataloaders.video_files import read_frames
 from modules.boxes import map_boxes_to_crop
 from tests.world import FRAMES, WITHOUT_OBJECT_FILE, WITHOUT_OBJECTS, World

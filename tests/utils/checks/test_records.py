@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dataloaders.frames import FrameSettings
-from dataloaders.tfrecord import Features, ShardReader
+from dataloaders.stored_clips import Features, ShardReader
 from tests.tfrecords import encode, record
 from tests.utils.checks.test_clips import DOG, SETTINGS, write_objects
 from utils.checks.clips import ClipResult

@@ -16,7 +16,8 @@ import pytest
 from dataloaders.datasets.webvid import WebVidPretrainDataset
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from dataloaders.samples import SampleSettings
-from dataloaders.tfrecord import Features, iterate_records, parse_clip, parse_example
+from dataloaders.stored_clips import Features, parse_clip
+from dataloaders.tfrecord import iterate_records, parse_example
 from tests.test_readme import python_commands
 from tests.tfrecords import encode, record
 from tests.utils.test_check_data import kinds, rewrite
