@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from crc32c import crc32c
 
-from dataloaders.files import CannotCache
+from dataloaders.built_caches import CannotCache
 from dataloaders.opencv import cv2
 from modules.config import check_settings, setting
 

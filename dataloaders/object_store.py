@@ -17,15 +17,8 @@ from typing import Any, NamedTuple
 import lmdb
 import numpy as np
 
-from dataloaders.files import (
-    CannotCache,
-    atomic_write_text,
-    build_once,
-    fallback_place,
-    fingerprint_folder,
-    read_fingerprint,
-    stable_hash,
-)
+from dataloaders.built_caches import CannotCache, build_once, fallback_place, fingerprint_folder, read_fingerprint
+from dataloaders.files import atomic_write_text, stable_hash
 from dataloaders.frames import FRAME_RULE
 from dataloaders.label_map import label_map_hash
 from dataloaders.lmdb_files import forget_environment, read_environment

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dataloaders.built_caches import build_once, fingerprint_file
 from dataloaders.caption_store import CaptionArrays, CaptionWriter, PackedCaptions, iter_captions, pack_captions
-from dataloaders.files import atomic_write_text, build_once, fingerprint_file
+from dataloaders.files import atomic_write_text
 from dataloaders.parallel import chunked, ordered_map
 from dataloaders.stored_clips import resolve_shard
 from dataloaders.tagging import TAGGERS, TaggedCaption, make_tagger, tag_caption

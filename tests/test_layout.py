@@ -51,6 +51,7 @@ WITHOUT_TORCH = (
     "dataloaders.stored_clips",
     "dataloaders.stored_frames",
     "dataloaders.files",
+    "dataloaders.built_caches",
     "dataloaders.lmdb_files",
     "dataloaders.datasets.msrvtt",
     "dataloaders.datasets.msvd",

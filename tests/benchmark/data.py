@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from dataloaders.files import fingerprint_folder
+from dataloaders.built_caches import fingerprint_folder
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from tests.benchmark import clips, first_batch, simulated, whole_samples
 from tests.benchmark.report import ROOT, add_output_flag, machine_facts, print_table, write_report

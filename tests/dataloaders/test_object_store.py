@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dataloaders import object_store
-from dataloaders.files import CannotCache, fallback_place
+from dataloaders.built_caches import CannotCache, fallback_place
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import (
     HEADER,
@@ -35,7 +35,7 @@ from dataloaders.object_store import (
     split_object_folder,
     unpack_record,
 )
-from tests.dataloaders.test_files import refuse
+from tests.dataloaders.test_built_caches import refuse
 
 LABELS = {"label_to_idx": {"man": 1, "dog": 2}}
 SETTINGS = ObjectSettings(object_count=2, frames=2)

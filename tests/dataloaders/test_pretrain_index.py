@@ -20,7 +20,7 @@ from dataloaders.pretrain_index import (
 )
 from dataloaders.stored_clips import resolve_shard
 from modules.tokenizer import ClipTokenizer
-from tests.dataloaders.test_files import refuse
+from tests.dataloaders.test_built_caches import refuse
 
 CAPTIONS = [
     ("v2", "A man is riding a horse"),

@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataloaders.files import fallback_place
+from dataloaders.built_caches import fallback_place
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import (
     default_store_path,

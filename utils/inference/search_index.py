@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dataloaders.files import atomic_file, file_stamp, require_writable, writable_place
+from dataloaders.built_caches import require_writable, writable_place
+from dataloaders.files import atomic_file, file_stamp
 from dataloaders.label_map import label_map_hash
 from dataloaders.video_files import VIDEO_SUFFIXES, videos_below
 from modules.fusion_encoder import VideoTokens, join

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.files import CannotCache, fallback_place
+from dataloaders.built_caches import CannotCache, fallback_place
 from modules.tasks.captioning import CaptionModel
-from tests.dataloaders.test_files import refuse
+from tests.dataloaders.test_built_caches import refuse
 from tests.utils.checkpoints import save_tiny
 from tests.videos import write_noise, write_video
 from utils.evaluation.bad_videos import BadVideos
