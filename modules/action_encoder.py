@@ -29,7 +29,7 @@ class ActionEncoder(nn.Module):
         super().__init__()
         width = config.vision_width
         self.queries = nn.Parameter(torch.empty(config.num_actions, width))
-        self.blocks = nn.ModuleList(ResidualBlock(width, config.head_width) for _ in range(2))
+        self.blocks = nn.ModuleList(ResidualBlock(width, config.head_width, config.activation) for _ in range(2))
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
 

@@ -18,9 +18,20 @@ VOCAB_SIZE = 49408  # of CLIP's tokenizer
 OBJECT_FUSES = ("fusion", "attention")
 SIM_HEADERS = ("meanP", "seqLSTM", "seqTransf", "tightTransf")
 LINEAR_PATCHES = ("2d", "3d")
+MAX_PIXEL_VALUE = 1000  # of a mean or deviation; pixels are from 0 to 1
 HEAD_WIDTH = 64  # of every CLIP that OpenAI published
+QUICK_GELU = "quick_gelu"  # its activation; most others have GELU
+ACTIVATIONS = ("gelu", QUICK_GELU)
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # by which it normalises pixels; most others do too
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_LAYERS, MAX_SIZE = 1000, 1 << 31  # of a model; the largest CLIP has 56 layers
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "None": "null"}
+NAMED = {
+    "object_fuse": OBJECT_FUSES,
+    "sim_header": SIM_HEADERS,
+    "linear_patch": LINEAR_PATCHES,
+    "activation": ACTIVATIONS,
+}
 FORMER_SIZES = ("frame_dropout",)  # in the configuration of checkpoints that an earlier version wrote
 
 
@@ -117,6 +128,17 @@ class ModelChoices:
     Fields are named as those of `ModelConfig` that they choose.
     """
 
+    image_resolution: int | None = setting(
+        None,
+        "side of the square picture in pixels; the table of positions is interpolated to it; default: the weights' own",
+        minimum=1,
+    )
+    activation: str | None = setting(
+        None,
+        "activation of CLIP weights that come without a configuration which states it",
+        choices=ACTIVATIONS,
+        of_tensors=True,
+    )
     max_frames: int | None = setting(None, "frames per clip; default: the checkpoint's, else 12", minimum=1)
     max_words: int | None = setting(
         None, "tokens of a caption, start and end token included; default: the checkpoint's, else 32", minimum=3
@@ -203,7 +225,11 @@ class ModelConfig:
     vocab_size: int = VOCAB_SIZE
     text_width: int = 512
     text_layers: int = 12
-    head_width: int = HEAD_WIDTH  # of every attention; a width has width / head_width heads, at least one
+    head_width: int = HEAD_WIDTH  # of the visual tower, trajectories and actions: width / head_width heads, at least 1
+    text_head_width: int | None = None  # of the text tower, fusion encoder and headers; None: as head_width
+    activation: str = QUICK_GELU  # of every perceptron in a block
+    pixel_mean: tuple[float, ...] = PIXEL_MEAN  # of red, green and blue from 0 to 1, subtracted
+    pixel_std: tuple[float, ...] = PIXEL_STD  # divided by
 
     max_frames: int = 12  # T
     max_words: int = 32  # L, start and end tokens included
@@ -226,8 +252,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        for name in ("object_fuse", "sim_header", "linear_patch"):
-            allowed = {"object_fuse": OBJECT_FUSES, "sim_header": SIM_HEADERS, "linear_patch": LINEAR_PATCHES}[name]
+        for name, allowed in NAMED.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
         if self.image_resolution % self.patch_size:
@@ -238,11 +263,21 @@ class ModelConfig:
             raise ValueError(f"max_words {self.max_words} exceeds the text tower's {self.context_length} positions")
         if abs(self.object_layer or 0) > self.vision_layers:
             raise ValueError(f"object_layer {self.object_layer}: the visual tower has {self.vision_layers} blocks")
+        if self.text_head_width == self.head_width:
+            self.text_head_width = None  # one form of what is the same
         self.answers = tuple(self.answers)
+        self.pixel_mean, self.pixel_std = tuple(self.pixel_mean), tuple(self.pixel_std)
+        if min(self.pixel_std) <= 0:
+            raise ValueError(f"pixel_std {self.pixel_std}: must be above 0")
         if (self.use_action or self.action_only) and not self.need_object:
             raise ValueError("use_action and action_only need need_object: actions are pooled from object tokens too")
         if self.need_object and self.object_fuse == "fusion" and self.object_layer == 0:
             raise ValueError("object_fuse=fusion with object_layer=0 would have no object tokens: choose a block")
+
+    @property
+    def text_heads_width(self) -> int:
+        """Width of an attention head of the text tower, the fusion encoder and the similarity headers."""
+        return self.text_head_width or self.head_width
 
     @property
     def grid(self) -> int:
@@ -337,7 +372,9 @@ def _check_types(config: ModelConfig | Behaviour) -> None:
         value = getattr(config, field.name)
         if field.name == "answers":
             is_right = isinstance(value, list | tuple) and all(type(one) is str for one in value)
-        elif field.type == "int":
+        elif field.name in ("pixel_mean", "pixel_std"):
+            is_right = isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_pixel_value, value))
+        elif field.type == "int" or (field.name == "text_head_width" and value is not None):
             largest = MAX_LAYERS if field.name.endswith("_layers") else MAX_SIZE
             is_right = type(value) is int and 1 <= value <= largest
         elif field.type == "float":
@@ -346,6 +383,10 @@ def _check_types(config: ModelConfig | Behaviour) -> None:
             is_right = type(value).__name__ in str(field.type).replace("None", "NoneType").split(" | ")
         if not is_right:
             raise ValueError(f"{field.name} {reprlib.repr(value)}: no {field.type} that a model can have")
+
+
+def _is_pixel_value(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= MAX_PIXEL_VALUE  # NaN is not
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:

@@ -101,7 +101,8 @@ class FusionEncoder(nn.Module):
         self.text_start = self.action_start + (config.num_actions if config.has_actions else 0)
         self.shifted_frame_mask = behaviour.shifted_frame_mask
         self.blocks: Any = nn.ModuleList(
-            ResidualBlock(config.embed_dim, config.head_width) for _ in range(config.fusion_layers)
+            ResidualBlock(config.embed_dim, config.text_heads_width, config.activation)
+            for _ in range(config.fusion_layers)
         )
         self.positional_embedding = nn.Parameter(torch.empty(config.fusion_positions, config.embed_dim))
 

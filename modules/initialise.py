@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.backbone import Backbone
-from modules.config import HEAD_WIDTH, ModelConfig
+from modules.config import ModelConfig
 
 StateDict = Mapping[str, Tensor]
 
@@ -41,7 +43,7 @@ def initialise(model: Backbone) -> None:
 def config_from_clip(state: StateDict, **choices: object) -> ModelConfig:
     """Sizes of a CLIP state dict (OpenAI's keys), with the caller's own choices for the rest.
 
-    Heads are as wide as OpenAI's unless the entry `head_width` says otherwise (utils/make_random_clip.py).
+    Only what shapes tell: widths of heads, activation and pixels are of the choices, else `ModelConfig`'s defaults.
 
     Raises:
         ValueError: the state dict is not a ViT CLIP; names the first key that is missing.
@@ -54,7 +56,6 @@ def config_from_clip(state: StateDict, **choices: object) -> ModelConfig:
     patch = state["visual.conv1.weight"].shape[-1]
     grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     sizes = {
-        "head_width": int(state.get("head_width", HEAD_WIDTH)),
         "image_resolution": grid * patch,
         "patch_size": patch,
         "vision_width": state["visual.conv1.weight"].shape[0],
@@ -66,6 +67,24 @@ def config_from_clip(state: StateDict, **choices: object) -> ModelConfig:
         "text_layers": count_blocks(state, "transformer."),
     }
     return ModelConfig(**{**sizes, **choices})
+
+
+def resize_positions(table: Tensor, grid: int) -> Tensor:
+    """A visual table of positions for a picture of another size: (1 + G·G, D) -> (1 + grid·grid, D), [CLS] first.
+
+    Bicubic and antialiased, as open_clip does; one of that size already is returned as it is.
+
+    Raises:
+        ValueError: it is not that of a square picture.
+    """
+    before = math.isqrt(max(0, table.shape[0] - 1))
+    if table.ndim != 2 or before**2 + 1 != table.shape[0] or not before:
+        raise ValueError(f"a table of positions of shape {tuple(table.shape)} is not that of a square picture")
+    if before == grid:
+        return table
+    patches = table[1:].float().view(1, before, before, -1).permute(0, 3, 1, 2)
+    patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=True)
+    return torch.cat([table[:1].float(), patches.flatten(2)[0].t()])
 
 
 def count_blocks(state: StateDict, prefix: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from modules.config import QUICK_GELU
 
 
 def draw_positions(table: nn.Parameter) -> None:
@@ -35,42 +38,63 @@ class LayerNorm(nn.LayerNorm):
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """x · sigmoid(1.702 x), CLIP's activation, with one new tensor; not differentiable, see `gelu_linear`."""
+    """x · sigmoid(1.702 x), OpenAI's activation, with one new tensor; not differentiable, see `gelu_linear`."""
     return (1.702 * x).sigmoid_().mul_(x)
 
 
+def _quick_gelu_backward(grad: Tensor, x: Tensor) -> Tensor:
+    gate = torch.sigmoid(1.702 * x)
+    return grad.mul_(gate * (1 + 1.702 * x * (1 - gate)))
+
+
+# By their names in `ModelConfig.activation`: the function, and the gradient of x by that of its value.
+GELUS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "quick_gelu": (quick_gelu, _quick_gelu_backward),
+    "gelu": (F.gelu, torch.ops.aten.gelu_backward),
+}
+
+
 class _GeluLinear(torch.autograd.Function):
-    """linear(quick_gelu(x), weight, bias) that keeps only x for backward: the rest is a block's largest activations."""
+    """linear(gelu(x), weight, bias) that keeps only x for backward: the rest is a block's largest activations."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.linear(quick_gelu(x), weight, bias)
+        ctx.gelu, ctx.gelu_backward = GELUS[activation]
+        return F.linear(ctx.gelu(x), weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        gate, rows = torch.sigmoid(1.702 * x), grad.flatten(0, -2)
-        for_x = (grad @ weight).mul_(gate * (1 + 1.702 * x * (1 - gate))) if needs_x else None
-        for_weight = rows.t() @ (x * gate).flatten(0, -2) if needs_weight else None
-        return for_x, for_weight, rows.sum(0) if needs_bias else None
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        rows = grad.flatten(0, -2)
+        for_x = ctx.gelu_backward(grad @ weight, x) if needs_x else None
+        for_weight = rows.t() @ ctx.gelu(x).flatten(0, -2) if needs_weight else None
+        return for_x, for_weight, rows.sum(0) if needs_bias else None, None
 
 
-def gelu_linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    """layer(quick_gelu(x)) with no more than x kept for the backward pass.
+def gelu_linear(x: Tensor, layer: nn.Linear, activation: str = QUICK_GELU) -> Tensor:
+    """layer(gelu(x)) with no more than x kept for the backward pass; `activation` is a name of `GELUS`.
 
     Autocast's conversions are made out here, where they are recorded: inside, the pass back to the fp32 weight would be
     missing, and the converted weight would be cached without it.
     """
     if not torch.is_grad_enabled():
-        return layer(quick_gelu(x))
+        return layer(GELUS[activation][0](x))
     inputs: tuple[Tensor, ...] = (x, layer.weight, layer.bias)
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         inputs = tuple(part.to(dtype) for part in inputs)
-    return _GeluLinear.apply(*inputs)
+    return _GeluLinear.apply(*inputs, activation)
+
+
+def count_heads(width: int, head_width: int) -> int:
+    """Heads of an attention: as many of at least `head_width` as divide its width evenly, one of less than that."""
+    heads = max(1, width // head_width)
+    while width % heads:
+        heads -= 1
+    return heads
 
 
 class Attention(nn.Module):
@@ -81,7 +105,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, head_width: int) -> None:
         super().__init__()
-        self.heads = max(1, width // head_width)
+        self.heads = count_heads(width, head_width)
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -128,26 +152,27 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """CLIP's perceptron with quick GELU and a hidden width of 4·D."""
+    """CLIP's perceptron with a hidden width of 4·D; `activation` is a name of `GELUS`."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, activation: str = QUICK_GELU) -> None:
         super().__init__()
+        self.activation = activation
         self.c_fc = nn.Linear(width, 4 * width)
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        return gelu_linear(self.c_fc(x), self.c_proj)
+        return gelu_linear(self.c_fc(x), self.c_proj, self.activation)
 
 
 class ResidualBlock(nn.Module):
     """CLIP's pre-norm residual attention block."""
 
-    def __init__(self, width: int, head_width: int) -> None:
+    def __init__(self, width: int, head_width: int, activation: str = QUICK_GELU) -> None:
         super().__init__()
         self.attn = Attention(width, head_width)
         self.ln_1 = LayerNorm(width)
-        self.mlp = MLP(width)
+        self.mlp = MLP(width, activation)
         self.ln_2 = LayerNorm(width)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,9 +240,9 @@ class ResidualBlock(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks under CLIP's name `resblocks`."""
 
-    def __init__(self, width: int, layers: int, head_width: int) -> None:
+    def __init__(self, width: int, layers: int, head_width: int, activation: str = QUICK_GELU) -> None:
         super().__init__()
-        self.resblocks: Any = nn.ModuleList(ResidualBlock(width, head_width) for _ in range(layers))
+        self.resblocks: Any = nn.ModuleList(ResidualBlock(width, head_width, activation) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *, is_causal: bool = False) -> Tensor:
         """(B, S, D) -> (B, S, D); `mask` as in `ResidualBlock.forward`."""

@@ -16,8 +16,6 @@ from modules.config import ModelConfig
 from modules.layers import LayerNorm, Transformer, draw_positions, draw_projection, draw_rows, maybe_checkpoint
 from modules.parts import Owner
 
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's bound
 
 
@@ -60,7 +58,7 @@ class VisionTower(nn.Module):
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(config.grid**2 + 1, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, config.vision_layers, config.head_width)
+        self.transformer = Transformer(width, config.vision_layers, config.head_width, config.activation)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
         self.grad_checkpoint = False
@@ -68,8 +66,8 @@ class VisionTower(nn.Module):
         self.objects_take_part = config.object_fuse == "attention"
         self.reads = {"frames": ("patches", "objects") if self.objects_take_part else ("patches",)}
         self.owners = self._owners()
-        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
 
     def _owners(self) -> dict[str, Owner]:
         """What lies below the patches that objects are read from is a part of its own: objects train it too."""
@@ -176,7 +174,9 @@ class CLIP(nn.Module):
         self.visual = VisionTower(config)
         self.token_embedding = nn.Embedding(config.vocab_size, config.text_width)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.text_width))
-        self.transformer = Transformer(config.text_width, config.text_layers, config.head_width)
+        self.transformer = Transformer(
+            config.text_width, config.text_layers, config.text_heads_width, config.activation
+        )
         self.ln_final = LayerNorm(config.text_width)
         self.text_projection = nn.Parameter(torch.empty(config.text_width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(2.6592))  # ln(1 / 0.07), CLIP's start

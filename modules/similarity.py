@@ -59,7 +59,9 @@ class SeqTransf(LooseSimilarity):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.frame_position_embeddings = nn.Embedding(config.context_length, config.embed_dim)
-        self.transformer = Transformer(config.embed_dim, config.header_layers, config.head_width)
+        self.transformer = Transformer(
+            config.embed_dim, config.header_layers, config.text_heads_width, config.activation
+        )
 
     @staticmethod
     def starts_from(clip: CLIP) -> Mapping[str, nn.Module | nn.Parameter]:
@@ -81,7 +83,7 @@ class TightTransf(nn.Module):
         super().__init__()
         width = config.embed_dim
         self.position_embeddings = nn.Embedding(config.context_length, width)
-        self.transformer = Transformer(width, config.header_layers, config.head_width)
+        self.transformer = Transformer(width, config.header_layers, config.text_heads_width, config.activation)
         self.ln_pool = LayerNorm(width)
         self.dense = nn.Linear(width, width)
         self.similarity_dense = nn.Linear(width, 1)

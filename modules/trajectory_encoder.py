@@ -24,7 +24,7 @@ class TrajectoryEncoder(nn.Module):
         super().__init__()
         width = config.vision_width
         self.cls_embedding = nn.Parameter(torch.empty(1, width))
-        self.block = ResidualBlock(width, config.head_width)
+        self.block = ResidualBlock(width, config.head_width, config.activation)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
 

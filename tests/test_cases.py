@@ -22,7 +22,7 @@ from tests.utils.checkpoints import save_tiny
 from tests.videos import write_video
 from utils.inference.predictor import Predictor
 from utils.inference.search_index import INDEX_NAME, SearchIndex
-from utils.models.clip_weights import read_clip_archive
+from utils.models.clip_weights import read_clip_weights
 from utils.runtime.checkpoint import CheckpointError, load
 
 LABELS = {"label_to_idx": {"star": 1, "cross": 2}}
@@ -69,7 +69,7 @@ def test_an_archive_that_writes_a_file_when_it_is_run_is_not_run(shared: Path, t
     before = victim.read_bytes()
     maker = shutil.copy(shared / "cases/weights/make_archive_that_writes.py", tmp_path)
     subprocess.run([sys.executable, maker, str(victim)], cwd=tmp_path, check=True, capture_output=True)
-    readers: list[Callable[[Path], object]] = [read_clip_archive, load, _use]
+    readers: list[Callable[[Path], object]] = [read_clip_weights, load, _use]
     for reader in readers:
         with pytest.raises((CheckpointError, ValueError), match=r"evil\.pt"):
             reader(tmp_path / "evil.pt")

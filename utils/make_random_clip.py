@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
+from modules.config import ACTIVATIONS
 from utils.models.random_clip import PRESETS, ClipSizes, half_weights, random_state_dict, save_archive
 from utils.runtime.terminal import show, show_error
 
@@ -25,7 +26,9 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     parser.add_argument("--preset", choices=sorted(PRESETS), default="demo", help="sizes (default: %(default)s)")
     demo = asdict(PRESETS["demo"])
     for field in fields(ClipSizes):
-        parser.add_argument(f"--{field.name}", type=int, help=f"instead of the preset's (demo: {demo[field.name]})")
+        kind, choices = (int, None) if field.type == "int" else (str, ACTIVATIONS)
+        help_text = f"instead of the preset's (demo: {demo[field.name]})"
+        parser.add_argument(f"--{field.name}", type=kind, choices=choices, help=help_text)
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     parser.add_argument("--fp16", action="store_true", help="the tensors in half precision that OpenAI's files hold so")
     args = parser.parse_args(argv)

@@ -68,7 +68,7 @@ def test_what_is_known_of_a_setting_is_kept():
     assert known["size"]["flag"] == "the_size" and known["rate"]["flag"] is None
     assert not known["kind"]["seen"] and not known["kind"]["of_tensors"] and not known["plain"]
     of_tensors = {field.name for field in dataclasses.fields(ModelChoices) if field.metadata["of_tensors"]}
-    assert of_tensors == {"fusion_layers", "linear_patch"}
+    assert of_tensors == {"activation", "fusion_layers", "linear_patch"}
 
 
 def test_choices_are_fields_of_the_configuration():

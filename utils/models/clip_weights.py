@@ -1,18 +1,24 @@
-"""CLIP weights: finding the file that a user means, and reading it as a state dict."""
+"""CLIP weights of any origin: finding the file that a user means, and reading it with what describes it."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
 from torch import Tensor
 
-from utils.models.torchscript_archive import read_torchscript
-from utils.runtime.checkpoint import CheckpointError, is_torchscript, load
-from utils.runtime.stated_sizes import MAX_DESCRIPTION
+from modules.config import HEAD_WIDTH, QUICK_GELU, ModelConfig
+from modules.initialise import config_from_clip
+from modules.module_clip import CLIP
+from utils.models.clip_description import Description, from_open_clip, from_table, table_files
+from utils.models.clip_layouts import CLIP4CLIP, HUGGING_FACE, Translated, no_place, to_openai_names
+from utils.models.hugging_face_config import from_hugging_face, is_hugging_face
+from utils.models.random_clip import IS_QUICK_GELU, STATED_HEAD_WIDTH
+from utils.models.weight_files import INDEX, SUFFIXES, read_configuration, read_weight_file
+from utils.runtime.checkpoint import FORMAT, CheckpointError
 
 CLIP_FILE = "ViT-B-16.pt"
 CLIP_URL = (
@@ -27,13 +33,34 @@ OPENAI_FILES = {
     "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "ViT-L-14-336px.pt",
 }
 CLIP_FOLDERS = ("modules/clip", "modules", "data/models/clip", "data/models")
-SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
-NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # integers that OpenAI's archives carry
+# Names by which weights are known in a folder, the first that is there; whoever has several has the same in all.
+KNOWN_NAMES = (
+    CLIP_FILE, "open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors",
+    f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}",
+)  # fmt: skip
+OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG = "open_clip_config.json", "config.json"
+TELLING_SIZES = ("vision_width", "vision_layers", "patch_size", "text_width", "text_layers", "embed_dim")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+class ClipWeights(NamedTuple):
+    """A CLIP by OpenAI's names, and what describes it.
+
+    Attributes:
+        state: the entries of both towers.
+        described: fields of ModelConfig that no shape tells: activation, widths of heads, mean and deviation.
+        header: entries of a similarity header of CLIP4Clip, by this project's names.
+        remarks: lines for the log.
+    """
+
+    state: dict[str, Tensor]
+    described: dict[str, Any]
+    header: dict[str, Tensor]
+    remarks: list[str]
+
+
 def find_clip_archive(path: str | Path) -> Path:
-    """The CLIP weights that `--clip_archive` means: itself, or the one in its folder, or one in the usual places.
+    """The CLIP weights that `--clip_archive` means: itself, or those in its folder, or OpenAI's in the usual places.
 
     Raises:
         CheckpointError: nothing there; lists the places and the address of the official file.
@@ -41,59 +68,191 @@ def find_clip_archive(path: str | Path) -> Path:
     given = Path(path)
     if given.is_file():
         return given
-    folders = [given, *(REPOSITORY / folder for folder in CLIP_FOLDERS)]
-    for folder in folders:
-        if (folder / CLIP_FILE).is_file():
-            return folder / CLIP_FILE
+    if known := next((given / name for name in KNOWN_NAMES if (given / name).is_file()), None):
+        return known
     inside = sorted(f for f in given.iterdir() if f.suffix in SUFFIXES) if given.is_dir() else []
     if len(inside) == 1:
         return inside[0]
+    folders = [REPOSITORY / folder for folder in CLIP_FOLDERS]
+    for folder in folders if not inside else ():
+        if (folder / CLIP_FILE).is_file():
+            return folder / CLIP_FILE
     found = f" It holds several files ({', '.join(f.name for f in inside)}): name one." if inside else ""
-    places = "\n  ".join([str(given), *(str(folder / CLIP_FILE) for folder in folders)])
+    places = "\n  ".join([str(given), *(str(folder / CLIP_FILE) for folder in [given, *folders])])
     raise CheckpointError(
         f"no CLIP weights at --clip_archive {path}.{found} Looked in:\n  {places}\n"
         f"OpenAI's ViT-B/16 is at {CLIP_URL}; utils/make_random_clip.py writes one with random weights."
     )
 
 
-def read_clip_archive(path: str | Path) -> dict[str, Tensor]:
-    """State dict of a CLIP file: OpenAI's TorchScript archive, a plain or wrapped state dict, or safetensors.
+def read_clip_weights(path: str | Path, clip_model: str | None = None, activation: str | None = None) -> ClipWeights:
+    """Read CLIP weights of OpenAI, open_clip, Hugging Face, CLIP4Clip or utils/make_random_clip.py.
 
+    What no tensor tells comes from the configuration beside the file, else from the flags, else from the file itself.
     Nothing in the file is run, whoever made it.
 
+    Args:
+        clip_model: a name of open_clip's table.
+        activation: "gelu" or "quick_gelu".
+
     Raises:
-        CheckpointError: the file is none of these.
+        CheckpointError: the file is damaged or of another kind, an entry has no place or is missing, sizes are not
+            those stated, two sources contradict each other, or nothing states the activation; names file and remedy.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        try:
-            _check_header(path)
-            state: dict[str, Any] = load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: no readable safetensors file ({error})") from error
-    elif is_torchscript(path):
-        state = read_torchscript(path)
+    beside = _configuration(path, HUGGING_FACE if path.name.startswith(("model.", "pytorch_model.")) else "")
+    file = read_weight_file(path)
+    translated = to_openai_names(file.entries, path)
+    said = _said_of_itself(path, translated, file.is_random)
+    named = from_table(clip_model) if clip_model else None
+    if named and activation not in (None, named.activation):
+        raise CheckpointError(
+            f"--activation {activation} contradicts --clip_model {clip_model}, which has {named.activation}; leave one "
+            "out (names that end in -quickgelu have QuickGELU)"
+        )
+    described = beside or named or _by_itself(path, translated, said, activation)
+    for other in (named, said, activation):
+        if other and other is not described:
+            _check_agreement(described, other)
+    config = _config(path, translated.state, described)
+    _check_entries(path, translated.state, config)
+    return ClipWeights(translated.state, described.fields(), translated.header, list(described.remarks))
+
+
+def _configuration(path: Path, family: str) -> Description | None:
+    """Description by the configuration beside a file, that of its own family first; None where there is none."""
+    of_open_clip, of_hugging_face = path.parent / OPEN_CLIP_CONFIG, path.parent / HUGGING_FACE_CONFIG
+    for place in (of_hugging_face, of_open_clip) if family == HUGGING_FACE else (of_open_clip, of_hugging_face):
+        if not place.is_file():
+            continue
+        content = read_configuration(place)
+        if content.get("format") == FORMAT:
+            raise CheckpointError(f"{path}: a checkpoint of this project and no CLIP weights; give it to --init_model")
+        if place == of_open_clip:
+            return from_open_clip(content, str(place))
+        if is_hugging_face(content):
+            return from_hugging_face(content, place)
+    return None
+
+
+def _check_agreement(stated: Description, other: Description | str) -> None:
+    """Raise CheckpointError where a flag, or the file itself, says otherwise than what describes the file."""
+    pairs: list[tuple[str, Any, Any]] = []
+    if isinstance(other, str):
+        pairs.append(("activation", stated.activation, other))
+        source = f"--activation {other}"
     else:
-        state = load(path)
-        for wrapper in ("state_dict", "model_state_dict", "model"):
-            state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
-    state = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-    return {key: value for key, value in state.items() if key not in NOT_WEIGHTS}
+        names = ("activation", "head_width", "text_head_width")
+        pairs += [(name, getattr(stated, name), getattr(other, name)) for name in names]
+        pairs += [(name, size, other.sizes.get(name, size)) for name, size in stated.sizes.items()]
+        source = other.source
+    if differing := [f"{name} {one} by the one, {two} by the other" for name, one, two in pairs if one != two]:
+        raise CheckpointError(
+            f"{stated.source} and {source} contradict each other: {'; '.join(differing)}; leave one out"
+        )
 
 
-def _check_header(path: Path) -> None:
-    """Raise SafetensorError for a file whose table of contents is larger than that of any model."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > MAX_DESCRIPTION:
-        raise SafetensorError(f"a header of {length:,} bytes, more than {MAX_DESCRIPTION:,}")
+def _said_of_itself(path: Path, translated: Translated, is_random: bool) -> Description | None:
+    """What a file says of itself, which leaves its entries; None for a bare one that could be anybody's."""
+    said = {name: translated.state.pop(name, None) for name in (STATED_HEAD_WIDTH, IS_QUICK_GELU)}
+    width, is_quick = (None if value is None else _integer(value, path) for value in said.values())
+    if is_quick is not None or width is not None or is_random:
+        activation = QUICK_GELU if is_quick is None or is_quick else "gelu"
+        return Description(str(path), activation, width or HEAD_WIDTH, width or HEAD_WIDTH)
+    return Description(str(path), QUICK_GELU, HEAD_WIDTH, HEAD_WIDTH) if whose(path) else None
 
 
-def origin(path: str | Path) -> str:
-    """Whose a CLIP file is, for the log: one of OpenAI's by its sha256, or not known."""
+def _integer(value: Tensor, path: Path) -> int:
+    if value.numel() != 1 or value.is_floating_point():
+        raise CheckpointError(f"{path}: its {STATED_HEAD_WIDTH} or {IS_QUICK_GELU} is no whole number; fetch it again")
+    return int(value)
+
+
+def _by_itself(path: Path, translated: Translated, said: Description | None, activation: str | None) -> Description:
+    """Description of a file without a configuration: as it says of itself, by the flag, or as CLIP4Clip's are."""
+    if said:
+        return said
+    chosen = activation or (QUICK_GELU if translated.layout == CLIP4CLIP else None)
+    if chosen is None:
+        raise CheckpointError(
+            f"{path}: nothing states its activation: OpenAI's CLIP has QuickGELU, most of open_clip's have GELU, and "
+            "with the wrong one features are wrong without a sign. Give --clip_model NAME (of open_clip's table, such "
+            "as ViT-B-16 or ViT-B-16-quickgelu) or --activation gelu or quick_gelu, or put its configuration beside it "
+            f"({OPEN_CLIP_CONFIG}, or Hugging Face's {HUGGING_FACE_CONFIG})"
+        )
+    return Description(str(path), chosen, *_usual_heads(path, _sizes(path, translated.state)))
+
+
+def _usual_heads(path: Path, sizes: ModelConfig) -> tuple[int, int]:
+    """Widths of the heads of a bare file: those of the models of its sizes in open_clip's table, else OpenAI's 64."""
+    found = set()
+    for name in table_files():
+        try:
+            named = from_table(name)
+        except CheckpointError:
+            continue  # of a kind that does not load
+        if all(named.sizes[size] == getattr(sizes, size) for size in TELLING_SIZES):
+            found.add((named.head_width, named.text_head_width))
+    if len(found) == 1:
+        return found.pop()
+    if sizes.vision_width % HEAD_WIDTH or sizes.text_width % HEAD_WIDTH or found:
+        raise CheckpointError(
+            f"{path}: nothing states how wide its attention heads are; give --clip_model NAME, or put its "
+            f"configuration beside it ({OPEN_CLIP_CONFIG}, or Hugging Face's {HUGGING_FACE_CONFIG})"
+        )
+    return HEAD_WIDTH, HEAD_WIDTH
+
+
+def _sizes(path: Path, state: Mapping[str, Tensor], **described: Any) -> ModelConfig:
+    patch = state.get("visual.conv1.weight")
+    layer = {"linear_patch": "3d"} if patch is not None and patch.ndim == 5 else {}
+    length = state.get("positional_embedding")
+    words = {"max_words": min(ModelConfig.max_words, len(length))} if length is not None and length.ndim else {}
+    try:
+        return config_from_clip(state, **{**described, **layer, **words})
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _config(path: Path, state: Mapping[str, Tensor], described: Description) -> ModelConfig:
+    """Sizes of the tensors, which have to be those that are stated."""
+    config = _sizes(path, state, **described.fields())
+    sizes = {name: (stated, getattr(config, name)) for name, stated in described.sizes.items()}
+    if differing := [f"{name} {one} stated, {two} there" for name, (one, two) in sizes.items() if one != two]:
+        raise CheckpointError(f"{path}: not the sizes that {described.source} states: {'; '.join(differing)}")
+    return config
+
+
+def _check_entries(path: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Raise CheckpointError unless each entry has its place, and each place its entry of the right shape."""
+    try:
+        with torch.device("meta"):
+            places = {name: tuple(parameter.shape) for name, parameter in CLIP(config).named_parameters()}
+    except RuntimeError as error:  # more numbers than can be counted
+        raise CheckpointError(f"{path}: no model has the sizes that it states ({error})") from error
+    if strange := [name for name in state if name not in places]:
+        raise no_place(strange, path)
+    problems = [f"{name} is missing" for name in places if name not in state]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)}, not {shape}"
+        for name, shape in places.items()
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(f"{path}: not a whole CLIP: {'; '.join(problems[:5])}{more}; fetch it again")
+
+
+def whose(path: str | Path) -> str:
+    """Name of OpenAI's file that this is by its sha256; "" for another's."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while chunk := file.read(2**20):
             digest.update(chunk)
-    name = OPENAI_FILES.get(digest.hexdigest())
+    return OPENAI_FILES.get(digest.hexdigest(), "")
+
+
+def origin(path: str | Path) -> str:
+    """Whose a CLIP file is, for the log."""
+    name = whose(path)
     return f"OpenAI's {name} by its sha256" if name else "none of OpenAI's own files"

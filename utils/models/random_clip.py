@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,7 +13,12 @@ import torch
 from torch import nn
 
 from dataloaders.files import atomic_path
-from modules.config import HEAD_WIDTH
+from modules.config import ACTIVATIONS, HEAD_WIDTH, QUICK_GELU
+
+# Integers in an archive that say of it what its tensors do not.
+STATED_HEAD_WIDTH, IS_QUICK_GELU = "head_width", "quick_gelu"
+OPENAI_INTEGERS = ("input_resolution", "context_length", "vocab_size")
+PLAIN_MODULE = re.compile(r"__torch__\.torch\.nn\.modules\.module\.(___torch_mangle_\d+\.)?Module")
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class ClipSizes:
         context_length: text positions.
         vocab_size: text tokens; 49408 for the whole of CLIP's tokenizer, fewer for its first merges.
         head_width: of the attention. OpenAI's archives do not state it, theirs is 64; another one is stated.
+        activation: "quick_gelu" or "gelu".
         embedding_gain: token and text position embeddings start so many times larger than CLIP's.
     """
 
@@ -41,10 +49,13 @@ class ClipSizes:
     vocab_size: int = 49408
     head_width: int = HEAD_WIDTH
     embedding_gain: int = 1
+    activation: str = QUICK_GELU
 
     def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"--activation {self.activation}: choose one of {', '.join(ACTIVATIONS)}")
         for field in fields(self):
-            if getattr(self, field.name) < 1:
+            if field.type == "int" and getattr(self, field.name) < 1:
                 raise ValueError(f"--{field.name} must be at least 1")
         if self.image_resolution % self.patch_size:
             raise ValueError(f"--image_resolution must be a multiple of --patch_size ({self.patch_size})")
@@ -69,7 +80,8 @@ def random_state_dict(sizes: ClipSizes, seed: int = 0) -> dict[str, torch.Tensor
     tower's rule. Biases are 0.
 
     Returns:
-        Floating tensors, the three integers that OpenAI's files hold beside them, and `head_width` where it differs.
+        Floating tensors, the three integers that OpenAI's files hold beside them, and two that they do not:
+        `head_width` where it differs, and `quick_gelu`, 1 or 0.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -104,8 +116,9 @@ def random_state_dict(sizes: ClipSizes, seed: int = 0) -> dict[str, torch.Tensor
                 **_layer_norm(f"{block}.ln_2", width),
             }
     if sizes.head_width != HEAD_WIDTH:
-        state["head_width"] = torch.tensor(sizes.head_width)
+        state[STATED_HEAD_WIDTH] = torch.tensor(sizes.head_width)
     return state | {
+        IS_QUICK_GELU: torch.tensor(int(sizes.activation == QUICK_GELU)),
         "token_embedding.weight": normal(0.02 * sizes.embedding_gain, sizes.vocab_size, text),
         "positional_embedding": normal(0.01 * sizes.embedding_gain, sizes.context_length, text),
         **_layer_norm("ln_final", text),
@@ -154,3 +167,19 @@ def save_archive(state: dict[str, torch.Tensor], path: Path) -> None:
             torch.jit.save(torch.jit.script(root), str(temporary))
         except RuntimeError as error:
             raise OSError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
+
+
+def is_random_archive(root_class: str, state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a TorchScript file has the form of those that `save_archive` wrote before they stated an activation.
+
+    Other programs trace a class of their own; and layer norms that nobody has trained are of no trained model.
+    """
+    weight, bias = state.get("ln_final.weight"), state.get("ln_final.bias")
+    if (
+        not PLAIN_MODULE.fullmatch(root_class)
+        or not set(OPENAI_INTEGERS) <= set(state)
+        or weight is None
+        or bias is None
+    ):
+        return False
+    return bool((weight == 1).all()) and not bool(bias.any())

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 
 from modules.config import Behaviour, ModelChoices, ModelConfig, from_dict
-from modules.initialise import check_clip, config_from_clip, initialise, load_clip
+from modules.initialise import check_clip, config_from_clip, initialise, load_clip, resize_positions
 from modules.parts import owners
 from modules.released_checkpoint import config_from_released, convert, is_released
 from modules.tasks.task_model import TaskModel
-from utils.models.clip_weights import find_clip_archive, origin, read_clip_archive
+from utils.models.clip_weights import ClipWeights, find_clip_archive, origin, read_clip_weights
 from utils.runtime.checkpoint import CheckpointError, check_own, is_own, is_torchscript, load
 from utils.settings.groups import UseSettings
 
 # A model may have so many times the numbers of the file that tells its sizes, and so many beside; what a task adds to
 # CLIP is about as large as CLIP.
 LARGER, BESIDE = 64, 1 << 24
+POSITIONS = "visual.positional_embedding"  # the only table whose length follows from the picture
 SIZES_OF_RELEASED = ("max_frames", "object_count", "num_actions")  # which its tensors tell
 
 ModelClass = Callable[[ModelConfig, Behaviour], Any]
@@ -100,21 +101,44 @@ class _Setup:
     def from_clip(self, where: str | Path) -> Any:
         """A new model that starts from CLIP weights."""
         path = find_clip_archive(where)
-        state = read_clip_archive(path)
+        clip = self.read_clip(path)
         try:
-            config = config_from_clip(state, answers=self.answers, **self.settings.model.given())
+            choices = {**clip.described, **self.settings.model.given()}
+            config = config_from_clip(clip.state, answers=self.answers, **choices)
+            state = self.at_resolution(clip.state, POSITIONS, config, path)
             outline = self.outline(config, Behaviour.preset(self.settings.behaviour or "intended"), state, path)
             check_clip(outline, state)
+            header = _header(clip, outline, path)
             model = self.build(outline)
             done = load_clip(model, state)
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
+        model.load_state_dict(header, strict=False)
         names = [name for name, _ in model.named_parameters()]
-        model.new_names = frozenset(names) - set(done)
+        model.new_names = frozenset(names) - set(done) - set(header)
         self.log(
             f"{path}: {len(done)} of {len(names)} parameters start from CLIP, the others anew; it is {origin(path)}"
         )
         return model
+
+    def read_clip(self, path: Path) -> ClipWeights:
+        """CLIP weights with their description, by the flags where the file has none."""
+        clip = read_clip_weights(path, self.settings.clip_model, self.settings.model.activation)
+        for remark in clip.remarks:
+            self.log(remark)
+        return clip
+
+    def at_resolution(self, state: dict[str, Tensor], name: str, config: ModelConfig, path: Path) -> dict[str, Tensor]:
+        """Entries whose visual table of positions is that of the model's picture; ValueError where it is none."""
+        if name not in state:
+            return state
+        table = resize_positions(state[name], config.grid)
+        if table is not state[name]:
+            self.log(
+                f"{path}: {len(state[name]) - 1} visual positions interpolated to {len(table) - 1}, for pictures of "
+                f"{config.image_resolution} pixels"
+            )
+        return {**state, name: table}
 
     def from_own(self, state: dict[str, Any], path: Path) -> Any:
         """A model of a checkpoint of this project, for the same task or another one."""
@@ -131,6 +155,8 @@ class _Setup:
         if config.answers != saved.answers:
             classifier = set(outline.part("answer"))
             weights = {name: value for name, value in weights.items() if name not in classifier}
+        if config.grid != saved.grid and len(weights.get(f"clip.{POSITIONS}", ())) == saved.grid**2 + 1:
+            weights = self.at_resolution(weights, f"clip.{POSITIONS}", config, path)
         _check_shapes(outline, weights, path)
         model = self.build(outline)
         _note_other_layout(config, saved, path, self.log)
@@ -143,6 +169,7 @@ class _Setup:
         choices = {name: value for name, value in self.settings.model.given().items() if name not in SIZES_OF_RELEASED}
         try:
             config = config_from_released(state, answers=self.answers, **choices)
+            state = self.at_resolution(state, f"clip.{POSITIONS}", config, path)
             outline = self.outline(config, Behaviour.preset(self.settings.behaviour or "released"), state, path)
             result = convert(state, outline)
         except ValueError as error:
@@ -172,7 +199,9 @@ class _Setup:
         source = ""
         try:
             archive = find_clip_archive(self.settings.clip_archive)
-            state = read_clip_archive(archive)
+            clip = self.read_clip(archive)
+            _check_description(clip, model.config, archive, path)
+            state = self.at_resolution(clip.state, POSITIONS, model.config, archive)
             source = f" ({archive}, {origin(archive)})"
         except CheckpointError as error:
             own = owners(model)
@@ -186,6 +215,30 @@ class _Setup:
         anew = [name for name in missing if name not in done]
         model.new_names = frozenset(anew)
         self.log(f"{len(done)} further parameters start from CLIP, {len(anew)} anew: {', '.join(anew[:5])}{source}")
+
+
+def _header(clip: ClipWeights, model: TaskModel, path: Path) -> dict[str, Tensor]:
+    """The similarity header that a checkpoint of CLIP4Clip brings; CheckpointError where the model has another."""
+    own = {name: value for name, value in model.named_parameters() if name.startswith("similarity.")}
+    fits = clip.header.keys() == own.keys() and all(
+        own[name].shape == value.shape for name, value in clip.header.items()
+    )
+    if clip.header and not fits:
+        raise CheckpointError(
+            f"{path}: brings a similarity header ({', '.join(list(clip.header)[:2])}, …) that is not this model's; "
+            "give its --sim_header and --cross_num_hidden_layers"
+        )
+    return clip.header
+
+
+def _check_description(clip: ClipWeights, config: ModelConfig, path: Path, checkpoint: Path) -> None:
+    """Raise CheckpointError for CLIP weights that compute otherwise than the checkpoint that lacks them."""
+    for name, value in clip.described.items():
+        there = getattr(config, name) or config.head_width
+        if there != value:
+            raise CheckpointError(
+                f"{path}: {name} {value}, {there} in {checkpoint}; name the CLIP that it started from"
+            )
 
 
 def _check_shapes(model: TaskModel, state: Mapping[str, Tensor], path: Path) -> None:
@@ -207,7 +260,7 @@ def _note_sizes(choices: ModelChoices, config: ModelConfig, path: Path, log: Cal
             continue  # only room in the table of positions
         if name in given and given[name] != value:
             log(f"{path}: {name} stays {value} as its tensors need, not {given[name]}")
-        elif name not in given and value != getattr(usual, name):
+        elif name not in given and name != "image_resolution" and value != getattr(usual, name):
             log(f"{path}: {name} {value}, as it was trained")
 
 

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ REMEDY = (
     "for the state dict (torch.save or safetensors)."
 )
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
+T = TypeVar("T")
 CLASS_LINE = re.compile(r"class (\w+)\(Module\):")
 LIST_LINE = re.compile(r"  __(?:parameters|buffers)__ = \[(.*)\]")
 
@@ -65,10 +66,23 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: damaged, or not made of tensors and plain values alone; the message says what there is.
     """
-    path = Path(path)
+    return _read(Path(path), lambda archive: archive.state_dict())
+
+
+def root_class(path: str | Path) -> str:
+    """Qualified name of the class of the archive's root module, by which programs that write archives differ.
+
+    Raises:
+        CheckpointError: as `read_torchscript`.
+    """
+    return _read(Path(path), lambda archive: archive.tree().kind)
+
+
+def _read(path: Path, what: Callable[[_Archive], T]) -> T:
+    """Something of an archive, with the errors of reading it."""
     try:
         with zipfile.ZipFile(path) as file:
-            return _Archive(path, file).state_dict()
+            return what(_Archive(path, file))
     except PickleError as error:
         raise CheckpointError(f"{path}: its data.pkl holds {error}. {REMEDY}") from error
     except DAMAGE as error:
@@ -98,15 +112,19 @@ class _Archive:
         order = f"{self.root}/byteorder"
         if order in self.names and self.read(order, 16) != b"little":
             self.refuse("its numbers are not little-endian")
-        tree = read_pickle(self.read(f"{self.root}/data.pkl", MAX_PICKLE), FUNCTIONS, DTYPES, _storage)
-        if not isinstance(tree, Holder):
-            self.refuse(f"a {type(tree).__name__} in the place of its module")
-        stored = dict(self.walk(tree))
+        stored = dict(self.walk(self.tree()))
         storages = self.check(stored)
         data = {key: _numbers(self.read(self.member(key), one.nbytes), one) for key, one in storages.items()}
         return {
             name: data[one.storage.key].as_strided(one.size, one.stride, one.offset) for name, one in stored.items()
         }
+
+    def tree(self) -> Holder:
+        """The root module, with those inside it."""
+        tree = read_pickle(self.read(f"{self.root}/data.pkl", MAX_PICKLE), FUNCTIONS, DTYPES, _storage)
+        if not isinstance(tree, Holder):
+            self.refuse(f"a {type(tree).__name__} in the place of its module")
+        return tree
 
     def read(self, name: str, limit: int) -> bytes:
         """A whole member of at most `limit` bytes."""

@@ -46,7 +46,12 @@ class UseSettings(ReadSettings):
     """
 
     clip_archive: str = setting(
-        "data/models/clip", "OpenAI's ViT-B-16.pt, a state dict or safetensors, or its folder", seen=True
+        "data/models/clip",
+        "CLIP weights: file or folder of OpenAI, open_clip, Hugging Face or CLIP4Clip",
+        seen=True,
+    )
+    clip_model: str | None = setting(
+        None, "name in open_clip's table of CLIP weights that come without a configuration, e.g. ViT-B-16"
     )
     init_model: str | None = setting(None, "checkpoint to start from, own or released")
     behaviour: str | None = setting(

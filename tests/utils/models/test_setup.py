@@ -226,10 +226,13 @@ def test_a_configuration_is_held_against_the_tensors_before_a_model_is_built(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"text_projection": torch.zeros(0, 10**9)}, "no model has the sizes that it states"),
-        ({"positional_embedding": torch.zeros(10**9, 0)}, "a model of its sizes has"),
+        ({"text_projection": torch.zeros(0, 10**9)}, "visual.proj has shape"),
+        ({"positional_embedding": torch.zeros(10**9, 0)}, "positional_embedding has shape"),
         ({f"visual.transformer.resblocks.x{n}.a": torch.zeros(1) for n in range(1001)}, "vision_layers 1005: no int"),
-        ({"visual.transformer.resblocks.x.a": torch.zeros(1)}, "resblocks.4.attn.in_proj_weight is missing"),
+        (
+            {"visual.transformer.resblocks.x.a": torch.zeros(1)},
+            "no place for its entries visual.transformer.resblocks.x.a",
+        ),
         ({"visual.conv1.weight": torch.tensor(3.0)}, "visual.conv1.weight has 0 dimensions"),
     ],
     ids=str,
