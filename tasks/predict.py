@@ -1,9 +1,10 @@
-"""Use a trained model on videos: `python tasks/predict.py {caption,answer,match,search} ... --checkpoint FILE`.
+"""Use a trained model on videos: `python tasks/predict.py {caption,answer,match,search,embed} ... --checkpoint FILE`.
 
 python tasks/predict.py caption VIDEO... --checkpoint output/caption_msrvtt/best.bin
 python tasks/predict.py answer VIDEO --question "what is the dog doing" --checkpoint output/qa_msrvtt/best.bin
 python tasks/predict.py match VIDEO... --text "a dog runs" --text "a cat sleeps" --checkpoint ...
 python tasks/predict.py search FOLDER --query "a dog runs" --checkpoint output/retrieval_msrvtt/best.bin
+python tasks/predict.py embed FOLDER --texts captions.txt --output features.npz --checkpoint ViT-B-16.pt
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from dataloaders.video_files import list_videos
 from modules.beam_search import SearchSettings
 from modules.tasks.captioning import CaptionModel
 from utils.evaluation.bad_videos import BadVideos
+from utils.inference.embedding import read_texts, require_place
 from utils.inference.loading import add_released_flags
-from utils.inference.predictor import NO_REPEAT, Predictor
+from utils.inference.predictor import CHOSEN, NO_REPEAT, Predictor
 from utils.inference.search_index import SearchIndex
 from utils.runtime.checkpoint import CheckpointError
 from utils.runtime.terminal import show_error, show_json, show_lines
@@ -116,10 +118,25 @@ def search(args: argparse.Namespace, predictor: Predictor, output: Output) -> No
         output.result(lines, {"query": query, "milliseconds": milliseconds, "found": [f._asdict() for f in found]})
 
 
+def embed(args: argparse.Namespace, predictor: Predictor, output: Output) -> None:
+    """Features of videos and texts, as arrays in a file."""
+    require_place(args.output)
+    texts, blank = (args.text or [], 0) if args.texts is None else read_texts(args.texts)
+    if blank:
+        output.remark(f"{args.texts}: {blank} blank lines are left out")
+    features = predictor.embed(list_videos(args.videos), texts)
+    output.skipped(features.skipped)
+    features.save(args.output)
+    videos, frames, width = features.frame_features.shape
+    line = f"{args.output}: {videos} videos of {frames} frames, {len(texts)} texts, features of {width} numbers"
+    document = {"file": args.output, "videos": videos, "frames": frames, "texts": len(texts), "width": width}
+    output.result([line], {**document, "logit_scale": float(features.logit_scale), "left_out": len(features.skipped)})
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command's arguments; `run` is the function of the chosen subcommand."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="{caption,answer,match,search}")
+    commands = parser.add_subparsers(required=True, metavar="{caption,answer,match,search,embed}")
     common = _common_flags()
 
     def command(name: str, run: Callable[..., None]) -> argparse.ArgumentParser:
@@ -147,6 +164,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     own.add_argument("--top", type=int, default=5, help="videos shown")
     own.add_argument("--rerank_top", type=int, default=0, help="candidates for the matching head; 0: none")
     own.add_argument("--index", help="file of the index; default: FOLDER/.stoa-search.npz")
+    own = command("embed", embed)
+    own.add_argument("videos", nargs="+", metavar="VIDEO_OR_FOLDER", help="files, or folders of videos")
+    texts = own.add_mutually_exclusive_group()
+    texts.add_argument("--text", action="append", help="may be given several times")
+    texts.add_argument("--texts", metavar="FILE", help="file with one text a line")
+    own.add_argument("--output", required=True, metavar="FILE.npz", help="file to write")
     return parser.parse_args(argv)
 
 
@@ -159,6 +182,8 @@ def _common_flags() -> argparse.ArgumentParser:
     common.add_argument("--labelmap_path", help="label map of the object files; default: the training run's")
     common.add_argument("--clip_archive", help="CLIP weights for what the checkpoint lacks")
     add_released_flags(common)
+    for name, what in zip(CHOSEN, ("frames per clip", "tokens of a text, start and end token included"), strict=True):
+        common.add_argument(f"--{name}", type=int, help=f"{what}, for CLIP weights; a trained model keeps its own")
     common.add_argument("--feature_framerate", type=float, help="candidate frames per second; default: as in training")
     common.add_argument(
         "--video_backend", choices=BACKENDS, help="decoder of videos; default: OpenCV, PyAV where it fails"
@@ -187,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     names = (
         "object_path", "labelmap_path", "clip_archive", "need_object", "use_action", "feature_framerate",
         "video_backend", "num_thread_reader", "batch_size_val", "device", "precision",
-        *(flag.name for flag in flags_of(FrameCacheSettings)),
+        *CHOSEN, *(flag.name for flag in flags_of(FrameCacheSettings)),
     )  # fmt: skip
     try:
         flags = {name: getattr(args, name) for name in names}

@@ -1,5 +1,5 @@
 """A trained model on videos, where users import it from: `from utils.predictor import Predictor`."""
 
-from utils.inference.predictor import Answer, Match, Predictor
+from utils.inference.predictor import Answer, Embeddings, Match, Predictor
 
-__all__ = ["Answer", "Match", "Predictor"]
+__all__ = ["Answer", "Embeddings", "Match", "Predictor"]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -218,6 +219,50 @@ def test_commands_print_results_as_text_and_json(downstream: Downstream, trained
     assert "P(match)" in run("retrieval", "match", str(clip), "--text", "a red circle")
     found = run("retrieval", "search", str(clip.parent), "--query", "a red circle")
     assert f"1. {clip}" in found
+
+
+def test_features_are_written_to_a_file(downstream: Downstream, trained: Path, tmp_path: Path, capsys):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(video(downstream, _first_test_id(downstream)), tmp_path / folder / "clip.mp4")
+    (tmp_path / "two" / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "texts.txt").write_text("a red circle\n\na blue star\n")
+    places = [str(tmp_path / folder) for folder in ("one", "two")]
+    given = ["--checkpoint", str(trained / "retrieval" / "best.bin"), "--device", "cpu", "--precision", "fp32"]
+    output = tmp_path / "features.npz"
+    command = ["embed", *places, *given, "--output", str(output)]
+    assert predict.main([*command, "--texts", str(tmp_path / "texts.txt")]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == f"{output}: 2 videos of 12 frames, 2 texts, features of 64 numbers\n"
+    assert "left out: " in captured.err and "broken.mp4" in captured.err
+    assert f"{tmp_path / 'texts.txt'}: 1 blank lines are left out" in captured.err
+    with np.load(output, allow_pickle=False) as file:
+        assert file["video_ids"].tolist() == [f"{place}/clip.mp4" for place in places]
+        cosines = file["video_features"] @ file["text_features"].T
+    texts = ["--text", "a red circle", "--text", "a blue star"]
+    assert predict.main(["match", f"{places[1]}/clip.mp4", *texts, *given, "--json"]) == 0
+    wanted = {entry["text"]: entry["similarity"] for entry in json.loads(capsys.readouterr().out)}
+    assert cosines[1].tolist() == pytest.approx([wanted["a red circle"], wanted["a blue star"]], abs=1e-5)
+    clip = ["--checkpoint", str(downstream.clip), "--max_frames", "2", "--device", "cpu"]
+    assert predict.main(["embed", places[0], *clip, "--output", str(output), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document.pop("logit_scale") > 1
+    sizes = {"videos": 1, "frames": 2, "texts": 0, "width": 64, "left_out": 0}
+    assert document == {"file": str(output), **sizes}
+
+
+def test_a_place_for_features_is_looked_at_before_the_videos(trained: Path, tmp_path: Path, capsys):
+    command = ["embed", str(tmp_path / "none.mp4"), "--checkpoint", str(trained / "retrieval" / "best.bin")]
+    assert predict.main([*command, "--output", str(tmp_path / "none" / "features.npz")]) == 1
+    assert f"error: --output {tmp_path / 'none' / 'features.npz'}: there is no folder" in capsys.readouterr().err
+    assert predict.main([*command, "--output", str(tmp_path / "features.npz")]) == 1
+    assert "none.mp4: no such video" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    with pytest.raises(SystemExit):
+        predict.main([*command, "--output", str(tmp_path / "features.npz"), "--text", "a", "--texts", "b"])
+    assert predict.main([*command, "--output", str(tmp_path / "features.npz"), "--max_frames", "3"]) == 1
+    assert (
+        "was trained with max_frames 12 and is used so, not with 3; leave out --max_frames" in capsys.readouterr().err
+    )
 
 
 def test_commands_say_what_is_missing(trained: Path, tmp_path: Path, capsys, downstream: Downstream):

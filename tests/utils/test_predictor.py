@@ -26,5 +26,5 @@ def test_the_documented_lines_caption_a_video(tmp_path: Path, capsys: pytest.Cap
 
 def test_every_name_of_the_top_is_the_rooms_own():
     assert {name: getattr(top, name) for name in top.__all__} == {
-        name: getattr(predictor, name) for name in ("Answer", "Match", "Predictor")
+        name: getattr(predictor, name) for name in ("Answer", "Embeddings", "Match", "Predictor")
     }

@@ -10,6 +10,7 @@ Three lines are enough:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +49,10 @@ from utils.evaluation.retrieval import (
     first_stage,
     pair_scores,
 )
+from utils.inference.embedding import Embeddings, check_texts, text_array
 from utils.inference.loading import load_for_inference, use_settings
 from utils.models.setup import ModelClass
+from utils.runtime.checkpoint import CheckpointError
 from utils.runtime.distributed import find_runtime
 from utils.runtime.precision import autocast, resolve_for_use
 
@@ -62,6 +65,7 @@ NEEDS: dict[ModelClass, tuple[str, ...]] = {
 }
 DEFAULTS = {"num_thread_reader": 0, "batch_size_val": 8}
 NO_REPEAT = 3
+CHOSEN = ("max_frames", "max_words")  # sizes that CLIP weights leave open, and a trained model has
 
 
 class Answer(NamedTuple):
@@ -112,7 +116,8 @@ class Predictor:
         flags: flags of the tasks by name, which win over what the checkpoint and its run say. Useful: `object_path`,
             folder of object files {stem}.json (without one a model with objects sees none), `labelmap_path`, `device`,
             `precision`, `batch_size_val`, `num_thread_reader`, `feature_framerate`, `on_bad_video`. `precision` auto is
-            bf16 on CUDA and on processors with bf16 matrix instructions; scores are fp32 whatever it is.
+            bf16 on CUDA and on processors with bf16 matrix instructions; scores are fp32 whatever it is. `max_frames`
+            and `max_words` are for CLIP weights; a trained model keeps its own.
 
     Raises:
         CheckpointError, ValueError, FileNotFoundError: something is missing or does not fit; names file and remedy.
@@ -127,7 +132,11 @@ class Predictor:
         **flags: Any,
     ) -> None:
         given = {**DEFAULTS, **{name: value for name, value in flags.items() if value is not None}}
+        self._chosen = {name: given.pop(name) for name in CHOSEN if name in given}
         self.settings = use_settings(checkpoint, given)
+        sizes = self.settings.model
+        self.settings.model = replace(sizes, **{n: v for n, v in self._chosen.items() if getattr(sizes, n) is None})
+        self._check_chosen()
         self.runtime = find_runtime(None, self.settings.device)
         self.settings.precision = resolve_for_use(self.settings.precision, self.runtime.device)
         self.log, self.load_log, self.progress = log, load_log, progress
@@ -202,6 +211,42 @@ class Predictor:
             )
         return results
 
+    @torch.no_grad()
+    def embed(self, videos: Sequence[str | Path], texts: Sequence[str] = ()) -> Embeddings:
+        """Features of length 1 of the videos that can be read, each path once, and of the texts.
+
+        All are held in memory: with T frames of width E a video takes 4 * (T + 1) * E bytes, and about twice that while
+        it is worked on.
+
+        Raises:
+            BadVideos: as `caption`.
+            CheckpointError: the header is tightTransf, which has no feature of a video.
+            ValueError: a text without a word, or features that are not finite.
+        """
+        model = self.model(RetrievalModel)
+        if not isinstance(model.similarity, LooseSimilarity):
+            raise CheckpointError(
+                f"{self.settings.init_model}: its similarity header, {model.config.sim_header}, reads every text with "
+                "the frames of every video, so that a video has no feature of its own; use match or search, or a "
+                "checkpoint with meanP, seqLSTM or seqTransf"
+            )
+        check_texts(texts)
+        ids = text_array(dict.fromkeys(map(str, videos)), "paths")
+        text_ids = text_features = None
+        if texts:
+            text_ids, text_features = text_array(texts, "texts"), self.encode_texts(texts).features
+            self._note_cut(texts, model.config)
+        clips = self._clips(model, ids.tolist())
+        bank = encode_videos(model, clips, self.runtime, self.settings, with_objects=False)
+        pooled = self.pool(bank.tokens)
+        assert pooled is not None
+        return Embeddings.of(ids, bank, pooled, text_ids, text_features, self.logit_scale)
+
+    def _note_cut(self, texts: Sequence[str], config: ModelConfig) -> None:
+        tokenizer = ClipTokenizer(config.vocab_size)
+        if count := sum(len(tokenizer.encode(text)) > config.max_words - 2 for text in texts):
+            self.log(f"{count} of {len(texts)} texts are cut to {config.max_words} tokens (--max_words)")
+
     def encode(self, videos: Sequence[str | Path]) -> VideoBank:
         """Tokens of the videos that can be read, on the host; `kept` are their indices in `videos`.
 
@@ -265,10 +310,22 @@ class Predictor:
             CheckpointError, ValueError: it cannot be used for the task.
         """
         if model_class not in self._models:
-            self._models[model_class] = load_for_inference(
+            model = load_for_inference(
                 model_class, self.settings, self.runtime.device, self.load_log, NEEDS[model_class]
             )
+            self._check_chosen()
+            self._models[model_class] = model
         return self._models[model_class]
+
+    def _check_chosen(self) -> None:
+        """Raise ValueError if a trained model has another size than was chosen; a released one has it once built."""
+        for name, value in self._chosen.items():
+            own = getattr(self.settings.model, name)
+            if own != value:
+                raise ValueError(
+                    f"{self.settings.init_model}: was trained with {name} {own} and is used so, not with {value}; "
+                    f"leave out --{name}, which is for CLIP weights"
+                )
 
     def sample_settings(self, config: ModelConfig) -> SampleSettings:
         """The settings by which clips become tensors."""
