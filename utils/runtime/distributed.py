@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+CONNECT_TIMEOUT = datetime.timedelta(minutes=1)
 TIMEOUT = datetime.timedelta(hours=3)  # rank 0 may write checkpoints or score a whole test set while the others wait
 
 
@@ -48,12 +49,32 @@ class Runtime:
                 f"{' and '.join(missing)} not set for {self.world_size} processes: start with torchrun or "
                 "python -m torch.distributed.launch"
             )
-        dist.init_process_group(
-            "nccl" if self.device.type == "cuda" else "gloo",
-            rank=self.rank,
-            world_size=self.world_size,
-            timeout=TIMEOUT,
-        )
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        try:
+            dist.init_process_group(
+                "nccl" if self.device.type == "cuda" else "gloo",
+                store=self._store(),
+                rank=self.rank,
+                world_size=self.world_size,
+                timeout=TIMEOUT,
+            )
+        except (dist.DistNetworkError, dist.DistStoreError) as error:
+            raise ConnectionError(
+                f"rank {self.rank} does not reach the launcher at {where}: it has ended, or the address is not its own. "
+                "Start again"
+            ) from error
+
+    def _store(self) -> dist.Store:
+        """Where ranks find each other. A launcher that serves it is there before they are, or has been killed.
+
+        Without that, an orphan that was still starting would try for the hours of TIMEOUT, and keep its output folder
+        from the next run.
+        """
+        is_served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        patience = CONNECT_TIMEOUT if is_served else TIMEOUT  # else rank 0 serves it, when it has prepared its data
+        store, _, _ = next(dist.rendezvous("env://", self.rank, self.world_size, timeout=patience))
+        store.set_timeout(TIMEOUT)
+        return store
 
     def stop(self) -> None:
         """Leave the process group, if one was joined.

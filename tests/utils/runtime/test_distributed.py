@@ -1,5 +1,6 @@
 """Launchers, environments and small collectives."""
 
+import datetime
 import gc
 import os
 import subprocess
@@ -12,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from tests.processes import free_port
+from utils.runtime import distributed
 from utils.runtime.distributed import find_runtime
 
 ROOT = Path(__file__).parents[3]
@@ -118,3 +120,14 @@ def test_leaving_the_group_lets_go_of_wrapped_models_that_only_cycles_hold(monke
     finally:
         gc.enable()
     assert calls == [True]
+
+
+def test_a_rank_whose_launcher_has_gone_does_not_wait_for_hours(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setattr(distributed, "CONNECT_TIMEOUT", datetime.timedelta(seconds=1))
+    with pytest.raises(ConnectionError, match=r"rank 0 does not reach the launcher at 127\.0\.0\.1:\d+.*Start again"):
+        find_runtime(device="cpu").start()
+    assert not dist.is_initialized()
