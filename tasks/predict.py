@@ -25,6 +25,7 @@ from dataloaders.decoders import BACKENDS, UnreadableVideo
 from dataloaders.frame_cache import FrameCacheSettings
 from dataloaders.video_files import list_videos
 from modules.beam_search import SearchSettings
+from modules.config import ACTIVATIONS
 from modules.tasks.captioning import CaptionModel
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.embedding import read_texts, require_place
@@ -181,6 +182,9 @@ def _common_flags() -> argparse.ArgumentParser:
     common.add_argument("--object_path", help="folder of object files {stem}.json; without it no objects are seen")
     common.add_argument("--labelmap_path", help="label map of the object files; default: the training run's")
     common.add_argument("--clip_archive", help="CLIP weights for what the checkpoint lacks")
+    common.add_argument("--clip_model", help="name in open_clip's table of CLIP weights without a configuration")
+    common.add_argument("--activation", choices=ACTIVATIONS, help="of CLIP weights without a configuration")
+    common.add_argument("--image_resolution", type=int, help="side of the picture in pixels; default: the weights' own")
     add_released_flags(common)
     for name, what in zip(CHOSEN, ("frames per clip", "tokens of a text, start and end token included"), strict=True):
         common.add_argument(f"--{name}", type=int, help=f"{what}, for CLIP weights; a trained model keeps its own")
@@ -210,9 +214,9 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that are not UTF-8; these are JSON's own escapes
     names = (
-        "object_path", "labelmap_path", "clip_archive", "need_object", "use_action", "feature_framerate",
-        "video_backend", "num_thread_reader", "batch_size_val", "device", "precision",
-        *CHOSEN, *(flag.name for flag in flags_of(FrameCacheSettings)),
+        "object_path", "labelmap_path", "clip_archive", "clip_model", "activation", "image_resolution", "need_object",
+        "use_action", "feature_framerate", "video_backend", "num_thread_reader", "batch_size_val", "device",
+        "precision", *CHOSEN, *(flag.name for flag in flags_of(FrameCacheSettings)),
     )  # fmt: skip
     try:
         flags = {name: getattr(args, name) for name in names}

@@ -50,17 +50,19 @@ class ClipWeights(NamedTuple):
         state: the entries of both towers.
         described: fields of ModelConfig that no shape tells: activation, widths of heads, mean and deviation.
         header: entries of a similarity header of CLIP4Clip, by this project's names.
+        source: who states the description.
         remarks: lines for the log.
     """
 
     state: dict[str, Tensor]
     described: dict[str, Any]
     header: dict[str, Tensor]
+    source: str
     remarks: list[str]
 
 
-def find_clip_archive(path: str | Path) -> Path:
-    """The CLIP weights that `--clip_archive` means: itself, or those in its folder, or OpenAI's in the usual places.
+def find_clip_archive(path: str | Path, flag: str = "--clip_archive") -> Path:
+    """The CLIP weights that a flag means: itself, or those in its folder; for --clip_archive OpenAI's in usual places.
 
     Raises:
         CheckpointError: nothing there; lists the places and the address of the official file.
@@ -73,14 +75,14 @@ def find_clip_archive(path: str | Path) -> Path:
     inside = sorted(f for f in given.iterdir() if f.suffix in SUFFIXES) if given.is_dir() else []
     if len(inside) == 1:
         return inside[0]
-    folders = [REPOSITORY / folder for folder in CLIP_FOLDERS]
+    folders = [REPOSITORY / folder for folder in CLIP_FOLDERS] if flag == "--clip_archive" else []
     for folder in folders if not inside else ():
         if (folder / CLIP_FILE).is_file():
             return folder / CLIP_FILE
     found = f" It holds several files ({', '.join(f.name for f in inside)}): name one." if inside else ""
     places = "\n  ".join([str(given), *(str(folder / CLIP_FILE) for folder in [given, *folders])])
     raise CheckpointError(
-        f"no CLIP weights at --clip_archive {path}.{found} Looked in:\n  {places}\n"
+        f"no CLIP weights at {flag} {path}.{found} Looked in:\n  {places}\n"
         f"OpenAI's ViT-B/16 is at {CLIP_URL}; utils/make_random_clip.py writes one with random weights."
     )
 
@@ -116,7 +118,9 @@ def read_clip_weights(path: str | Path, clip_model: str | None = None, activatio
             _check_agreement(described, other)
     config = _config(path, translated.state, described)
     _check_entries(path, translated.state, config)
-    return ClipWeights(translated.state, described.fields(), translated.header, list(described.remarks))
+    return ClipWeights(
+        translated.state, described.fields(), translated.header, described.source, list(described.remarks)
+    )
 
 
 def _configuration(path: Path, family: str) -> Description | None:

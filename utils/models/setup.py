@@ -16,6 +16,7 @@ from modules.parts import owners
 from modules.released_checkpoint import config_from_released, convert, is_released
 from modules.tasks.task_model import TaskModel
 from utils.models.clip_weights import ClipWeights, find_clip_archive, origin, read_clip_weights
+from utils.models.weight_files import INDEX
 from utils.runtime.checkpoint import CheckpointError, check_own, is_own, is_torchscript, load
 from utils.settings.groups import UseSettings
 
@@ -64,8 +65,8 @@ class _Setup:
         if self.settings.init_model is None:
             return self.from_clip(self.settings.clip_archive)
         path = Path(self.settings.init_model)
-        if path.is_file() and (path.suffix == ".safetensors" or is_torchscript(path)):
-            return self.from_clip(path)
+        if path.is_dir() or path.name.endswith((".safetensors", INDEX)) or (path.is_file() and is_torchscript(path)):
+            return self.from_clip(find_clip_archive(path, "--init_model"))
         state = load(path)
         if is_own(state):
             return self.from_own(state, path)
@@ -116,8 +117,10 @@ class _Setup:
         model.load_state_dict(header, strict=False)
         names = [name for name, _ in model.named_parameters()]
         model.new_names = frozenset(names) - set(done) - set(header)
+        has = f"{config.activation}, heads {config.head_width} and {config.text_heads_width} wide by {clip.source}"
         self.log(
-            f"{path}: {len(done)} of {len(names)} parameters start from CLIP, the others anew; it is {origin(path)}"
+            f"{path}: {len(done)} of {len(names)} parameters start from CLIP ({has}), the others anew; it is "
+            f"{origin(path)}"
         )
         return model
 

@@ -60,8 +60,8 @@ class Runtime:
             )
         except (dist.DistNetworkError, dist.DistStoreError) as error:
             raise ConnectionError(
-                f"rank {self.rank} does not reach the launcher at {where}: it has ended, or the address is not its own. "
-                "Start again"
+                f"rank {self.rank} does not reach the launcher at {where}: it has ended, or the address is not its "
+                "own. Start again"
             ) from error
 
     def _store(self) -> dist.Store:
