@@ -15,6 +15,8 @@ from dataloaders.samples import SampleChoices
 from modules.config import ModelChoices, ModelConfig, check_settings, setting
 from utils.settings.fields import group
 
+HUB_PREFIX = "hf-hub:"  # a file of weights that is named so is fetched from the Hugging Face hub
+
 
 @dataclass
 class ComputeSettings:
@@ -46,9 +48,13 @@ class UseSettings(ReadSettings):
     """
 
     clip_archive: str = setting(
-        "data/models/clip", "OpenAI's ViT-B-16.pt, a state dict or safetensors, or its folder", seen=True
+        "data/models/clip",
+        "OpenAI's ViT-B-16.pt, a state dict or safetensors, or its folder; or hf-hub:OWNER/NAME[@REVISION]",
+        seen=True,
     )
-    init_model: str | None = setting(None, "checkpoint to start from, own or released")
+    init_model: str | None = setting(
+        None, "checkpoint to start from, own, exported or released, or hf-hub:OWNER/NAME[@REVISION]"
+    )
     behaviour: str | None = setting(
         None,
         "model behaviour; default: the checkpoint's own, intended for a new model",
