@@ -58,7 +58,7 @@ def export(
         parts: `need_object` and `use_action` of a released checkpoint, which does not say them.
 
     Raises:
-        CheckpointError, ValueError, OSError: nothing to export, `out` is taken, or the disk is full; names the remedy.
+        CheckpointError, ValueError: nothing to export, `out` is taken, or the disk is full; names the remedy.
     """
     out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -73,14 +73,17 @@ def export(
         log(f"{path}: no label map of its run is there; users of the folder will have to name theirs (--labelmap_path)")
     parameters = sum(value.numel() for value in weights.values())
     card = model_card(config, model, parameters, _scores(found))
-    with atomic_folder(out) as folder:
-        atomic_write_bytes(folder / WEIGHTS_FILE, save(weights, {"format": FORMAT}))
-        atomic_write_text(folder / CONFIG_FILE, _json(config))
-        if model.answers:
-            atomic_write_text(folder / ANSWERS_FILE, _json(list(model.answers)))
-        if label_map is not None:
-            atomic_write_text(folder / LABEL_MAP_FILE, _json(label_map))
-        atomic_write_text(folder / CARD_FILE, card)
+    texts = {CONFIG_FILE: _json(config), CARD_FILE: card}
+    texts |= {ANSWERS_FILE: _json(list(model.answers))} if model.answers else {}
+    texts |= {LABEL_MAP_FILE: _json(label_map)} if label_map is not None else {}
+    try:
+        with atomic_folder(out) as folder:
+            atomic_write_bytes(folder / WEIGHTS_FILE, save(weights, {"format": FORMAT}))
+            for name, text in texts.items():
+                atomic_write_text(folder / name, text)
+    except OSError as error:
+        reason = error.strerror or error
+        raise CheckpointError(f"{out}: cannot be written ({reason}); free space, or name another folder") from error
     return path
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +85,32 @@ def fetch(text: str) -> Path:
             f"fetch the files by hand: {_by_hand(name)}"
         ) from error
     try:
-        listing = hub.HfApi().model_info(name.repository, revision=name.revision).siblings or []
+        with _explained(name, errors):
+            listing = hub.HfApi().model_info(name.repository, revision=name.revision).siblings or []
+    except CheckpointError:
+        raise
+    except Exception as error:  # the HTTP client, whose errors they are, is another one from version to version
+        return _cached(hub, name, error)
+    files = _chosen(name, [file.rfilename for file in listing])
+    logger.info("%s: fetching what is not cached of %s from %s", name, ", ".join(files), _page(name))
+    try:
+        with _explained(name, errors):
+            folder = hub.snapshot_download(name.repository, revision=name.revision, allow_patterns=files)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{name}: not fetched ({_reason(error)}); what has come is kept, so start again, or fetch the files by "
+            f"hand: {_by_hand(name, files)}"
+        ) from error
+    return _whole(Path(folder), files, name)
+
+
+@contextmanager
+def _explained(name: HubName, errors: Any) -> Iterator[None]:
+    """What the hub says on purpose, as CheckpointError."""
+    try:
+        yield
     except errors.GatedRepoError as error:
         raise CheckpointError(
             f"{name}: its owner gives access on request; ask for it on {_page(name)}, then log in with: hf auth login"
@@ -95,18 +121,6 @@ def fetch(text: str) -> Path:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(f"{name}: the model has no such branch, tag or commit; see {_page(name)}") from error
-    except Exception as error:  # the HTTP client, whose errors they are, is another one from version to version
-        return _cached(hub, name, error)
-    files = _chosen(name, [file.rfilename for file in listing])
-    logger.info("%s: fetching what is not cached of %s from %s", name, ", ".join(files), _page(name))
-    try:
-        folder = hub.snapshot_download(name.repository, revision=name.revision, allow_patterns=files)
-    except Exception as error:
-        raise CheckpointError(
-            f"{name}: not fetched ({_reason(error)}); what has come is kept, so start again, or fetch the files by "
-            f"hand: {_by_hand(name, files)}"
-        ) from error
-    return _whole(Path(folder), files, name)
 
 
 def _cached(hub: Any, name: HubName, cause: Exception) -> Path:

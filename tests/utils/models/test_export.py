@@ -170,7 +170,7 @@ def test_a_place_that_is_taken_is_left_as_it_is(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("utils.models.export.atomic_write_text", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(CheckpointError, match=r"full: cannot be written \(No space left on device\); free space"):
         export(checkpoint, tmp_path / "full")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["PretrainModel.bin", "empty", "taken"]
 

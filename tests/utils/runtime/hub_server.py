@@ -33,7 +33,7 @@ class Hub:
         is_api = parts[:2] == ["api", "models"]
         parts = parts[2:] if is_api else parts
         name, rest = "/".join(parts[:2]), parts[2:]
-        if name in self.gated:
+        if name in self.gated and not is_api:  # anyone may read that there is such a thing
             return 403, {"X-Error-Code": "GatedRepo"}, b""
         if name not in self.repositories:
             return 404, {"X-Error-Code": "RepoNotFound"}, b""
@@ -80,7 +80,7 @@ def serve(hub: Hub) -> Iterator[str]:
             """Nothing is printed."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

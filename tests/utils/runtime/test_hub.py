@@ -12,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from modules.tasks.captioning import CaptionModel
+from tests.utils.models.exporting import set_up, write_run
+from tests.utils.models.small_clip import equal
 from tests.utils.runtime.hub_server import Files, Hub, serve
 from tests.world import ROOT
-from utils.runtime import hub as hub_names
+from utils.models.export import export
+from utils.predictor import Predictor
 from utils.runtime.checkpoint import CheckpointError
+from utils.runtime.exported import CONFIG_FILE, WEIGHTS_FILE
 from utils.runtime.hub import HubName, fetch, fetched, parse_name
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -139,6 +144,7 @@ def test_a_repository_without_whole_weights_is_an_error(hub: Hub, files: Files, 
 
 def test_what_is_not_there_or_not_open_is_said(hub: Hub):
     put(hub, {**CONFIG, "model.safetensors": b"1"})
+    hub.repositories["some/gated"] = hub.repositories["some/clip"]
     hub.gated.add("some/gated")
     for name, message in (
         ("some/other", "hf-hub:some/other@main: no such model on the hub, or a private one; correct the name"),
@@ -195,7 +201,7 @@ def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.Monk
 
 def test_the_package_is_imported_for_such_names_alone_and_brings_no_frameworks():
     code = (
-        "import json, sys, utils.models.setup, utils.predictor\n"
+        "import json, sys, utils.runtime.hub\n"
         "before = 'huggingface_hub' in sys.modules\n"
         "import huggingface_hub\n"
         "huggingface_hub.snapshot_download, huggingface_hub.HfApi, huggingface_hub.errors\n"
@@ -204,4 +210,15 @@ def test_the_package_is_imported_for_such_names_alone_and_brings_no_frameworks()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and json.loads(done.stdout) == [False, []], done.stderr
     assert "huggingface_hub" in (ROOT / "requirements-optional.txt").read_text()
-    assert hub_names.WEIGHTS[0] == "open_clip_model.safetensors"
+
+
+def test_flags_that_take_weights_take_names(hub: Hub, tmp_path: Path):
+    export(write_run(tmp_path / "run", "msrvtt_caption"), tmp_path / "out")
+    put(hub, {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
+    by_name = Predictor("hf-hub:some/clip", device="cpu")
+    assert by_name.settings.frames.feature_framerate == 2.5
+    assert names(Path(by_name.settings.init_model or "")) == {CONFIG_FILE, WEIGHTS_FILE, "label_map.json"}
+    model, said = set_up(CaptionModel, tmp_path, init_model="hf-hub:some/clip@main", need_object=True, use_action=True)
+    assert equal(model.state_dict(), by_name.model(CaptionModel).state_dict()) and "parameters taken" in said[0]
+    with pytest.raises(CheckpointError, match="exported by this project; name it with --init_model"):
+        set_up(CaptionModel, tmp_path, init_model=None, clip_archive="hf-hub:some/clip")
