@@ -35,8 +35,8 @@ $scores
 
 ## Use
 
-In the root of the code's repository, in Python ([more](https://huggingface.co/docs/hub) once it is on the hub: then
-`hf-hub:OWNER/NAME` stands for the folder):
+In the root of the code's repository, in Python. `THIS_FOLDER` is where these files are, or `hf-hub:OWNER/NAME` once
+they are on the Hugging Face hub.
 
 ```python
 from utils.predictor import Predictor

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 FORM = f"{HUB_PREFIX}OWNER/NAME or {HUB_PREFIX}OWNER/NAME@REVISION"
 NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,199}))?", re.ASCII)
 DEFAULT_REVISION = "main"
+SECONDS = 20.0  # that the hub may take to answer, before it counts as out of reach
 # What says what the weights are; `label_map.json` and `answers.json` are of utils/export_model.py.
 CONFIGURATION = (
     "config.json",
@@ -86,7 +87,7 @@ def fetch(text: str) -> Path:
         ) from error
     try:
         with _explained(name, errors):
-            listing = hub.HfApi().model_info(name.repository, revision=name.revision).siblings or []
+            listing = hub.HfApi().model_info(name.repository, revision=name.revision, timeout=SECONDS).siblings or []
     except CheckpointError:
         raise
     except Exception as error:  # the HTTP client, whose errors they are, is another one from version to version

@@ -63,6 +63,8 @@ def seen_settings(checkpoint: Path) -> dict[str, Any]:
                 f"{folder / CONFIG_FILE}: no settings of how clips are read: {', '.join(unknown)[:200]}; if it is of a "
                 f"newer version, update the code, else {AGAIN}"
             )
+        if missing := [name for name in SEEN_OF_A_CLIP if name not in arguments]:
+            raise CheckpointError(f"{folder / CONFIG_FILE}: its arguments do not say {', '.join(missing)}; {AGAIN}")
         try:
             from_flat(UseSettings, arguments)
         except ValueError as error:

@@ -35,8 +35,9 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
 def read_metadata(path: str | Path) -> dict[str, str]:
     """What a file says of itself beside its tensors; empty where it says nothing or cannot be read."""
     try:
+        length = _check_length(Path(path))
         with Path(path).open("rb") as file:
-            header = json.loads(file.read(LENGTH + _check_length(Path(path)))[LENGTH:])
+            header = json.loads(file.read(LENGTH + length)[LENGTH:])
     except (CheckpointError, OSError, ValueError, RecursionError):
         return {}
     said = header.get(METADATA) if isinstance(header, dict) else None

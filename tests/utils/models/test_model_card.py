@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 
+from tasks import predict
 from tests.utils.checkpoints import released_state
 from tests.utils.models.exporting import MODELS, write_run
 from tests.videos import write_noise
+from tests.world import ROOT
 from utils.models.export import export
 from utils.models.model_card import Score, scores_of
 
@@ -27,9 +30,17 @@ def test_a_card_says_what_a_model_is_and_its_lines_run(
     assert ("- Data: msrvtt\n" in card) == (datatype != "pretrain") and "7 updates" in card
     code, shell = (card.split(f"```{kind}\n")[1].split("```")[0] for kind in ("python", "bash"))
     assert len([line for line in code.splitlines() if line]) == 3 and "THIS_FOLDER" in shell
-    write_noise(tmp_path / "a.avi", "MJPG", 40)
-    exec(code.replace("THIS_FOLDER", str(tmp_path / "out")).replace("clip.mp4", str(tmp_path / "a.avi")), {})
+    (tmp_path / "videos").mkdir()
+    write_noise(tmp_path / "videos" / "a.avi", "MJPG", 40)
+    places = {"THIS_FOLDER": "out", "clip.mp4": "videos/a.avi", "VIDEOS": "videos"}
+    for word, place in places.items():
+        code, shell = code.replace(word, str(tmp_path / place)), shell.replace(word, str(tmp_path / place))
+    exec(code, {})
     assert capsys.readouterr().out.strip()
+    python, script, *words = shlex.split(shell)
+    assert python == "python" and (ROOT / script).is_file()
+    if script == "tasks/predict.py":
+        assert predict.main([*words, "--device", "cpu"]) == 0 and capsys.readouterr().out.strip()
 
 
 def test_the_card_of_a_released_checkpoint_says_so(tmp_path: Path):

@@ -52,6 +52,16 @@ def size(**values: Any) -> Damage:
     return edit("config.json", lambda content: {**content, "model": {**content["model"], **values}})
 
 
+def setting(**values: Any) -> Damage:
+    """Change how clips are read by config.json."""
+    return edit("config.json", lambda content: {**content, "arguments": {**content["arguments"], **values}})
+
+
+def without(part: str, name: str) -> Damage:
+    """Take one entry of a part of config.json away."""
+    return edit("config.json", lambda content: {**content, part: {k: v for k, v in content[part].items() if k != name}})
+
+
 def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
     """Change the parameters of a folder."""
 
@@ -91,16 +101,25 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "sizes are a list": (put(model=[1]), r"config\.json: damaged: its model cannot be used"),
     "step is text": (put(global_step="7"), r"config\.json: damaged: its global_step cannot be used"),
     "task is a path": (put(task="../x"), r"config\.json: damaged: its task or data is no name"),
+    "size left out": (
+        without("model", "head_width"),
+        "config.json: its model does not say head_width; export it again",
+    ),
+    "behaviour left out": (without("behaviour", "answer_head"), "config.json: its behaviour does not say answer_head"),
+    "rate left out": (without("arguments", "feature_framerate"), "its arguments do not say feature_framerate; export"),
     "sizes without end": (size(vision_layers=10**9), "out: vision_layers 1000000000"),
     "other sizes": (size(embed_dim=128), "out does not fit this model"),
     "large sizes": (size(text_width=2**20), "out: a model of its sizes has"),
     "unknown size": (size(depth=1), "out: ModelConfig: unknown fields depth"),
-    "unknown behaviour": (put(behaviour={"odd": 1}), "out: Behaviour: unknown fields odd"),
-    "names weights": (put(arguments={"clip_archive": "/x"}), "no settings of how clips are read: clip_archive"),
-    "names a label map": (put(arguments={"labelmap_path": "/x"}), "no settings of how clips are read: labelmap_p"),
-    "names the hub": (put(arguments={"init_model": "hf-hub:a/b"}), "no settings of how clips are read: init_model"),
-    "no rate": (put(arguments={"feature_framerate": 0}), "out/config.json: --feature_framerate 0: must be above 0"),
-    "rate is text": (put(arguments={"feature_framerate": "x"}), "config.json: --feature_framerate 'x': must be"),
+    "unknown behaviour": (
+        edit(CONFIG, lambda c: {**c, "behaviour": {**c["behaviour"], "odd": 1}}),
+        "out: Behaviour: unknown fields odd",
+    ),
+    "names weights": (setting(clip_archive="/x"), "no settings of how clips are read: clip_archive"),
+    "names a label map": (setting(labelmap_path="/x"), "no settings of how clips are read: labelmap_p"),
+    "names the hub": (setting(init_model="hf-hub:a/b"), "no settings of how clips are read: init_model"),
+    "no rate": (setting(feature_framerate=0), "out/config.json: --feature_framerate 0: must be above 0"),
+    "rate is text": (setting(feature_framerate="x"), "config.json: --feature_framerate 'x': must be"),
     "answers in config": (size(answers=["a"]), r"config\.json: its model has answers, which belong into answers\.json"),
     "no answers": (remove(ANSWERS), r"answers\.json: 0 answers, but the classifier in .* has \[4\]; export it again"),
     "fewer answers": (edit(ANSWERS, lambda a: a[1:]), r"answers\.json: 3 answers, but the classifier .* has \[4\]"),
