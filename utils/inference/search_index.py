@@ -23,6 +23,7 @@ from modules.fusion_encoder import VideoTokens, join
 from modules.tasks.retrieval import RetrievalModel
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.predictor import Predictor
+from utils.runtime.exported import checkpoint_stamp
 
 FORMAT = 1
 INDEX_NAME = ".stoa-search.npz"
@@ -193,7 +194,7 @@ class SearchIndex:
         objects = self.predictor.object_files(config)
         what = {
             "format": FORMAT,
-            "checkpoint": file_stamp(Path(settings.init_model or "")),
+            "checkpoint": checkpoint_stamp(settings.init_model or ""),
             "samples": self.predictor.sample_settings(config).seen(),
             "objects": objects and [objects.settings.stored(), label_map_hash(dict(objects.label_map))],
             "model": asdict(config),
