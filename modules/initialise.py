@@ -65,6 +65,7 @@ def config_from_clip(state: StateDict, **choices: object) -> ModelConfig:
         "vocab_size": state["token_embedding.weight"].shape[0],
         "text_width": state["token_embedding.weight"].shape[1],
         "text_layers": count_blocks(state, "transformer."),
+        "linear_patch": "3d" if state["visual.conv1.weight"].ndim == 5 else "2d",
     }
     return ModelConfig(**{**sizes, **choices})
 

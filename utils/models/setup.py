@@ -23,7 +23,8 @@ from utils.settings.groups import UseSettings
 # CLIP is about as large as CLIP.
 LARGER, BESIDE = 64, 1 << 24
 POSITIONS = "visual.positional_embedding"  # the only table whose length follows from the picture
-SIZES_OF_RELEASED = ("max_frames", "object_count", "num_actions")  # which its tensors tell
+# Which its tensors tell; its code has QuickGELU.
+SIZES_OF_RELEASED = ("max_frames", "object_count", "num_actions", "activation")
 
 ModelClass = Callable[[ModelConfig, Behaviour], Any]
 
@@ -210,7 +211,7 @@ class _Setup:
                     f"{path}: {len(lacking)} of CLIP's own parameters are missing; name the CLIP weights that it was "
                     f"trained from with --clip_archive ({error})"
                 ) from error
-            state = {}
+            state, source = {}, f" ({error})"
         done = load_clip(model, state, given) if state else []
         anew = [name for name in missing if name not in done]
         model.new_names = frozenset(anew)
