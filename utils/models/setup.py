@@ -156,7 +156,13 @@ class _Setup:
         if config.answers != saved.answers:
             classifier = set(outline.part("answer"))
             weights = {name: value for name, value in weights.items() if name not in classifier}
-        if config.grid != saved.grid and len(weights.get(f"clip.{POSITIONS}", ())) == saved.grid**2 + 1:
+        table = weights.get(f"clip.{POSITIONS}")
+        if table is not None and config.grid != saved.grid:
+            if table.shape != (saved.grid**2 + 1, saved.vision_width):
+                raise CheckpointError(
+                    f"{path}: damaged: {tuple(table.shape)} visual positions, its configuration needs "
+                    f"{(saved.grid**2 + 1, saved.vision_width)}"
+                )
             weights = self.at_resolution(weights, f"clip.{POSITIONS}", config, path)
         _check_shapes(outline, weights, path)
         model = self.build(outline)
