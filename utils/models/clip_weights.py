@@ -13,7 +13,7 @@ from torch import Tensor
 from modules.config import HEAD_WIDTH, MAX_SIZE, QUICK_GELU, ModelConfig
 from modules.initialise import config_from_clip
 from modules.module_clip import CLIP
-from utils.models.clip_description import Description, from_open_clip, from_table, table_files
+from utils.models.clip_description import Description, check_vocabulary, from_open_clip, from_table, table_files
 from utils.models.clip_layouts import CLIP4CLIP, HUGGING_FACE, Translated, no_place, to_openai_names
 from utils.models.hugging_face_config import from_hugging_face, is_hugging_face
 from utils.models.random_clip import IS_QUICK_GELU, STATED_HEAD_WIDTH, STATED_TEXT_HEAD_WIDTH
@@ -231,6 +231,7 @@ def _sizes(path: Path, state: Mapping[str, Tensor], **described: Any) -> ModelCo
 def _config(path: Path, state: Mapping[str, Tensor], described: Description) -> ModelConfig:
     """Sizes of the tensors, which have to be those that are stated."""
     config = _sizes(path, state, **described.fields())
+    check_vocabulary(config.vocab_size, str(path))
     sizes = {name: (stated, getattr(config, name)) for name, stated in described.sizes.items()}
     if differing := [f"{name} {one} stated, {two} there" for name, (one, two) in sizes.items() if one != two]:
         raise CheckpointError(f"{path}: not the sizes that {described.source} states: {'; '.join(differing)}")

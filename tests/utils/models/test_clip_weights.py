@@ -311,6 +311,12 @@ def test_entries_of_whole_numbers_are_no_weights(tmp_path: Path):
         read_clip_weights(save(state, tmp_path / "clip.pt"))
 
 
+def test_more_words_than_the_tokenizer_has_are_of_another(tmp_path: Path):
+    state = {**STATE, "token_embedding.weight": torch.zeros(49409, 64)}
+    with pytest.raises(CheckpointError, match=r"clip\.pt: a vocabulary of 49,409, CLIP's tokenizer has 49,408"):
+        read_clip_weights(save(state, tmp_path / "clip.pt"))
+
+
 def test_folders_of_this_project_are_no_clip_weights(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps({"format": FORMAT, "version": 1}))
     save_file(STATE, tmp_path / "model.safetensors")
