@@ -188,7 +188,9 @@ def _by_itself(path: Path, translated: Translated, said: Description | None, act
             "as ViT-B-16 or ViT-B-16-quickgelu) or --activation gelu or quick_gelu, or put its configuration beside it "
             f"({OPEN_CLIP_CONFIG}, or Hugging Face's {HUGGING_FACE_CONFIG})"
         )
-    return Description(str(path), chosen, *_usual_heads(path, _sizes(path, translated.state)))
+    is_taken_for = f"{path}: taken for a checkpoint of CLIP4Clip, whose code has QuickGELU; else give --activation gelu"
+    heads = _usual_heads(path, _sizes(path, translated.state))
+    return Description(str(path), chosen, *heads, remarks=() if activation else (is_taken_for,))
 
 
 def _usual_heads(path: Path, sizes: ModelConfig) -> tuple[int, int]:

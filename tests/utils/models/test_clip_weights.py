@@ -277,7 +277,10 @@ def test_openais_own_file_is_quick_gelu(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_clip4clip_is_quick_gelu_by_its_code(tmp_path: Path):
     towers = {f"clip.{name}": value for name, value in BARE.items() if value.is_floating_point()}
-    assert read_clip_weights(save(towers, tmp_path / "clip.pt")).described["activation"] == "quick_gelu"
+    clip = read_clip_weights(save(towers, tmp_path / "clip.pt"))
+    assert clip.described["activation"] == "quick_gelu" and "taken for a checkpoint of CLIP4Clip" in clip.remarks[0]
+    other = read_clip_weights(tmp_path / "clip.pt", activation="gelu")
+    assert other.described["activation"] == "gelu" and other.remarks == []
 
 
 @pytest.mark.parametrize(
