@@ -126,7 +126,6 @@ def config_from_released(state: Mapping[str, Tensor], **choices: object) -> Mode
         "max_frames": frames,
         "object_count": count,
         "num_actions": state["clip.object_action"].shape[-2],
-        "linear_patch": "3d" if state["clip.visual.conv1.weight"].ndim == 5 else "2d",
     }
     return config_from_clip(visual, **{**sizes, **choices})
 

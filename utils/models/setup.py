@@ -26,7 +26,8 @@ from utils.settings.groups import UseSettings
 # CLIP is about as large as CLIP.
 LARGER, BESIDE = 64, 1 << 24
 POSITIONS = "visual.positional_embedding"  # the only table whose length follows from the picture
-SIZES_OF_RELEASED = ("max_frames", "object_count", "num_actions")  # which its tensors tell
+# Which its tensors tell; its code has QuickGELU.
+SIZES_OF_RELEASED = ("max_frames", "object_count", "num_actions", "activation")
 
 ModelClass = Callable[[ModelConfig, Behaviour], Any]
 
@@ -168,7 +169,13 @@ class _Setup:
         if config.answers != saved.answers:
             classifier = set(outline.part("answer"))
             weights = {name: value for name, value in weights.items() if name not in classifier}
-        if config.grid != saved.grid and len(weights.get(f"clip.{POSITIONS}", ())) == saved.grid**2 + 1:
+        table = weights.get(f"clip.{POSITIONS}")
+        if table is not None and config.grid != saved.grid:
+            if table.shape != (saved.grid**2 + 1, saved.vision_width):
+                raise CheckpointError(
+                    f"{path}: damaged: {tuple(table.shape)} visual positions, its configuration needs "
+                    f"{(saved.grid**2 + 1, saved.vision_width)}"
+                )
             weights = self.at_resolution(weights, f"clip.{POSITIONS}", config, path)
         _check_shapes(outline, weights, path)
         model = self.build(outline)
@@ -223,7 +230,7 @@ class _Setup:
                     f"{path}: {len(lacking)} of CLIP's own parameters are missing; name the CLIP weights that it was "
                     f"trained from with --clip_archive ({error})"
                 ) from error
-            state = {}
+            state, source = {}, f" ({error})"
         done = load_clip(model, state, given) if state else []
         anew = [name for name in missing if name not in done]
         model.new_names = frozenset(anew)
@@ -255,7 +262,7 @@ def _check_description(clip: ClipWeights, config: ModelConfig, path: Path, check
 
 
 def _must_be_clip(path: Path) -> bool:
-    """Whether a path can be nothing but CLIP weights: a folder that is no run's, or a file in a form of theirs alone."""
+    """Whether a path can be nothing but CLIP weights: a folder that is no run's, or a file of a form of theirs."""
     if path.is_dir():
         return not any((path / name).exists() for name in ("best.bin", "restore.bin", "ckpt"))
     return path.name.endswith((".safetensors", INDEX)) or (path.is_file() and is_torchscript(path))
