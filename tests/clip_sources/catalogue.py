@@ -12,7 +12,7 @@ from tests.clip_sources.source import EITHER, HALF, LOADS, REFUSED, SHAPES, Shap
 TINY = SHAPES["tiny"]
 UNEVEN = replace(TINY, resolution=35)
 FULL = ("ViT-B/16", "ViT-B/32", "ViT-L/14", "ViT-H/14, two layers")
-FOLDER, FILE = "folder", "open_clip_config.json and open_clip_model.safetensors"
+FOLDER = "folder"
 HALVES = {"image_mean": list(HALF), "image_std": list(HALF)}
 
 
@@ -38,7 +38,7 @@ def hugging_face(
 
 def open_clip(
     name: str,
-    form: str = FILE,
+    form: str = FOLDER,
     activation: str = "gelu",
     shape: Shape | None = None,
     outcome: str = LOADS,
@@ -84,7 +84,7 @@ def by_name(name: str) -> Source:
     refused = bool(open_clips.why_not_plain(config))
     activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
     outcome = REFUSED if refused else LOADS
-    return made(name, "open_clip", FILE, activation, "open_clips", "write_by_name", name, outcome=outcome)
+    return made(name, "open_clip", FOLDER, activation, "open_clips", "write_by_name", name, outcome=outcome)
 
 
 def user_folder(folder: Path) -> Source:
@@ -116,26 +116,28 @@ def small() -> list[Source]:
     """Small ones in every form, with odd widths and means."""
     rows = []
     for form in (
-        "folder with preprocessor_config.json",
-        "folder with processor_config.json",
-        "model.safetensors.index.json and parts",
-        "pytorch_model.bin",
-        "half precision",
-        "version 4, as on the hub",
+        "folder with preprocessor",
+        "folder with processor",
+        "folder of parts",
+        "folder of parts, .bin",
+        "folder, bfloat16",
+        "folder with .bin",
+        "folder, half precision",
+        "folder as on the hub",
     ):
         rows += [hugging_face("tiny", form), hugging_face("tiny", form, "gelu")]
     for form in (
-        "open_clip_config.json and open_clip_pytorch_model.bin",
-        "open_clip_config.json and both files",
-        "open_clip_config.json, entries with module.",
-        "file of its training, --activation",
+        "folder with .bin",
+        "folder with .bin and .safetensors",
+        "folder, entries with module.",
+        "training's checkpoint, --activation",
     ):
         rows += [open_clip("tiny", form), open_clip("tiny", form, "quick_gelu")]
     for name in SHAPES:
         if name.startswith("tiny"):
             rows += [hugging_face(name), hugging_face(name, activation="gelu")]
             rows += [open_clip(name), open_clip(name, activation="quick_gelu")]
-    for form in ("folder with preprocessor_config.json", "folder with processor_config.json"):
+    for form in ("folder with preprocessor", "folder with processor"):
         rows.append(hugging_face("tiny, mean and deviation 0.5", form, shape=TINY, processor=HALVES))
     usual = Shape(32, 8, 48, 2, 4, 40, 32, 2, 4, 600, 20)  # transformers takes 12 and 8 heads for granted
     rows.append(hugging_face("tiny, config.json without defaults", shape=usual, rewrite="without_defaults"))
@@ -254,9 +256,9 @@ def small_by_name(name: str, outcome: str, message: str = "") -> Source:
         from tests.clip_sources import open_clips
 
         config = open_clips.config_of(name)
-        return open_clips.write(folder, open_clips.reduced(config), FILE, compare=outcome != REFUSED)
+        return open_clips.write(folder, open_clips.reduced(config), FOLDER, compare=outcome != REFUSED)
 
-    return Source(f"{name}, reduced", "open_clip", FILE, "its own", make, outcome, message)
+    return Source(f"{name}, reduced", "open_clip", FOLDER, "its own", make, outcome, message)
 
 
 def bare() -> Source:

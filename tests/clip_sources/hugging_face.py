@@ -27,6 +27,7 @@ from transformers import (
 from tests.clip_sources.comparison import Features, Inputs, draw_weights
 from tests.clip_sources.source import HALF, Shape, Written, state_of
 
+BINARY = "pytorch_model.bin"
 Rewrite = Callable[[dict[str, Any]], None]
 
 logging.set_verbosity_error()
@@ -34,12 +35,14 @@ logging.disable_progress_bar()
 
 FORMS = (
     "folder",
-    "folder with preprocessor_config.json",
-    "folder with processor_config.json",
-    "model.safetensors.index.json and parts",
-    "pytorch_model.bin",
-    "half precision",
-    "version 4, as on the hub",
+    "folder with preprocessor",
+    "folder with processor",
+    "folder of parts",
+    "folder of parts, .bin",
+    "folder with .bin",
+    "folder, bfloat16",
+    "folder, half precision",
+    "folder as on the hub",
 )
 
 
@@ -100,7 +103,8 @@ def write(
         rewrite: changes the content of config.json.
     """
     model = clip_model(shape, activation, vision, text)
-    save(model.half() if form == "half precision" else model, folder, shape, form, processor)
+    dtypes = {"folder, half precision": torch.float16, "folder, bfloat16": torch.bfloat16}
+    save(model.to(dtypes.get(form, torch.float32)), folder, shape, form, processor)
     del model
     if rewrite is not None:
         content = json.loads((folder / "config.json").read_text())
@@ -146,25 +150,37 @@ def save(model: Any, folder: Path, shape: Shape, form: str, processor: Mapping[s
     folder.mkdir(parents=True, exist_ok=True)
     sides = {"shortest_edge": shape.resolution}, {"height": shape.resolution, "width": shape.resolution}
     images = CLIPImageProcessor(size=sides[0], crop_size=sides[1], **(processor or {}))
-    if form == "pytorch_model.bin":
+    if form.endswith(".bin"):
         model.config.save_pretrained(folder)
-        torch.save(state_of(model), folder / "pytorch_model.bin")
-    elif form == "model.safetensors.index.json and parts":
+        _save_parts(state_of(model), folder) if "parts" in form else torch.save(state_of(model), folder / BINARY)
+    elif form == "folder of parts":
         size = sum(value.nbytes for value in model.state_dict().values())
         model.save_pretrained(folder, max_shard_size=f"{max(1, size // 4000)}KB")
         assert (folder / "model.safetensors.index.json").is_file() and not (folder / "model.safetensors").exists()
     else:
         model.save_pretrained(folder)
-    if form == "version 4, as on the hub":
+    if form == "folder as on the hub":
         _as_version_4(model, folder, shape)
-    elif form == "folder with processor_config.json":
+    elif form == "folder with processor":
         vocabulary = {"a": 0, "a</w>": 1, "<|startoftext|>": 2, "<|endoftext|>": 3}
         CLIPProcessor(image_processor=images, tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[])).save_pretrained(
             folder
         )
         assert (folder / "processor_config.json").is_file()
-    elif form == "folder with preprocessor_config.json" or processor:
+    elif form == "folder with preprocessor" or processor:
         images.save_pretrained(folder)
+
+
+def _save_parts(state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Write two files and their index, as earlier versions did with large models."""
+    names = list(state)
+    halves = names[: len(names) // 2], names[len(names) // 2 :]
+    places = {}
+    for number, half in enumerate(halves, start=1):
+        part = f"pytorch_model-{number:05d}-of-00002.bin"
+        torch.save({name: state[name] for name in half}, folder / part)
+        places |= dict.fromkeys(half, part)
+    (folder / f"{BINARY}.index.json").write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
 
 
 def _as_version_4(model: Any, folder: Path, shape: Shape) -> None:
@@ -226,7 +242,7 @@ def write_siglip(folder: Path, shape: Shape) -> Written:
     vision = {**sizes, "image_size": shape.resolution, "patch_size": shape.patch}
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     draw_weights(model)
-    save(model, folder, shape, "folder with preprocessor_config.json", {"image_mean": HALF, "image_std": HALF})
+    save(model, folder, shape, "folder with preprocessor", {"image_mean": HALF, "image_std": HALF})
     return Written(folder, shape.inputs())
 
 

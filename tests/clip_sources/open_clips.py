@@ -24,11 +24,11 @@ logging.getLogger().setLevel(logging.ERROR)  # open_clip tells the root logger o
 
 SAFE, BINARY = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 FORMS = (
-    "open_clip_config.json and open_clip_model.safetensors",
-    "open_clip_config.json and open_clip_pytorch_model.bin",
-    "open_clip_config.json and both files",
-    "open_clip_config.json, entries with module.",
-    "file of its training, --activation",
+    "folder",
+    "folder with .bin",
+    "folder with .bin and .safetensors",
+    "folder, entries with module.",
+    "training's checkpoint, --activation",
     "file, --clip_model",
 )
 TOO_LARGE = 10 * 2**30  # bytes that one row may take: the source's model and what is written of it, then this project's
@@ -183,7 +183,7 @@ def save(model: Any, folder: Path, config: Mapping[str, Any], form: str, name: s
     folder.mkdir(parents=True, exist_ok=True)
     state = state_of(model)
     activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
-    if form == "file of its training, --activation":
+    if form == "training's checkpoint, --activation":
         wrapped = {f"module.{key}": value for key, value in state.items()}
         checkpoint = {"epoch": 3, "name": "run", "state_dict": wrapped, "optimizer": {"state": {}, "param_groups": []}}
         torch.save(checkpoint, folder / "epoch_3.pt")
@@ -191,11 +191,11 @@ def save(model: Any, folder: Path, config: Mapping[str, Any], form: str, name: s
     if form == "file, --clip_model":
         save_file(state, folder / "weights.safetensors")
         return folder / "weights.safetensors", {"clip_model": name}
-    if form == "open_clip_config.json, entries with module.":
+    if form == "folder, entries with module.":
         state = {f"module.{key}": value for key, value in state.items()}
-    if form != "open_clip_config.json and open_clip_pytorch_model.bin":
+    if form != "folder with .bin":
         save_file(state, folder / SAFE)
-    if form in ("open_clip_config.json and open_clip_pytorch_model.bin", "open_clip_config.json and both files"):
+    if form in ("folder with .bin", "folder with .bin and .safetensors"):
         torch.save(state, folder / BINARY)
     save_config_for_hf(model, folder / "open_clip_config.json", dict(config))
     return folder, {}

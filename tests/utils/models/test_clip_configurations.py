@@ -21,7 +21,7 @@ from tests.clip_sources import hugging_face, open_clips
 
 TINY = SHAPES["tiny"]
 NAN, HUGE = float("nan"), 10**400
-SHARDED = "model.safetensors.index.json and parts"
+SHARDED = "folder of parts"
 NO_SIZE = (0, -8, 8.5, "8", None, [8, 8, 8], {}, True, 10**9, 10**30, 1e300, NAN)
 NO_TRIPLE = ("0.5", [0.5], [0.5, 0.5], [0.5] * 4, ["0.5"] * 3, [None] * 3, [[0.5] * 3] * 3, [True] * 3)
 NO_NUMBERS = ([NAN] * 3, [float("inf"), 0.5, 0.5], [HUGE, 0, 0], [1e300] * 3)
@@ -30,9 +30,9 @@ NO_NUMBERS = ([NAN] * 3, [float("inf"), 0.5, 0.5], [HUGE, 0, 0], [1e300] * 3)
 def write(kind: str, folder: Path) -> tuple[Written, Path]:
     """A sound folder, and its configuration."""
     if kind == "open_clip":
-        written = open_clips.write(folder, open_clips.config_for(TINY, "gelu"), catalogue.FILE)
+        written = open_clips.write(folder, open_clips.config_for(TINY, "gelu"), catalogue.FOLDER)
         return written, written.archive / "open_clip_config.json"
-    form = "folder with processor_config.json" if kind == "processor" else "folder with preprocessor_config.json"
+    form = "folder with processor" if kind == "processor" else "folder with preprocessor"
     written = hugging_face.write(folder, TINY, "gelu", form, processor=catalogue.HALVES)
     names = {"config": "config.json", "preprocessor": "preprocessor_config.json", "processor": "processor_config.json"}
     return written, folder / names[kind]
@@ -93,6 +93,7 @@ def cases() -> list[tuple[str, tuple[str, ...], Any]]:
 KINDS = ("config", "preprocessor", "processor", "open_clip")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_that_no_model_has_are_an_error_that_names_the_file(tmp_path: Path, kind: str):
     written, path = write(kind, tmp_path)

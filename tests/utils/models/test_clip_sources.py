@@ -68,14 +68,14 @@ def as_init_model(written: Written) -> Any:
     return setup_model(RetrievalModel, settings, [].append).eval()
 
 
-@pytest.mark.parametrize("form", ["folder with preprocessor_config.json", "model.safetensors.index.json and parts"])
+@pytest.mark.parametrize("form", ["folder with preprocessor", "folder of parts"])
 def test_a_folder_of_transformers_may_be_given_as_init_model(tmp_path: Path, form: str):
     written = hugging_face.write(tmp_path, TINY, "gelu", form, processor=catalogue.HALVES)
     assert same(written, as_init_model(written))
 
 
 def test_a_folder_of_open_clip_may_be_given_as_init_model(tmp_path: Path):
-    written = open_clips.write(tmp_path, open_clips.config_for(TINY, "gelu"), catalogue.FILE)
+    written = open_clips.write(tmp_path, open_clips.config_for(TINY, "gelu"), catalogue.FOLDER)
     assert same(written, as_init_model(written))
     file = written._replace(archive=written.archive / open_clips.SAFE, flags={"activation": "gelu"})
     assert same(file, as_init_model(file))
@@ -83,12 +83,12 @@ def test_a_folder_of_open_clip_may_be_given_as_init_model(tmp_path: Path):
 
 def test_a_file_inside_a_folder_is_read_with_the_configuration_beside_it(tmp_path: Path):
     first = hugging_face.write(tmp_path / "hf", TINY, "gelu", "folder", processor=catalogue.HALVES)
-    second = open_clips.write(tmp_path / "oc", open_clips.config_for(TINY, "gelu"), catalogue.FILE)
+    second = open_clips.write(tmp_path / "oc", open_clips.config_for(TINY, "gelu"), catalogue.FOLDER)
     for written, name in ((first, "model.safetensors"), (second, open_clips.SAFE)):
         assert same(written, load_ours(written.archive / name, {}, written.inputs))
 
 
-@pytest.mark.parametrize("form", ["folder with preprocessor_config.json", "model.safetensors.index.json and parts"])
+@pytest.mark.parametrize("form", ["folder with preprocessor", "folder of parts"])
 def test_a_folder_of_links_loads_as_the_cache_of_the_hub_has_them(tmp_path: Path, form: str):
     written = hugging_face.write(tmp_path / "plain", TINY, "gelu", form)
     blobs, snapshot = tmp_path / "cache" / "blobs", tmp_path / "cache" / "snapshots" / "0123abcd"
@@ -98,6 +98,33 @@ def test_a_folder_of_links_loads_as_the_cache_of_the_hub_has_them(tmp_path: Path
         file.rename(blobs / f"{number:040x}")
         (snapshot / file.name).symlink_to(Path("../../blobs") / f"{number:040x}")
     assert same(written, load_ours(snapshot, {}, written.inputs))
+
+
+def test_a_folder_of_both_libraries_is_read_as_one_of_them(tmp_path: Path):
+    """LAION's on the hub hold the files of both; a file that is named is read with its own configuration."""
+    second = hugging_face.write(tmp_path / "hf", TINY, "quick_gelu", "folder with preprocessor")
+    first = open_clips.write(tmp_path, open_clips.config_for(TINY, "gelu"), "folder with .bin and .safetensors")
+    for file in second.archive.iterdir():
+        file.rename(first.archive / file.name)
+    model = load_ours(first.archive, {}, first.inputs)
+    assert same(first, model) or same(second, model)
+    for written, name in ((first, open_clips.SAFE), (first, open_clips.BINARY), (second, "model.safetensors")):
+        assert same(written, load_ours(first.archive / name, {}, first.inputs))
+
+
+def test_of_two_image_processors_that_of_transformers_choice_counts(tmp_path: Path):
+    """Where two files describe it and contradict each other, transformers takes processor_config.json."""
+    hugging_face.write(tmp_path, TINY, "gelu", "folder with processor", processor=catalogue.HALVES)
+    whole = json.loads((tmp_path / "processor_config.json").read_text())
+    other = {**whole["image_processor"], "image_mean": [0.1, 0.2, 0.3]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(other))
+    written = hugging_face.read_back(tmp_path, TINY.inputs())
+    try:
+        model = load_ours(tmp_path, {}, written.inputs)
+    except CheckpointError as error:
+        assert "processor_config.json" in str(error)
+    else:
+        assert same(written, model)
 
 
 def bare(folder: Path, activation: str = "gelu", suffix: str = "safetensors") -> Written:
@@ -148,7 +175,7 @@ def test_flags_that_contradict_what_is_there_are_an_error(
     if kind == "transformers":
         written = hugging_face.write(tmp_path, TINY, "gelu", "folder")
     elif kind == "open_clip":
-        written = open_clips.write(tmp_path, open_clips.config_for(TINY, "gelu"), catalogue.FILE)
+        written = open_clips.write(tmp_path, open_clips.config_for(TINY, "gelu"), catalogue.FOLDER)
     else:
         written = bare(tmp_path)
     with pytest.raises((CheckpointError, ValueError), match=f"(?s){message}"):
@@ -160,7 +187,7 @@ def test_a_flag_that_says_the_same_as_the_configuration_is_no_contradiction(tmp_
     if kind == "transformers":
         written = hugging_face.write(tmp_path, TINY, "gelu", "folder")
     else:
-        written = open_clips.write(tmp_path, open_clips.config_for(TINY, "gelu"), catalogue.FILE)
+        written = open_clips.write(tmp_path, open_clips.config_for(TINY, "gelu"), catalogue.FOLDER)
     assert same(written, load_ours(written.archive, {"activation": "gelu"}, written.inputs))
 
 
@@ -188,7 +215,7 @@ def test_a_fine_tune_with_another_mean_keeps_it_in_its_checkpoint(tmp_path: Path
     from utils.runtime.checkpoint import model_content, save_atomically
 
     written = open_clips.write(
-        tmp_path, open_clips.config_for(H14, "gelu"), catalogue.FILE, preprocess={"mean": (0.5, 0.4, 0.3)}
+        tmp_path, open_clips.config_for(H14, "gelu"), catalogue.FOLDER, preprocess={"mean": (0.5, 0.4, 0.3)}
     )
     model = load_ours(written.archive, {}, written.inputs)
     save_atomically(model_content(model, 7, 1), tmp_path / "own.bin")
@@ -199,7 +226,7 @@ def test_a_fine_tune_with_another_mean_keeps_it_in_its_checkpoint(tmp_path: Path
 
 def test_half_of_the_towers_of_an_index_are_not_enough(tmp_path: Path):
     """A folder whose index was cut is refused, though every part that it names is there."""
-    written = hugging_face.write(tmp_path, TINY, "gelu", "model.safetensors.index.json and parts")
+    written = hugging_face.write(tmp_path, TINY, "gelu", "folder of parts")
     index = tmp_path / "model.safetensors.index.json"
     content = json.loads(index.read_text())
     content["weight_map"] = dict(list(content["weight_map"].items())[:-1])
