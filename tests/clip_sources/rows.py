@@ -12,7 +12,7 @@ from tests.clip_sources.source import LOADS, REFUSED, Source
 from utils.runtime.checkpoint import CheckpointError
 
 HEAD = "| source | library | form | activation | image | text | logits | outcome |"
-LONGEST = 160  # characters of a message in a cell
+LONGEST = 110  # characters of a message in a cell
 
 
 class Row(NamedTuple):
