@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modules.config import PIXEL_MEAN, PIXEL_STD, QUICK_GELU, VOCAB_SIZE
+from modules.config import MAX_PIXEL_VALUE, PIXEL_MEAN, PIXEL_STD, QUICK_GELU, VOCAB_SIZE
 from utils.models.clip_layouts import WHAT_LOADS
 from utils.models.weight_files import read_configuration
 from utils.runtime.checkpoint import CheckpointError
@@ -76,6 +76,21 @@ class Settings:
             raise CheckpointError(f"{self.source}: {name} {str(value)[:60]!r} is no size that a CLIP can have")
         return value
 
+    def pixels(self, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        """Mean or deviation of the three colours.
+
+        Raises:
+            CheckpointError: it is not three numbers, or a deviation is not above 0.
+        """
+        value = self.take(name)
+        numbers = default if value is None else [value] * 3 if type(value) in (int, float) else value
+        is_right = isinstance(numbers, list | tuple) and len(numbers) == 3
+        if not is_right or not all(type(one) in (int, float) and abs(one) <= MAX_PIXEL_VALUE for one in numbers):
+            raise CheckpointError(f"{self.source}: {name} {str(value)[:60]!r} is not three numbers")
+        if "std" in name and min(numbers) <= 0:
+            raise CheckpointError(f"{self.source}: {name} {str(value)[:60]!r}: must be above 0")
+        return tuple(map(float, numbers))
+
     def must_be(self, name: str, *allowed: Any, what: str = "") -> None:
         """Refuse another value than those allowed, which the first is the default of."""
         value = self.take(name, allowed[0])
@@ -90,17 +105,6 @@ class Settings:
         """Refuse settings that nobody has asked for, unless they switch something off."""
         if strange := [name for name, value in self.left.items() if value not in (None, False, 0, [], {}, "")]:
             raise self.refused(f"the setting {', '.join(map(str, strange[:5]))}")
-
-
-def pixel_values(values: Any, name: str, source: str) -> tuple[float, ...]:
-    """Mean or deviation of the three colours."""
-    numbers = [values] * 3 if type(values) in (int, float) else values
-    is_right = isinstance(numbers, list | tuple) and len(numbers) == 3
-    if not is_right or not all(type(one) in (int, float) and abs(one) <= 1000 for one in numbers):
-        raise CheckpointError(f"{source}: {name} {str(values)[:60]!r} is not three numbers")
-    if "std" in name and min(numbers) <= 0:
-        raise CheckpointError(f"{source}: {name} {str(values)[:60]!r}: must be above 0")
-    return tuple(map(float, numbers))
 
 
 def head_width(width: int, heads: int, source: str) -> int:
@@ -126,7 +130,7 @@ def from_open_clip(content: Mapping[str, Any], source: str) -> Description:
     """
     whole = Settings(content, source)
     model = Settings(whole.take("model_cfg", content), source)
-    pixels = Settings(whole.take("preprocess_cfg") or {}, f"{source}, preprocess_cfg")
+    pixels = Settings(whole.take("preprocess_cfg", {}), f"{source}, preprocess_cfg")
     vision = Settings(model.take("vision_cfg"), f"{source}, vision_cfg")
     text = Settings(model.take("text_cfg"), f"{source}, text_cfg")
     _refuse_other_towers(model, vision, text)
@@ -137,8 +141,8 @@ def from_open_clip(content: Mapping[str, Any], source: str) -> Description:
         _open_clip_activation(model),
         head_width(width, width // asked, vision.source),
         head_width(sizes["text_width"], text.size("heads", 8), text.source),
-        pixel_values(pixels.take("mean") or PIXEL_MEAN, "mean", pixels.source),
-        pixel_values(pixels.take("std") or PIXEL_STD, "std", pixels.source),
+        pixels.pixels("mean", PIXEL_MEAN),
+        pixels.pixels("std", PIXEL_STD),
         sizes,
         _open_clip_preparation(pixels),
     )

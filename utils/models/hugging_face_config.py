@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modules.config import PIXEL_MEAN, PIXEL_STD, QUICK_GELU, VOCAB_SIZE
-from utils.models.clip_description import Description, Settings, check_vocabulary, head_width, pixel_values
+from utils.models.clip_description import Description, Settings, check_vocabulary, head_width
 from utils.models.clip_layouts import WHAT_LOADS
 from utils.models.weight_files import read_configuration
 from utils.runtime.checkpoint import CheckpointError
@@ -88,9 +88,9 @@ def from_hugging_face(content: Mapping[str, Any], path: Path) -> Description:
 
 def _tower(whole: Settings, name: str, defaults: Mapping[str, Any]) -> Settings:
     """Settings of a tower. A former `*_config_dict` wins, with the defaults behind it, as in transformers."""
-    given, former = whole.take(name) or {}, whole.take(f"{name}_dict")
+    given, former = whole.take(name), whole.take(f"{name}_dict")
     source = f"{whole.source}, {name}"
-    values = {**defaults, **Settings(given, source).values}
+    values = {**defaults, **Settings({} if given is None else given, source).values}
     if former is not None:
         values |= {**defaults, **Settings(former, f"{source}_dict").values}
     tower = Settings(values, source)
@@ -124,7 +124,7 @@ def _preparation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...], tu
     factor = pixels.take("rescale_factor", 1 / 255)
     if type(factor) not in (int, float) or abs(factor * 255 - 1) > 1e-6:
         raise pixels.refused(f"rescale_factor {str(factor)[:60]!r}")
-    mean, std = pixels.take("image_mean") or PIXEL_MEAN, pixels.take("image_std") or PIXEL_STD
+    mean, std = pixels.pixels("image_mean", PIXEL_MEAN), pixels.pixels("image_std", PIXEL_STD)
     if pixels.take("do_normalize", True) is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     remarks = []
@@ -134,7 +134,7 @@ def _preparation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...], tu
     is_squashed = isinstance(size, dict) and "shortest_edge" not in size
     if pixels.take("do_center_crop", True) is False or is_squashed:
         remarks.append(f"{source}: pictures are not cropped there; here the centre is cut out")
-    return pixel_values(mean, "image_mean", source), pixel_values(std, "image_std", source), tuple(remarks)
+    return mean, std, tuple(remarks)
 
 
 def _processor(folder: Path) -> tuple[Any, str]:

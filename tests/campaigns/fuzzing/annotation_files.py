@@ -321,7 +321,7 @@ def _json_ids(form: Form, place: Callable[[Any], Any] = lambda value: value) -> 
 
 
 SIZES = (*KNOWN_TEXT, rearranged(JSON), cut_short(), _size_values(0), _size_values(1))
-LABELS = (
+LABEL_MAP = (
     *KNOWN_TEXT,
     rearranged(JSON),
     cut_short(),
@@ -408,7 +408,7 @@ READERS = (
     _reader("ids-jsonl", _make_lists, "ids.jsonl", _json_ids(JSON_LINES), _file("ids.jsonl", listed_ids)),
     _reader("frame-sizes-json", _make_lists, "sizes.json", SIZES, _file("sizes.json", read_frame_sizes)),
     _reader("frame-sizes-csv", _make_lists, "sizes.csv", SIZES_CSV, _file("sizes.csv", read_frame_sizes)),
-    _reader("label-map", _make_lists, "label_map.json", LABELS, _file("label_map.json", load_label_map)),
+    _reader("label-map", _make_lists, "label_map.json", LABEL_MAP, _file("label_map.json", load_label_map)),
     _reader("pretrain-captions", _make_captions, "frozen_train_labels.json", _json_list("caption"), _captions),
     _reader("path-index", _make_path_index, "path.index", PATH_INDEX, _path_index),
     _reader("plain-pickle", _make_msvd, msvd.CAPTION_FILE, PICKLED, _file(msvd.CAPTION_FILE, read_plain_pickle)),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from tests.campaigns.fuzzing import annotation_files, caches, clips, objects, weights
+from tests.campaigns.fuzzing import annotation_files, caches, clip_folders, clips, objects, weights
 from tests.campaigns.fuzzing.reader import Reader
 
-READERS: dict[str, Reader] = {
-    reader.name: reader
-    for reader in (*annotation_files.READERS, *objects.READERS, *clips.READERS, *caches.READERS, *weights.READERS)
-}
+MODULES = (annotation_files, objects, clips, caches, weights, clip_folders)
+READERS: dict[str, Reader] = {reader.name: reader for module in MODULES for reader in module.READERS}

@@ -14,7 +14,7 @@ import numpy as np
 from dataloaders.frames import Clip
 from dataloaders.object_store import ObjectRules, ObjectSettings, pack_record, read_record
 from modules.utils_object_tractor import ObjectFileError, ObjectReport, object_loader_confident
-from tests.campaigns.fuzzing.annotation_files import LABEL_VALUES
+from tests.campaigns.fuzzing.annotation_files import LABEL_MAP
 from tests.campaigns.fuzzing.forms import JSON, NAN, Form, drop, drop_any, known, put, rearranged, replace
 from tests.campaigns.fuzzing.mutators import KNOWN_TEXT, cut_short
 from tests.campaigns.fuzzing.reader import Expected, Mutator, Reader, Taken
@@ -158,19 +158,6 @@ def _make_vinvl(folder: Path) -> None:
     )
 
 
-VINVL = (
-    *KNOWN_TEXT,
-    rearranged(JSON),
-    cut_short(),
-    known(
-        JSON,
-        "a value out of range",
-        Expected.REFUSED,
-        replace("man", LABEL_VALUES, lambda value: value["label_to_idx"]),
-    ),
-)
-
-
 ERRORS = (ValueError, FileNotFoundError)
 
 
@@ -215,7 +202,7 @@ READERS = (
     Reader(
         "label-map-of-vinvl",
         _make_vinvl,
-        {"dicts.json": VINVL},
+        {"dicts.json": LABEL_MAP},
         _label_map(lambda folder: label_map_from_vinvl(folder / "dicts.json")),
         ERRORS,
     ),

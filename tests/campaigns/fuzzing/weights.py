@@ -41,7 +41,7 @@ CLIP = ClipSizes(32, 8, 64, 2, 64, 64, 1, context_length=32, vocab_size=100)
 CPU = torch.device("cpu")
 
 
-def _load(path: Path, **choices: Any) -> Taken:
+def load_model(path: Path, **choices: Any) -> Taken:
     """The model that a file gives."""
     model = load_for_inference(PretrainModel, use_settings(path, choices), CPU, lambda line: None, ())
     count = sum(1 for _ in model.parameters())
@@ -167,7 +167,7 @@ def _weights(
         name,
         make,
         {file: mutators},
-        lambda folder: _load(folder / file, **choices),
+        lambda folder: load_model(folder / file, **choices),
         ERRORS,
         inputs=1000,
         seconds=20,
