@@ -154,6 +154,20 @@ def test_a_file_loads_with_the_flag_that_states_its_activation(tmp_path: Path, s
     assert not same(written, load_ours(written.archive, {"activation": other}, written.inputs))
 
 
+def test_a_file_with_heads_of_80_is_right_or_refused_with_a_flag_that_states_no_width(tmp_path: Path):
+    """As many layers as no model of open_clip's table has, and nothing says how wide the heads are."""
+    shape = replace(TINY, vision_width=1280, vision_layers=2, vision_head=80)
+    model = open_clips.make_model(open_clips.config_for(shape, "gelu"), tmp_path)
+    save_file(state_of(model), tmp_path / "weights.safetensors")
+    written = Written(tmp_path / "weights.safetensors", shape.inputs(), open_clips.features(model, shape.inputs()))
+    try:
+        loaded = load_ours(written.archive, {"activation": "gelu"}, written.inputs)
+    except CheckpointError as error:
+        assert "weights.safetensors" in str(error) and "heads" in str(error)
+    else:
+        assert same(written, loaded)
+
+
 CONTRADICTIONS: list[tuple[str, Mapping[str, Any], str]] = [
     ("transformers", {"activation": "quick_gelu"}, "activation"),
     ("transformers", {"clip_model": "ViT-B-16"}, "clip_model"),
