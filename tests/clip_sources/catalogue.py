@@ -149,9 +149,15 @@ def small() -> list[Source]:
         )
     mean = {"mean": HALF, "std": HALF}
     rows.append(open_clip("tiny, mean and deviation 0.5", shape=TINY, preprocess=mean))
-    for form in ("", "half precision"):
-        title = f"TorchScript{', ' + form if form else ''}"
-        rows.append(made("tiny", "OpenAI", title, "quick_gelu", "open_clips", "write_archive", TINY, form))
+    for form, activation in (
+        ("", "quick_gelu"),
+        ("half precision", "quick_gelu"),
+        ("of before", "quick_gelu"),
+        ("", "gelu"),
+    ):
+        title = f"TorchScript{', ' * bool(form)}{form}"
+        arguments = ("tiny", "OpenAI", title, activation, "open_clips", "write_archive", TINY, form, activation)
+        rows.append(made(*arguments))
     sixteen = SHAPES["tiny, patches of 7, heads of 16"]
     rows.append(
         made("tiny, heads of 16", "OpenAI", "TorchScript", "quick_gelu", "open_clips", "write_archive", sixteen, "")

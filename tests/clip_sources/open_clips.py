@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from tests.clip_sources.comparison import Features, Inputs, draw_inputs, draw_weights
 from tests.clip_sources.source import Shape, Written, state_of
-from utils.models.random_clip import ClipSizes, half_weights, random_state_dict, save_archive
+from utils.models.random_clip import IS_QUICK_GELU, ClipSizes, half_weights, random_state_dict, save_archive
 
 logging.getLogger().setLevel(logging.ERROR)  # open_clip tells the root logger of every model without weights
 
@@ -235,9 +235,16 @@ def _is_timm(config: Mapping[str, Any]) -> bool:
     return "timm_model_name" in config["vision_cfg"]
 
 
-def write_archive(folder: Path, shape: Shape, form: str) -> Written:
-    """OpenAI's own form: a TorchScript archive, in half precision or not; open_clip computes the reference."""
-    model = make_model(config_for(shape, "quick_gelu"), folder)
+def write_archive(folder: Path, shape: Shape, form: str, activation: str = "quick_gelu") -> Written:
+    """OpenAI's own form, a TorchScript archive, as utils/make_random_clip.py writes it or wrote it before.
+
+    Args:
+        form: "half precision" for tensors as OpenAI's files have them; "of before" states no activation; "" else.
+    """
+    model = make_model(config_for(shape, activation), folder)
+    if form == "of before":  # known by layer norms that nobody has trained
+        model.ln_final.weight.data.fill_(1)
+        model.ln_final.bias.data.zero_()
     sizes = ClipSizes(
         shape.resolution,
         shape.patch,
@@ -249,9 +256,12 @@ def write_archive(folder: Path, shape: Shape, form: str) -> Written:
         shape.context,
         shape.vocab,
         shape.vision_head,
+        activation=activation,
     )
     state = {**random_state_dict(sizes), **state_of(model)}
-    if form.endswith("half precision"):
+    if form == "of before":
+        del state[IS_QUICK_GELU]
+    if form == "half precision":
         state = half_weights(state)
         model.load_state_dict({name: state[name].float() for name in model.state_dict()})
     save_archive(state, folder / "ViT.pt")
