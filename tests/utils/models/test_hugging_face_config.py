@@ -78,6 +78,8 @@ def test_a_former_dictionary_of_a_tower_wins_as_in_transformers():
     found = read({**CONFIG, "text_config_dict": former})
     assert found.sizes["text_width"] == 512 and found.text_head_width == 64
     assert read({**CONFIG, "text_config_dict": None, "vision_config_dict": None}) == read(CONFIG)
+    less = {name: value for name, value in CONFIG["text_config"].items() if name != "num_hidden_layers"}
+    assert read({**CONFIG, "text_config_dict": less}).sizes["text_layers"] == 12, "the default and not the newer 24"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,13 @@ def test_another_way_to_prepare_pictures_is_remarked(tmp_path: Path, values: dic
 
 @pytest.mark.parametrize(
     "values",
-    [{"do_rescale": False}, {"rescale_factor": 1 / 127.5}, {"rescale_factor": "1"}, {"rescale_factor": None}],
+    [
+        {"do_rescale": False},
+        {"do_rescale": 1},
+        {"rescale_factor": 1 / 127.5},
+        {"rescale_factor": "1"},
+        {"rescale_factor": None},
+    ],
     ids=str,
 )
 def test_pixels_of_another_range_are_refused(tmp_path: Path, values: dict[str, Any]):
