@@ -193,14 +193,17 @@ def _by_itself(path: Path, translated: Translated, said: Description | None, act
             f"({OPEN_CLIP_CONFIG}, or Hugging Face's {HUGGING_FACE_CONFIG})"
         )
     is_taken_for = f"{path}: taken for a checkpoint of CLIP4Clip, whose code has QuickGELU; else give --activation gelu"
-    heads = _usual_heads(path, _sizes(path, translated.state))
-    return Description(str(path), chosen, *heads, remarks=() if activation else (is_taken_for,))
+    heads, is_known = _usual_heads(path, _sizes(path, translated.state))
+    remarks: tuple[str, ...] = () if activation else (is_taken_for,)
+    if not is_known and translated.layout != CLIP4CLIP:
+        remarks += (f"{path}: nothing states how wide its attention heads are; taken for {HEAD_WIDTH}, as OpenAI's",)
+    return Description(str(path), chosen, *heads, remarks=remarks)
 
 
-def _usual_heads(path: Path, sizes: ModelConfig) -> tuple[int, int]:
-    """Widths of the heads of a bare file: those of the models of its sizes in open_clip's table.
+def _usual_heads(path: Path, sizes: ModelConfig) -> tuple[tuple[int, int], bool]:
+    """Widths of the heads of a bare file: those of the models of its sizes in open_clip's table, and True.
 
-    Where the table has none of them, OpenAI's 64, unless it has towers of that width with other heads.
+    Where the table has none of them, OpenAI's 64, unless it has towers of that width with other heads, and False.
     """
     exact, of_vision, of_text = set(), {HEAD_WIDTH}, {HEAD_WIDTH}
     for name in table_files():
@@ -215,14 +218,14 @@ def _usual_heads(path: Path, sizes: ModelConfig) -> tuple[int, int]:
         if all(named.sizes[size] == getattr(sizes, size) for size in TELLING_SIZES):
             exact.add((named.head_width, named.text_head_width))
     if len(exact) == 1:
-        return exact.pop()
+        return exact.pop(), True
     is_usual = of_vision == of_text == {HEAD_WIDTH}
     if exact or not is_usual or sizes.vision_width % HEAD_WIDTH or sizes.text_width % HEAD_WIDTH:
         raise CheckpointError(
             f"{path}: nothing states how wide its attention heads are; give --clip_model NAME, or put its "
             f"configuration beside it ({OPEN_CLIP_CONFIG}, or Hugging Face's {HUGGING_FACE_CONFIG})"
         )
-    return HEAD_WIDTH, HEAD_WIDTH
+    return (HEAD_WIDTH, HEAD_WIDTH), False
 
 
 def _sizes(path: Path, state: Mapping[str, Tensor], **described: Any) -> ModelConfig:

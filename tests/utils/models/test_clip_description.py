@@ -17,7 +17,6 @@ from utils.models.clip_description import (
     from_open_clip,
     from_table,
     head_width,
-    pixel_values,
     table_files,
 )
 from utils.runtime.checkpoint import CheckpointError
@@ -166,10 +165,11 @@ def test_a_deviation_of_nothing_is_an_error_and_a_mean_of_nothing_is_none():
     for value in (-1, [0.5, 0, 0.5]):
         with pytest.raises(CheckpointError, match="must be above 0"):
             from_open_clip(changed("pixels", std=value), "file")
-    assert pixel_values([0, 0, 0], "mean", "file") == pixel_values(0, "mean", "file") == (0.0, 0.0, 0.0)
+    for value in ([0, 0, 0], 0):
+        assert from_open_clip(changed("pixels", mean=value), "file").pixel_mean == (0.0, 0.0, 0.0)
     for value in (1001, [0, 0, -1001], [10**400] * 3, 1e308):
         with pytest.raises(CheckpointError, match="is not three numbers"):
-            pixel_values(value, "mean", "file")
+            from_open_clip(changed("pixels", mean=value), "file")
 
 
 @pytest.mark.parametrize("value", [None, 0, 1, "true", [], {}], ids=str)
