@@ -18,7 +18,7 @@ from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_s
 from modules.boxes import iou_matrix
 from tests.world import Downstream
 from utils import extract_objects
-from utils.preparation.detectors import VinVLDetections
+from utils.preparation.detection_files import VinVLDetections
 
 MODEL = "ssdlite320_mobilenet_v3_large"
 FRAMES = ["--max_frames", "4", "--feature_framerate", "1"]
@@ -220,7 +220,7 @@ def test_damaged_detections_and_doubled_names_are_named(clips: Path, tmp_path: P
     (tmp_path / "p.tsv").write_text("video0_1 no tab\n")
     with pytest.raises(ValueError, match=r"p\.tsv, line 1: no tab"):
         VinVLDetections(tmp_path / "p.tsv")
-    (tmp_path / "p.tsv").write_text("video0\t{}\n")
+    (tmp_path / "p.tsv").write_text("video0\t[]\n")
     with pytest.raises(ValueError, match="key 'video0' does not match"):
         VinVLDetections(tmp_path / "p.tsv")
     (tmp_path / "again").mkdir()

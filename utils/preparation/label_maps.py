@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dataloaders.label_map import check_label_map
-from modules.foreign_text import read_json
+from modules.foreign_text import is_class_name, read_json
 
 VINVL_KEYS = (
     "label_to_idx",
@@ -74,7 +74,7 @@ def _entries(frames: Any) -> Iterator[dict[str, Any]]:
 
 def _names(entries: Any) -> Iterator[str]:
     """The names in a list; what is no list has none."""
-    yield from (name for name in entries if isinstance(name, str) and name.strip()) if isinstance(entries, list) else ()
+    yield from filter(is_class_name, entries) if isinstance(entries, list) else ()
 
 
 def _index(kind: str, names: Iterable[str]) -> dict[str, Any]:

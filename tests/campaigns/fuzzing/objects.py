@@ -18,7 +18,7 @@ from tests.campaigns.fuzzing.annotation_files import LABEL_MAP
 from tests.campaigns.fuzzing.forms import JSON, NAN, Form, drop, drop_any, known, put, rearranged, replace
 from tests.campaigns.fuzzing.mutators import KNOWN_TEXT, cut_short
 from tests.campaigns.fuzzing.reader import Expected, Mutator, Reader, Taken
-from utils.preparation.detectors import PrecomputedDetections, VinVLDetections
+from utils.preparation.detection_files import PrecomputedDetections, VinVLDetections
 from utils.preparation.label_maps import label_map_from_objects, label_map_from_vinvl
 
 LABELS = {"label_to_idx": {"man": 1, "dog": 2}}
