@@ -358,10 +358,10 @@ def _span(first: int, last: int) -> str:
 
 
 def read_table(
-    path: str | Path, columns: Sequence[str] = (), is_streamed: bool = False
+    path: str | Path, columns: Sequence[str] = (), is_streamed: bool = False, delimiter: str = ","
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line and fields by column of each row of a csv with a header; errors as `read_rows`, and a missing column."""
-    rows = read_rows(path, is_streamed=is_streamed)
+    """Line and fields by column of each row of a table with a header; errors as `read_rows`, and a missing column."""
+    rows = read_rows(path, delimiter, is_streamed)
     header = next(rows, Row(1, [])).fields
     missing = sorted(set(columns) - set(header))
     if missing:

@@ -111,6 +111,8 @@ def test_a_local_torchvision_detector_finds_the_things(downstream: Downstream, c
         (["--weights", "DAMAGED"], "does not fit ssdlite320_mobilenet_v3_large with 91 classes"),
         (["--weights", "OTHER"], "give --classes FILE|with 91 classes"),
         (["--detector", "vinvl"], "needs --detections"),
+        (["--detector", "coco"], "--detector coco needs --detections"),
+        (["--detector", "coco", "--detections", "DAMAGED"], "damaged.pth"),
         (["--detector", "no_such_model", "--weights", "DEFAULT"], "torchvision has no detection model"),
     ],
 )

@@ -85,9 +85,9 @@ def in_pixels(frames: Sequence[Frame], box_format: str, clip: Clip, where: str) 
     rects = np.array([entry["rect"] for frame in frames for entry in frame], dtype=np.float64).reshape(-1, 4)
     size = (clip.width, clip.height)
     if likely := likely_formats(rects, box_format, size):
-        raise ValueError(
-            f"{where}: its boxes make sense as {' or '.join(likely)}, not as {box_format}; try --box_format {likely[0]}"
-        )
+        # Of several formats the wrong one may pass; only who made the boxes knows.
+        remedy = f"try --box_format {likely[0]}" if len(likely) == 1 else "say with --box_format which was written"
+        raise ValueError(f"{where}: its boxes make sense as {' or '.join(likely)}, not as {box_format}; {remedy}")
     _, misfits = fitting(rects, box_format, size)
     if 2 * misfits.sum() > len(rects):
         raise ValueError(

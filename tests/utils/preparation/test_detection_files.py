@@ -282,9 +282,7 @@ def test_each_kind_is_made_by_its_name(tmp_path: Path):
     tsv, described = write_tsv(tmp_path / "p.tsv", v_1=[]), tmp_path / "images.json"
     made = {
         "vinvl": detections_from_files("vinvl", tsv, None, KEY_PATTERN, "index", "xywh"),
-        "coco": detections_from_files(
-            "coco", tmp_path / "results.json", tmp_path / "images.json", KEY_PATTERN, "index"
-        ),
+        "coco": detections_from_files("coco", tmp_path / "results.json", described, KEY_PATTERN, "index"),
         "precomputed": detections_from_files("precomputed", tmp_path, box_format="xywh"),
     }
     kinds = [VinVLDetections, CocoDetections, PrecomputedDetections]
