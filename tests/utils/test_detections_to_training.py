@@ -156,7 +156,8 @@ def test_a_model_trains_with_objects_of_coco_results(downstream: Downstream, tmp
     assert extract_objects.main(argv) == 0
     flags = [
         "--output_dir", str(tmp_path / "run"), "--clip_archive", paths["CLIP_ARCHIVE"], "--do_train",
-        "--max_steps", "1",        "--labelmap_path", paths["LABEL_MAP"], "--train_csv", paths["TRAIN_CSV"], "--val_csv", paths["TEST_CSV"],
+        "--max_steps", "1", "--labelmap_path", paths["LABEL_MAP"],
+        "--train_csv", paths["TRAIN_CSV"], "--val_csv", paths["TEST_CSV"],
         "--data_path", paths["CAPTIONS"], "--features_path", paths["VIDEOS"], "--object_path", str(tmp_path / "o"),
         "--max_words", "24", "--device", "cpu", "--num_thread_reader", "0", "--n_display", "1", "--batch_size", "4",
         "--fusion_layers", "2", "--need_object", "--use_action", "--object_count", "4", "--max_frames", "12",

@@ -58,10 +58,10 @@ class KeyedDetections:
         for key, objects, size in self._keyed_frames():
             match = pattern.fullmatch(key) if len(key) <= MAX_KEY else None
             if match is None or not re.fullmatch(r"[0-9]{1,9}", match["frame"] or ""):
-                raise ValueError(f"{path}: key {key[:MAX_KEY]!r} does not match --key_pattern {key_pattern!r}")
+                raise ValueError(f"{self.key_file}: key {key[:MAX_KEY]!r} does not match --key_pattern {key_pattern!r}")
             frames, number = self._frames[match["video"]], int(match["frame"])
             if number in frames:
-                raise ValueError(f"{path}, key {key!r}: frame {number} of {match['video']!r} is there twice")
+                raise ValueError(f"{self.key_file}, key {key!r}: frame {number} of {match['video']!r} is there twice")
             frames[number] = objects
             if size:
                 self._sizes[match["video"]].add(size)
@@ -71,6 +71,11 @@ class KeyedDetections:
         if box_format is not None:
             self.settings["box_format"] = box_format
 
+    @property
+    def key_file(self) -> Path:
+        """The file that the keys are in."""
+        return self.path
+
     def _keyed_frames(self) -> Iterator[tuple[str, Frame, tuple[int, int] | None]]:
         """Key, objects and, where it is known, size in pixels of each frame."""
         raise NotImplementedError
@@ -79,8 +84,8 @@ class KeyedDetections:
         """See `Detector`."""
         if video_id not in self._frames:
             shown = ", ".join(sorted(self._frames)[:SHOWN_VIDEOS])
-            raise ValueError(f"{self.path} has no frame of {video_id}; by --key_pattern its videos are {shown}")
-        frames, where = self._frames[video_id], f"{self.path}: {video_id}"
+            raise ValueError(f"{self.key_file} has no frame of {video_id}; by --key_pattern its videos are {shown}")
+        frames, where = self._frames[video_id], f"{self.key_file}: {video_id}"
         others = self._sizes[video_id] - {(clip.width, clip.height)}
         if others and not self.box_format.startswith(RELATIVE):
             width, height = min(others)
@@ -92,7 +97,7 @@ class KeyedDetections:
             picked = _by_index(frames, clip, where)
         else:
             picked = _in_order([frames[number] for number in sorted(frames)], clip, where)
-        return in_pixels(picked, self.box_format, clip, where)
+        return in_pixels(picked, self.box_format, clip, f"{self.path}: {video_id}")
 
 
 class VinVLDetections(KeyedDetections):
@@ -137,14 +142,16 @@ class CocoDetections(KeyedDetections):
         if self.annotations:
             self.settings["annotations"] = file_stamp(self.annotations)
 
+    @property
+    def key_file(self) -> Path:
+        """The file that has the images."""
+        return self.annotations or self.path
+
     def _keyed_frames(self) -> Iterator[tuple[str, Frame, tuple[int, int] | None]]:
         content = read_json(self.path)
-        if self.annotations:
-            if not self.annotations.is_file():
-                raise FileNotFoundError(f"{self.annotations}: no such file (--coco_annotations)")
-            source, described = self.annotations, read_json(self.annotations)
-        else:
-            source, described = self.path, content
+        if self.annotations and not self.annotations.is_file():
+            raise FileNotFoundError(f"{self.annotations}: no such file (--coco_annotations)")
+        source, described = self.key_file, read_json(self.annotations) if self.annotations else content
         if not isinstance(described, dict):
             raise ValueError(f'{source} has no "images" and "categories"; give the file that has (--coco_annotations)')
         results = content.get("annotations") if isinstance(content, dict) else content
@@ -156,8 +163,8 @@ class CocoDetections(KeyedDetections):
         frames: dict[Any, Frame] = {number: [] for number in keys}
         for number, result in enumerate(results):
             where = f"{self.path}, result {number}"
-            image = _known(result, "image_id", keys, "images", where)
-            name = _known(result, "category_id", names, "categories", where)
+            image = _known(result, "image_id", keys, f"images of {source}", where)
+            name = _known(result, "category_id", names, f"categories of {source}", where)
             # Outlines and what else there is would be long, and nothing reads them.
             fields = {field: result[field] for field in ("bbox", "score") if field in result}
             record = {"category_id": names[name], **fields}
