@@ -95,7 +95,7 @@ class Extraction:
     def _mapped(self, frame: Frame) -> Frame:
         kept = []
         for entry in frame:
-            found = class_name(entry.get("class"), f"class of {repr(entry)[:200]}")
+            found = class_name(entry.get("class"), f"what {self.detector.name} found: class")
             name = self.find_class(found)
             if name is None:
                 self.unknown[found] += 1
