@@ -15,10 +15,9 @@ from dataloaders.decoders import UnreadableVideo
 from dataloaders.files import atomic_write_text, file_stamp
 from dataloaders.frames import FRAME_RULE, Clip, FrameSettings, read_clip
 from dataloaders.object_store import REPORT_FOLDER
-from utils.preparation.detectors import (
-    Detector,
-    Frame,
-)
+from modules.foreign_text import class_name
+from modules.utils_object_tractor import ObjectFileError, ObjectReport, usable_objects
+from utils.preparation.detectors import Detector, Frame
 from utils.preparation.label_maps import label_map_from_objects
 
 
@@ -35,6 +34,7 @@ class Extraction:
 
     Attributes:
         unknown: boxes left out by their class name.
+        dropped: boxes that training will not use: without area, or wholly outside the frame.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Extraction:
         self.detector, self.output, self.find_class, self.naming = detector, output, find_class, naming
         self.max_frames, self.frames = max_frames, frames
         self.unknown: Counter[str] = Counter()
+        self.dropped = 0
 
     def is_done(self, video: Path) -> bool:
         """Whether a video's file is there, made by this detector with these settings from the same file.
@@ -79,11 +80,12 @@ class Extraction:
         """Write a video's file; the number of boxes.
 
         Raises:
-            UnreadableVideo, ValueError: no frame decodes, or the detector has nothing for it.
+            UnreadableVideo, ValueError: no frame decodes, or the detector has nothing for it that training would read.
         """
         clip = read_clip(video, self.max_frames, self.frames)
         found = self.detector.detect(video.stem, clip)
         frames = [{"objects": self._mapped(frame)} for frame in found]
+        self._check(frames, clip)
         # Killed between the two, a run must not leave a report that vouches for another run's file.
         self._report(video.stem).unlink(missing_ok=True)
         atomic_write_text(self.output / f"{video.stem}.json", json.dumps(frames))
@@ -93,12 +95,28 @@ class Extraction:
     def _mapped(self, frame: Frame) -> Frame:
         kept = []
         for entry in frame:
-            name = self.find_class(str(entry.get("class")))
+            found = class_name(entry.get("class"), f"what {self.detector.name} found: class")
+            name = self.find_class(found)
             if name is None:
-                self.unknown[str(entry.get("class"))] += 1
+                self.unknown[found] += 1
             else:
                 kept.append({**entry, "class": name})
         return kept
+
+    def _check(self, frames: list[dict[str, Any]], clip: Clip) -> None:
+        """Raise ValueError for frames of which training's reader would not take an object; boxes it drops are counted.
+
+        A wrong convention of boxes is told here too, for those that do not come from a file.
+        """
+        names = {entry["class"]: 1 for frame in frames for entry in frame["objects"]}
+        report = ObjectReport()
+        try:
+            usable_objects(frames, names, "objects", report, frame_size=(clip.width, clip.height))
+        except ObjectFileError as error:
+            raise ValueError(f"what {self.detector.name} found: {error}") from error
+        if report.malformed_objects:
+            raise ValueError(f"what {self.detector.name} found: {report.examples['malformed_objects'][0]}")
+        self.dropped += report.degenerate_boxes + report.outside_boxes
 
     def _report(self, video_id: str) -> Path:
         return self.output / REPORT_FOLDER / f"{video_id}.json"
