@@ -91,10 +91,17 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments, Pret
         if name != "val":
             return True
         if self.is_own:
-            return self.data_csv is not None or self.is_list_given(name)
+            return self._has_own_validation()
         if self.task == "qa":
             return questions.has_validation(self)
         return captions.has_validation(self) if self.task == "caption" else retrieval.has_validation(self)
+
+    def _has_own_validation(self) -> bool:
+        """Whether the tables have validation rows; True if they cannot be read, so that this is reported."""
+        try:
+            return self.is_list_given("val") or bool(csv_files.kinds_of(self.table("val")))
+        except (OSError, ValueError):
+            return self.data_csv is not None
 
     @property
     def max_frames(self) -> int:

@@ -113,13 +113,11 @@ def prepare_split_objects(args: Arguments, config: ModelConfig, name: str, log: 
     return prepare_objects(args, config, str(split_object_folder(args.object_path, name)), log)
 
 
-def _prepare_named_objects(args: Arguments, config: ModelConfig, split: CaptionSplit, log: Log) -> Path | None:
+def _prepare_named_objects(args: Arguments, config: ModelConfig, split: CaptionSplit, log: Log) -> Path:
     """The object store of videos whose ids are paths.
 
     One serves every split, unless object files lie in folders as the videos do: then it has the split's own.
     """
-    if not config.need_object:
-        return None
     stored = [split.object_names.get(video_id, video_id) for video_id in split.video_ids]
     only = stored if any("/" in stem for stem in stored) else None
     return prepare_objects(args, config, args.object_path, log, video_ids=only)
@@ -184,7 +182,8 @@ def open_clips(
 
 def open_task_clips(args: Arguments, config: ModelConfig, split: CaptionSplit, name: str, log: Log) -> SplitClips:
     """Find videos and objects of a split of a downstream task; errors as `open_clips`."""
-    if split.files:
+    objects: Path | None
+    if split.files and config.need_object:
         split = replace(split, object_names=object_names(args.object_path, split.video_ids))
         objects = _prepare_named_objects(args, config, split, log)
     else:
