@@ -27,6 +27,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = ".jsonl"
 SPLITS = ("train", "val", "test")
 OPTION = re.compile(r"option_(0|[1-9]\d{0,3})")
+LIKE_OPTION = re.compile(r"\s*option[\s_-]*\d+\s*", re.IGNORECASE)
 NUMBER = re.compile(r"(0|[1-9]\d{0,3})(\.0)?")  # a program that knows no missing whole numbers writes 1.0
 
 ONE_VIDEO = "differ by their extension alone, and would be one video; rename one of them"
@@ -101,11 +102,18 @@ def read_captions(table: Table, *, of_choices: bool = False) -> CaptionSplit:
 
 
 def read_questions(table: Table) -> tuple[list[Question], Mapping[str, str]]:
-    """Questions, identified by their numbers from 1, and `CaptionSplit.files`; errors as `read_captions`."""
+    """Questions, identified by their numbers from 1, and `CaptionSplit.files`.
+
+    The answer of a row with options is the text of one of them. Errors as `read_captions` and `read_choices`.
+    """
     videos = _Videos()
     questions = []
     for number, row in enumerate(_rows(table, QUESTIONS, QUESTIONS), 1):
-        question, answer = caption_text(row.fields["question"], row.place), _answer_text(row.fields["answer"], row)
+        answer = _answer_text(row.fields["answer"], row)
+        if row.has(CHOICES):  # the answer may be the number of one
+            options = [row.fields[name] for name in row.options]
+            answer = options[_answer(row, options)]
+        question = caption_text(row.fields["question"], row.place)
         questions.append(Question(str(number), videos.add(row), question, answer))
     return _not_empty(questions, table, QUESTIONS), videos.files
 
@@ -255,6 +263,9 @@ def _as_field(value: Any, name: str, place: str) -> str:
 
 def _option_names(fields: Mapping[str, str], place: str) -> list[str]:
     """option_1 ... option_n of a row; ValueError unless the numbers are those from 1 without a gap."""
+    other = [name for name in fields if LIKE_OPTION.fullmatch(name) and not OPTION.fullmatch(name)]
+    if other:
+        raise ValueError(f"{place}: column {other[0][:80]!r}; options are option_1, option_2, ...")
     numbers = sorted(int(found[1]) for name in fields if (found := OPTION.fullmatch(name)))
     if numbers != list(range(1, len(numbers) + 1)):
         shown = ", ".join(f"option_{number}" for number in numbers)
@@ -265,10 +276,10 @@ def _option_names(fields: Mapping[str, str], place: str) -> list[str]:
 def _is_of_split(table: Table, fields: Mapping[str, str], place: str) -> bool:
     split = fields.get("split", "").strip()
     if not table.is_shared:
-        if split in SPLITS and split != table.split:
+        if split not in ("", table.split):
             raise ValueError(
-                f"{place}: a row of split {split}, read for {table.split} ({table.flag}); a table of all splits is "
-                "given as --data_csv"
+                f"{place}: a row of split {split[:80]!r}, read for {table.split} ({table.flag}); give a table of all "
+                "splits as --data_csv, or take the column split out"
             )
         return True
     if split not in SPLITS:

@@ -80,7 +80,7 @@ class UseSettings(ReadSettings):
 class DataSettings:
     """Where data lie."""
 
-    datatype: str = setting("pretrain", "data set and task, e.g. pretrain, msrvtt_retrieval, msvd_caption; csv: your own")
+    datatype: str = setting("pretrain", "data set and task, e.g. pretrain, msrvtt_retrieval, msvd_qa; csv: your own")
     train_csv: str = setting(
         "data/.train.csv", "training list or table (csv); for pre-training the shard folder or a file in it"
     )

@@ -153,7 +153,7 @@ def test_a_byte_order_mark_is_none_of_the_first_columns_name(tmp_path: Path):
         ("a.csv", "video,caption\na\x1b[2J,x\n", "line 2: .* is no path of a video"),
         ("a.csv", "video,caption\na,nan\n", "line 2: 'nan' is no caption"),
         ("a.csv", "video,caption\na.mp4,x\nb.mp4,x\na.avi,y\n", r"line 4: a\.avi and a\.mp4 differ by their extension"),
-        ("a.csv", "video,caption,split\na,x,train\n", "line 2: a row of split train, read for test"),
+        ("a.csv", "video,caption,split\na,x,train\n", "line 2: a row of split 'train', read for test"),
         ("a.csv", "video,caption\n", r"no row with a caption \(--test_csv\)"),
         ("a.txt", "video,caption\na,x\n", r"a\.txt: name a table \.csv"),
         ("a.jsonl", '{"video": "a", "caption": "x"}\n{"video": "a"}\n', r"line 2: no caption; found \['video'\]"),
@@ -192,6 +192,8 @@ def test_the_column_split_has_three_values(tmp_path: Path):
     [
         ("option_1", "x,1", "no column option_2"),
         ("option_1,option_3", "x,y,1", "no column option_2"),
+        ("option_1,option_2,Option3", "x,y,z,1", "column 'Option3'; options are option_1, option_2"),
+        ("option_1,option_2,option_03", "x,y,z,1", "column 'option_03'"),
         ("option_1,option_2,option_4", "x,y,z,1", "options are option_1, option_2, ... without a gap"),
         ("option_0,option_1,option_2", "x,y,z,1", "without a gap; found option_0, option_1, option_2"),
         ("option_1,option_2", "x,y,0", "answer '0' is none of the 2 options; write its number, from 1 to 2"),
@@ -201,7 +203,7 @@ def test_the_column_split_has_three_values(tmp_path: Path):
         ("option_1,option_2", "x,y,z", "answer 'z' is none"),
         ("option_1,option_2", "x,x ,1", "option_1 and option_2 are the same"),
         ("option_1,option_2", "2,3,2", "answer '2' may be option_1 or option_2; write the name of the option"),
-        ("option_1,option_2,caption", "x,y,y,1".replace(",1", ""), "no column answer"),
+        ("option_1,option_2,caption", "x,y,y", "no column answer"),
     ],
 )
 def test_options_are_two_or_more_and_one_is_the_answer(tmp_path: Path, header: str, row: str, message: str):
@@ -226,6 +228,16 @@ def test_a_choice_counts_from_1_which_the_caption_may_show(tmp_path: Path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ValueError, match="line 2: 3 options, but 2 in the rows before"):
         read_choices(table(path))
+
+
+def test_the_answer_of_a_question_with_options_is_the_text_of_one(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("video,question,option_1,option_2,answer\na,what?,a dog,a cat,2\na,who?,x,y,x\na,how?,,,2\n")
+    asked, _ = read_questions(table(path))
+    assert [question.answer for question in asked] == ["a cat", "x", "2"]
+    path.write_text("video,question,option_1,option_2,answer\na,what?,a dog,a cat,0\n")
+    with pytest.raises(ValueError, match="line 2: answer '0' is none of the 2 options"):
+        read_questions(table(path))
 
 
 def test_object_files_lie_as_the_videos_do_or_have_their_names(tmp_path: Path):
