@@ -258,7 +258,9 @@ def _as_field(value: Any, name: str, place: str) -> str:
         return value or ""
     if type(value) is int or isinstance(value, float):
         return str(value)
-    raise ValueError(f"{place}: {name} is {repr(value)[:80]}, neither text nor a number")
+    raise ValueError(
+        f"{place}: {name} is {repr(value)[:80]}, neither text nor a number; write one text, and a line for each"
+    )
 
 
 def _option_names(fields: Mapping[str, str], place: str) -> list[str]:
