@@ -83,7 +83,10 @@ def convert_row(row: Row, video_dir: Path | None, output_dir: Path, settings: Se
         except CannotCopy as error:
             return Stop(str(error))
     assert video_dir is not None
-    place = _find_webvid(video_dir, row) if row.video is None else find_video(video_dir, row.video)
+    try:
+        place = _find_webvid(video_dir, row) if row.video is None else find_video(video_dir, row.video)
+    except OSError as error:  # a folder that may not be entered
+        return str(error)
     return _encode(place, settings) if isinstance(place, Path) else place
 
 

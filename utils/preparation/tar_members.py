@@ -53,6 +53,8 @@ def iterate_members(file: BinaryIO, saw: Callable[[bytes], object] = len) -> Ite
         place = f"{file.name}, byte {offset}"
         block = _read(file, offset, BLOCK)
         if not any(block):
+            if name or fields:
+                raise BadTar(f"{place}: ends behind the name of a member; {COPY_AGAIN}")
             _check_end(file, block, offset, size)
             return
         saw(block)

@@ -25,7 +25,7 @@ from utils.preparation.webvid_rows import BAD_ID, EMPTY_CAPTION, Row, is_id
 BRACES = re.compile(r"\{(?:(\d{1,18})\.\.(\d{1,18})|([^{}]*,[^{}]*))\}")
 MAX_TARS = 1_000_000
 MAX_CAPTION = 1 << 20  # bytes of KEY.txt
-MAX_METADATA = 1 << 24  # bytes of KEY.json
+MAX_METADATA = 1 << 23  # bytes of KEY.json
 MAX_SAMPLES = 1 << 20  # of one archive, whose table of members is held
 MAX_NAMED = 5
 VIDEO, TEXT, METADATA = "video", "txt", "json"

@@ -115,6 +115,16 @@ def test_a_row_becomes_a_clip_or_the_reason_why_it_does_not(tmp_path: Path):
     assert result("3") == f"no video at {tmp_path / 'page' / '3.mp4'} or {tmp_path / '3.mp4'}"
 
 
+def test_a_folder_that_may_not_be_entered_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    for video in (None, "x/1.mp4"):
+        row = Row(0, "1", "a dog", "page", None, video=video)
+        assert "Permission denied" in str(convert_row(row, tmp_path, tmp_path, SETTINGS))
+
+
 def test_the_digest_of_a_csv_is_that_of_its_bytes(tmp_path: Path):
     content = b"videoid,name\n" * 100_000
     (tmp_path / "a.csv").write_bytes(content)

@@ -99,6 +99,7 @@ def test_what_follows_a_sparse_file_is_found(tmp_path: Path):
         (header("x", 9, tarfile.XHDTYPE, b"xx path=a".ljust(512, b"\0")) + END, "a damaged header"),
         (header("x", 9, tarfile.XHDTYPE, b"0 path=a\n".ljust(512, b"\0")) + END, "a damaged header"),
         (header("x", 11, tarfile.XHDTYPE, b"11 size=-5\n".ljust(512, b"\0")) + END, "a size of '-5'"),
+        (header("x", 10, tarfile.XHDTYPE, b"10 path=a\n".ljust(512, b"\0")) + END, "ends behind the name of a member"),
         (header("g", 10, tarfile.XGLTYPE, b"10 path=a\n".ljust(512, b"\0")) + END, "one name or size for all"),
         (b"no tar at all" * 100, "no tar archive"),
         (gzip.compress(header() + END), "no plain tar: compressed with gzip; unpack it first"),
@@ -106,7 +107,8 @@ def test_what_follows_a_sparse_file_is_found(tmp_path: Path):
     ],
     ids=[
         *("empty", "no end", "cut short", "huge", "negative", "damaged header", "joined", "joined by a block"),
-        *("long name", "field too long", "field without length", "field of no length", "negative size", "global name"),
+        *("long name", "field too long", "field without length", "field of no length"),
+        *("negative size", "name alone", "global name"),
         *("text", "gzip", "zip"),
     ],
 )  # fmt: skip
