@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
-from utils.preparation.caption_rows import open_table
+from utils.preparation.caption_rows import CaptionSource, open_table
 from utils.preparation.conversion_flags import arguments
 from utils.preparation.shard_files import REPORT, CannotConvert, Settings
 from utils.preparation.shard_parts import merge
@@ -61,6 +61,8 @@ def _convert(args: argparse.Namespace) -> bool:
             tar_sha256=tars.sha256 if tars else None,
         )
         source: ClipSource = tars or open_table(args.csv)
+        if isinstance(source, CaptionSource) and source.other_rows:
+            show(f"{source.other_rows} rows of other splits than train are left out")
         counts = convert(source, args.video_dir, args.output_dir, args.workers, settings, _tensorflow, args.part)
     captions = "" if counts.captions == counts.clips else f" with {counts.captions} captions"
     written = f"{counts.clips} clips{captions} written, {counts.skipped} rows skipped"

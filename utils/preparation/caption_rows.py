@@ -16,6 +16,7 @@ from utils.preparation.webvid_rows import BAD_ID, EMPTY_CAPTION, BadCsv, Row, We
 
 COLUMNS = ("video", "caption")
 WEBVID_COLUMNS = ("videoid", "name")
+SPLIT, TRAIN, SPLITS = "split", "train", ("train", "val", "test")
 TSV, JSON_LINES = ".tsv", ".jsonl"
 
 
@@ -25,11 +26,15 @@ class _Record(NamedTuple):
     caption: str
 
     @property
+    def stem(self) -> str:
+        """The path without the extension of a video."""
+        stem, suffix = os.path.splitext(self.path)
+        return stem if suffix.lower() in VIDEO_SUFFIXES else self.path
+
+    @property
     def video_id(self) -> str:
-        """Name of the file without folders and ending, as object files go by it."""
-        name = self.path.rsplit("/", 1)[-1]
-        stem, suffix = os.path.splitext(name)
-        return stem if suffix.lower() in VIDEO_SUFFIXES else name
+        """Name of the file without folders and extension, as object files go by it."""
+        return self.stem.rsplit("/", 1)[-1]
 
 
 def open_table(path: Path) -> WebVidSource | CaptionSource:
@@ -53,20 +58,28 @@ def open_table(path: Path) -> WebVidSource | CaptionSource:
 class CaptionSource:
     """The rows of a table with the columns `video` and `caption`; several rows of a video are its captions.
 
-    It is read in parts, and of a row no more than hashes are held.
+    With a column `split`, which tables of fine-tuning have, only the training rows are read. It is read in parts, and
+    of a row no more than hashes are held.
 
     Raises:
-        BadCsv: a column is missing, a path leads out of its folder, one id stands for two paths, or it is no table.
+        BadCsv: a column is missing, a path leads out of its folder, one id stands for two files, or it is no table.
+
+    Attributes:
+        num_rows: training rows.
+        other_rows: those of other splits.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        pairs = ((hash(record.video_id), hash(record.path)) for record in self._records())
-        hashes = np.fromiter(pairs, dtype=np.dtype((np.int64, 2)))
-        self.num_rows = len(hashes)
-        values, counts = np.unique(hashes[:, 0], return_counts=True)
+        self.other_rows = 0
+        names = ((hash(record.video_id), hash(record.stem), hash(record.path)) for record in self._records())
+        ids, stems, paths = np.fromiter(names, dtype=np.dtype((np.int64, 3))).T
+        self.num_rows = len(ids)
+        values, counts = np.unique(ids, return_counts=True)
         self._repeated: set[int] = set(values[counts > 1].tolist())
-        if len(np.unique(hashes[:, 1])) > len(values):
+        with_extension = paths != stems
+        files = np.unique(paths[with_extension])
+        if len(np.unique(stems)) > len(values) or len(files) > len(np.unique(stems[with_extension])):
             self._check_paths()
 
     def rows(self, clips_per_shard: int, wanted: Collection[int]) -> Iterator[Row]:
@@ -91,9 +104,16 @@ class CaptionSource:
                 )  # fmt: skip
 
     def _records(self) -> Iterator[_Record]:
+        self.other_rows = 0
         try:
             for line, fields in self._lines():
                 place = f"{self._path}, line {line}"
+                if SPLIT in fields:
+                    if fields[SPLIT] not in SPLITS:
+                        raise ValueError(f"{place}: {SPLIT} is {repr(fields[SPLIT])[:80]}, none of {', '.join(SPLITS)}")
+                    if fields[SPLIT] != TRAIN:
+                        self.other_rows += 1
+                        continue
                 caption = "" if fields["caption"] is None else fields["caption"]
                 if not isinstance(caption, str):
                     raise ValueError(f"{place}: {repr(caption)[:80]} is no caption; write a row for each caption")
@@ -112,14 +132,17 @@ class CaptionSource:
             yield line, value
 
     def _check_paths(self) -> None:
+        """Name two files of one id; a path with its extension and without it is one."""
         first: dict[str, _Record] = {}
         for record in self._records():
             other = first.setdefault(record.video_id, record)
-            if other.path != record.path:
+            if other.path == other.stem == record.stem:
+                first[record.video_id] = record
+            elif record.path not in (other.path, other.stem):
                 raise BadCsv(
                     f"{self._path}, line {record.line}: {record.path!r} and {other.path!r} of line {other.line} have "
-                    f"the id {record.video_id!r}, which is the name without folders and ending; write one file in one "
-                    "way, and give other files other names"
+                    f"the id {record.video_id!r}, which is the name without folders and extension: rename one of "
+                    "them"
                 )
 
 

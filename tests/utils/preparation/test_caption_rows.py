@@ -73,12 +73,30 @@ def test_paths_out_of_the_folder_are_named_with_their_line(tmp_path: Path, line:
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("x/a.mp4", "y/a.mp4"), ("a.mp4", "a"), ("a.mp4", "a.webm"), ("a", "x/a")]
+    ("first", "second"), [("x/a.mp4", "y/a.mp4"), ("a.mp4", "a.webm"), ("a", "x/a"), ("a.MP4", "a.mp4")]
 )
 def test_an_id_of_two_files_is_an_error(tmp_path: Path, first: str, second: str):
     path = write(tmp_path / "a.csv", f"video,caption\n{first},a dog\nb,a cat\n{second},a cow\n")
     with pytest.raises(BadCsv, match=rf"line 4: '{second}' and '{first}' of line 2 have the id 'a'"):
         open_table(path)
+
+
+def test_a_path_may_lack_its_extension_in_some_rows(tmp_path: Path):
+    path = write(tmp_path / "a.csv", "video,caption\nx/a,a dog\nx/a.mp4,a cat\nx/a,a cow\n")
+    assert [row.is_further for row in open_table(path).rows(9, ALL)] == [False, True, True]
+    path = write(tmp_path / "b.csv", "video,caption\na,a dog\na.mp4,a cat\na.webm,a cow\n")
+    with pytest.raises(BadCsv, match=r"line 4: 'a\.webm' and 'a\.mp4' of line 3 have the id 'a'"):
+        open_table(path)
+
+
+def test_of_a_table_with_splits_the_training_rows_are_read(tmp_path: Path):
+    rows = ["test/a.mp4,a dog,test", "train/a.mp4,a cat,train", "b,a pig,val", "train/a,a cow,train"]
+    source = open_table(write(tmp_path / "a.csv", "\n".join(["video,caption,split", *rows])))
+    assert isinstance(source, CaptionSource) and (source.num_rows, source.other_rows) == (2, 2)
+    assert [(row.video, row.caption) for row in source.rows(9, ALL)] == [("train/a.mp4", "a cat"), ("train/a", "a cow")]
+    assert source.other_rows == 2
+    with pytest.raises(BadCsv, match=r"b\.csv, line 2: split is 'dev', none of train, val, test"):
+        open_table(write(tmp_path / "b.csv", "video,caption,split\na,a dog,dev\n"))
 
 
 def test_a_name_that_can_be_no_id_is_a_fault_of_its_row(tmp_path: Path):

@@ -40,6 +40,17 @@ def test_a_folder_that_was_begun_with_other_settings_or_by_others_is_refused(tmp
         begin(tmp_path / "others", SETTINGS, WHOLE, 5)
 
 
+def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path):
+    begin(tmp_path, SETTINGS, WHOLE, ROWS)
+    path = tmp_path / "parts" / "settings.json"
+    earlier = json.loads(path.read_bytes())
+    del earlier["tar_sha256"]  # which it did not know
+    path.write_text(json.dumps(earlier))
+    begin(tmp_path, SETTINGS, WHOLE, ROWS)
+    with pytest.raises(CannotConvert, match="tar_sha256 None there, 0f now"):
+        begin(tmp_path, dataclasses.replace(SETTINGS, tar_sha256="0f"), WHOLE, ROWS)
+
+
 def test_parts_of_a_folder_have_the_same_settings_and_number(tmp_path: Path):
     begin(tmp_path, SETTINGS, PARTS[0], ROWS)
     other = dataclasses.replace(SETTINGS, size=128)
