@@ -15,7 +15,7 @@ from typing import Protocol
 
 import lmdb
 
-from dataloaders.decoders import NoAccess, UnreadableVideo, has_av
+from dataloaders.decoders import VIDEO_SUFFIXES, NoAccess, UnreadableVideo, has_av
 from dataloaders.files import file_stamp
 from dataloaders.frame_cache import CachedClip, FrameCache, Unreadable
 from dataloaders.frames import Clip, read_clip
@@ -25,9 +25,6 @@ from dataloaders.transforms import crop_frame
 
 logger = logging.getLogger(__name__)
 
-COMMON_SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".3gp", ".wmv")
-MORE_SUFFIXES_OF_DIDEMO = (".3g2", ".mts", ".m2ts", ".qt", ".3gpp", ".asf", ".divx", ".null")
-VIDEO_SUFFIXES = frozenset(COMMON_SUFFIXES + MORE_SUFFIXES_OF_DIDEMO)
 NO_SUFFIXES = ("", ".")
 
 
