@@ -68,7 +68,8 @@ def _tower(width: int, layers: int) -> dict[str, Any]:
             "num_attention_heads": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-5}  # fmt: skip
 
 
-def _make_hugging_face(folder: Path) -> None:
+def make_hugging_face(folder: Path) -> None:
+    """A small GELU model in parts, with another mean than CLIP's."""
     text = _tower(64, 1) | {"vocab_size": 100, "eos_token_id": 99, "max_position_embeddings": 32}
     vision = _tower(64, 2) | {"image_size": 32, "patch_size": 8}
     content = {"model_type": "clip", "projection_dim": 64, "text_config": text, "vision_config": vision}
@@ -76,13 +77,14 @@ def _make_hugging_face(folder: Path) -> None:
     pixels = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 3, "do_normalize": True}
     (folder / "preprocessor_config.json").write_text(json.dumps(pixels))
     state = hugging_face_state()
-    places = {key: f"model-{1 + index % 2}.safetensors" for index, key in enumerate(state)}
+    places = {key: f"model-{1 + index % 2:05}-of-00002.safetensors" for index, key in enumerate(state)}
     for name in set(places.values()):
         save_file({key: value for key, value in state.items() if places[key] == name}, folder / name)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
-def _make_open_clip(folder: Path) -> None:
+def make_open_clip(folder: Path) -> None:
+    """The same as open_clip has it."""
     vision = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32}
     text = {"context_length": 32, "vocab_size": 100, "width": 64, "heads": 2, "layers": 1}
     model = {"embed_dim": 64, "quick_gelu": False, "vision_cfg": vision, "text_cfg": text}
@@ -148,13 +150,13 @@ def _reader(name: str, make: Any, files: dict[str, tuple[Mutator, ...]]) -> Read
 READERS = (
     _reader(
         "clip-hugging-face",
-        _make_hugging_face,
+        make_hugging_face,
         {
             "config.json": _json(OF_CONFIG),
             "preprocessor_config.json": _json(OF_PIXELS),
             "model.safetensors.index.json": (*KNOWN_TEXT, rearranged(JSON), cut_short()),
-            "model-1.safetensors": (tensors_of_safetensors, cut_short()),
+            "model-00001-of-00002.safetensors": (tensors_of_safetensors, cut_short()),
         },
     ),
-    _reader("clip-open-clip", _make_open_clip, {"open_clip_config.json": _json(OF_OPEN_CLIP)}),
+    _reader("clip-open-clip", make_open_clip, {"open_clip_config.json": _json(OF_OPEN_CLIP)}),
 )

@@ -7,21 +7,26 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from modules.tasks.captioning import CaptionModel
+from modules.tasks.retrieval import RetrievalModel
+from tests.campaigns.fuzzing.clip_folders import make_hugging_face, make_open_clip
 from tests.utils.models.exporting import set_up, write_run
 from tests.utils.models.small_clip import equal
 from tests.utils.runtime.hub_server import Files, Hub, serve
 from tests.world import ROOT
 from utils.models.export import export
+from utils.models.setup import setup_model
 from utils.predictor import Predictor
 from utils.runtime.checkpoint import CheckpointError
 from utils.runtime.exported import CONFIG_FILE, WEIGHTS_FILE
 from utils.runtime.hub import HubName, fetch, fetched, parse_name
+from utils.settings.fields import from_flat
+from utils.settings.groups import UseSettings
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -222,3 +227,20 @@ def test_flags_that_take_weights_take_names(hub: Hub, tmp_path: Path):
     assert equal(model.state_dict(), by_name.model(CaptionModel).state_dict()) and "parameters taken" in said[0]
     with pytest.raises(CheckpointError, match="exported by this project; name it with --init_model"):
         set_up(CaptionModel, tmp_path, init_model=None, clip_archive="hf-hub:some/clip")
+
+
+@pytest.mark.parametrize("make", [make_hugging_face, make_open_clip])
+def test_clip_weights_on_the_hub_are_read_with_their_configuration(
+    hub: Hub, tmp_path: Path, make: Callable[[Path], None]
+):
+    local = tmp_path / "local"
+    local.mkdir()
+    make(local)
+    put(hub, {path.name: path.read_bytes() for path in local.iterdir()})
+    sizes = {"fusion_layers": 1, "max_words": 24, "max_frames": 1}
+    model = Predictor("hf-hub:some/clip", **sizes).model(RetrievalModel)
+    assert (model.config.activation, model.config.head_width, model.config.pixel_mean) == ("gelu", 32, (0.5, 0.5, 0.5))
+    assert equal(model.clip.state_dict(), Predictor(local, **sizes).model(RetrievalModel).clip.state_dict())
+    settings = from_flat(UseSettings, {**sizes, "clip_archive": "hf-hub:some/clip"})
+    again = setup_model(RetrievalModel, settings, lambda line: None)
+    assert again.config == model.config and equal(again.clip.state_dict(), model.clip.state_dict())
