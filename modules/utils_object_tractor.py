@@ -223,15 +223,37 @@ def load_object_file(
             other rect order. It is not yet counted in `report`.
     """
     raw_frames = _read_frames(path)
+    return choose_of_frames(
+        raw_frames, str(path), object_count, label_map, report, rule, rect_order, frame_size, expected_frames
+    )
+
+
+def choose_of_frames(
+    raw_frames: Any,
+    where: str,
+    object_count: int,
+    label_map: Mapping[str, Any],
+    report: ObjectReport,
+    rule: str = "intended",
+    rect_order: str = "xyxy",
+    frame_size: tuple[int, int] | None = None,
+    expected_frames: int | None = None,
+) -> dict[str, Any]:
+    """As `load_object_file`, of what such a file holds: a list with {"objects": [...]} per frame.
+
+    Args:
+        where: names them in the report.
+    """
+    _check_size(raw_frames)
     report.files += 1
     if expected_frames is not None and len(raw_frames) != expected_frames:
         raise ObjectFileError(
             "wrong_frame_counts", f"has objects for {len(raw_frames)} frames, {expected_frames} frames are sampled"
         )
-    listed = _listed_objects(raw_frames, label_map["label_to_idx"], str(path), report)
-    listed = _in_stated_order(listed, rect_order, str(path), report)
+    listed = _listed_objects(raw_frames, label_map["label_to_idx"], where, report)
+    listed = _in_stated_order(listed, rect_order, where, report)
     report.largest = max(report.largest, float(listed.boxes.max(initial=0.0)))
-    usable = _usable_objects(listed, frame_size, str(path), report)
+    usable = _usable_objects(listed, frame_size, where, report)
     objects = np.full((len(raw_frames), object_count, 4), PADDING, dtype=np.float32)
     classes = np.zeros((len(raw_frames), object_count), dtype=np.int64)
     conf_set: dict[int, float] = {}
@@ -253,7 +275,7 @@ def load_object_file(
             for name, score in pairs:
                 attributes[class_index][name] += score
     if not conf_set:
-        report.note("clips_without_objects", str(path))
+        report.note("clips_without_objects", where)
     names = {index: name for name, index in label_map["label_to_idx"].items() if index in conf_set}
     sentence = _attribute_sentence([(names[index], attributes[index]) for index in conf_set])
     found = {"objects": objects, "obj_cls": classes, "attr_sentence": sentence, "conf_set": conf_set}
@@ -300,7 +322,7 @@ def _check_settings(object_count: int, rule: str, rect_order: str) -> None:
     to_xyxy(np.zeros((0, 4)), rect_order)
 
 
-def _read_frames(path: str | Path) -> list[Any]:
+def _read_frames(path: str | Path) -> Any:
     path = Path(path)
     if reason := why_no_file(path):
         raise ObjectFileError("broken_files" if os.path.lexists(path) else "missing_files", reason)
@@ -308,9 +330,13 @@ def _read_frames(path: str | Path) -> list[Any]:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise ObjectFileError("broken_files", f"has {size} bytes, more than {MAX_FILE_BYTES}")
-        frames = read_json(path, any_number=True)
+        return read_json(path, any_number=True)
     except (OSError, ValueError) as error:
         raise ObjectFileError("broken_files", f"cannot be read: {str(error).replace(str(path), 'it')}") from error
+
+
+def _check_size(frames: Any) -> None:
+    """Raise ObjectFileError for what is no list of frames, or more than any detector finds."""
     if not isinstance(frames, list):
         raise ObjectFileError("broken_files", "is not a list with one entry per frame")
     if len(frames) > MAX_FRAMES:
@@ -323,7 +349,6 @@ def _read_frames(path: str | Path) -> list[Any]:
             f"has {max(counts):,} objects in a frame and {sum(counts):,} in all, more than {MAX_OBJECTS_OF_FRAME:,} or "
             f"{MAX_OBJECTS:,}; keep the most confident ones",
         )
-    return frames
 
 
 def _listed_objects(

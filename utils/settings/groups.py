@@ -15,6 +15,8 @@ from dataloaders.samples import SampleChoices
 from modules.config import ModelChoices, ModelConfig, check_settings, setting
 from utils.settings.fields import group
 
+HUB_PREFIX = "hf-hub:"  # a file of weights that is named so is fetched from the Hugging Face hub
+
 
 @dataclass
 class ComputeSettings:
