@@ -11,7 +11,7 @@ import open_clip
 import torch
 
 SIZES = {"shortest_edge": 64, "longest_edge": 96}
-CLASSES = {0: "N/A", 1: "dog", 2: "Cats"}
+CLASSES = {place: "N/A" if place % 3 == 0 else f"thing {place}" for place in range(40)}
 WORDS = ("a", "red", "dog", "cat", "street", "sign", "st", "bernard", "man", "running")
 
 
@@ -29,7 +29,7 @@ def spread(layer: Any, std: float) -> None:
 
 
 def save_detr(folder: Path) -> Path:
-    """A closed set of two classes, and a number that stands for none."""
+    """A closed set of classes, among them numbers that stand for none."""
     from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, ResNetConfig
 
     torch.manual_seed(0)
@@ -39,9 +39,11 @@ def save_detr(folder: Path) -> Path:
     config = DetrConfig(
         use_timm_backbone=False, backbone_config=backbone, d_model=16, num_queries=12, encoder_layers=1,
         decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2,
-        init_std=0.6, id2label=CLASSES,
+        init_std=2.0, id2label=CLASSES,
     )  # fmt: skip
-    return save(folder, DetrForObjectDetection(config), DetrImageProcessor(size=SIZES))
+    model = DetrForObjectDetection(config)
+    spread(model.bbox_predictor.layers[-1], 0.01)
+    return save(folder, model, DetrImageProcessor(size=SIZES))
 
 
 def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, ...]]]:
@@ -67,7 +69,7 @@ def save_owl(folder: Path, side: int = 32) -> Path:
     config = Owlv2Config(text_config={**sizes, "initializer_range": 1.0}, vision_config=vision, projection_dim=16)
     model = Owlv2ForObjectDetection(config)
     spread(model.class_head.logit_scale, 1.0)
-    spread(model.box_head.dense2, 0.1)
+    spread(model.box_head.dense2, 0.02)
     vocabulary, merges = clip_vocabulary()
     tokenizer = CLIPTokenizer(vocabulary, merges, pad_token="!", model_max_length=16)
     pictures = Owlv2ImageProcessor(size={"height": side, "width": side})
