@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import logging
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 import time
@@ -24,6 +26,7 @@ from typing import IO, Any
 logger = logging.getLogger(__name__)
 
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.stoa-tmp(\.\w+)?", re.DOTALL)
+FOLDER_ENDING = "stoa-tmp-folder"
 SHOWN_LETTERS = 40  # of a file's name in that of its temporary file: names have a greatest length
 SWEEP_ENTRIES = 1_000  # of a folder up to which it is listed before each write
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -70,6 +73,50 @@ def _temporary(path: Path, suffix: str = "") -> Iterator[tuple[int, Path]]:
         temporary.unlink(missing_ok=True)
         os.close(descriptor)
     sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Make a hidden folder beside `path` to write in, which takes the place of `path` if the block succeeds.
+
+    When the block fails `path` is as it was, and the hidden folder is gone; what a killed process left goes next time.
+
+    Raises:
+        OSError: at the end, where `path` is a folder with something in it.
+    """
+    place = Path(os.path.realpath(path))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in place.parent.glob(f".{glob.escape(place.name[:SHOWN_LETTERS])}.*.{FOLDER_ENDING}"):
+        if _is_left_over(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
+    temporary = random_name(place, FOLDER_ENDING)
+    temporary.mkdir()
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a disk without locks, on which nobody sweeps
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield temporary
+        os.fsync(descriptor)
+        os.rename(temporary, place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
+    sync_folder(place.parent)
+
+
+def _is_left_over(folder: Path) -> bool:
+    """Whether a temporary folder is no longer in use, by its lock."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _new_temporary(path: Path, suffix: str = "") -> tuple[int, Path]:

@@ -65,6 +65,7 @@ def config_from_clip(state: StateDict, **choices: object) -> ModelConfig:
         "vocab_size": state["token_embedding.weight"].shape[0],
         "text_width": state["token_embedding.weight"].shape[1],
         "text_layers": count_blocks(state, "transformer."),
+        "linear_patch": "3d" if state["visual.conv1.weight"].ndim == 5 else "2d",
     }
     return ModelConfig(**{**sizes, **choices})
 
@@ -77,8 +78,8 @@ def resize_positions(table: Tensor, grid: int) -> Tensor:
     Raises:
         ValueError: it is not that of a square picture.
     """
-    before = math.isqrt(max(0, table.shape[0] - 1))
-    if table.ndim != 2 or before**2 + 1 != table.shape[0] or not before:
+    before = math.isqrt(max(0, table.shape[0] - 1)) if table.ndim == 2 else 0
+    if not before or before**2 + 1 != table.shape[0]:
         raise ValueError(f"a table of positions of shape {tuple(table.shape)} is not that of a square picture")
     if before == grid:
         return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -78,9 +79,24 @@ class Conversion:
     unused: list[str] = field(default_factory=list)
 
 
+def entries(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors of a file that the released code wrote, which wraps them or does not."""
+    inner = state.get("model_state_dict")
+    weights = inner if isinstance(inner, dict) else state
+    return {key: value for key, value in weights.items() if isinstance(value, Tensor)}
+
+
 def is_released(state: Mapping[str, Tensor]) -> bool:
     """Whether a state dict has the released names."""
     return "clip.fusion_positional_embedding" in state
+
+
+def present_key(key: str) -> str:
+    """A released key as later files have it: layer norms of old ones end in gamma and beta."""
+    for old, new in _LEGACY_ENDINGS.items():
+        if key.endswith(old):
+            return key.removesuffix(old) + new
+    return key
 
 
 def our_name(key: str) -> str | None:
@@ -110,7 +126,6 @@ def config_from_released(state: Mapping[str, Tensor], **choices: object) -> Mode
         "max_frames": frames,
         "object_count": count,
         "num_actions": state["clip.object_action"].shape[-2],
-        "linear_patch": "3d" if state["clip.visual.conv1.weight"].ndim == 5 else "2d",
     }
     return config_from_clip(visual, **{**sizes, **choices})
 
@@ -126,8 +141,7 @@ def convert(released: Mapping[str, Tensor], model: Backbone) -> Conversion:
     wanted = dict(model.named_parameters())
     result = Conversion({})
     for key, value in released.items():
-        for old, new in _LEGACY_ENDINGS.items():
-            key = key.removesuffix(old) + new if key.endswith(old) else key
+        key = present_key(key)
         name = our_name(key)
         if name is None:
             result.unknown.append(key)

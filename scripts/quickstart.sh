@@ -7,7 +7,8 @@
 # About half an hour on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
 # --compare: adds the same without objects and actions, and compares both on 500 more clips; and question answering on
 # clips of things of one shape, with both rules of --trajectory.
-# Results: output/quickstart/report.html, a page to look at, and summary.json (OUTPUT_DIR changes the folder).
+# Results: output/quickstart/report.html, a page to look at, and summary.json (OUTPUT_DIR changes the folder). At the
+# end stands the command that writes a model as a folder to hand on.
 set -euo pipefail
 START=$(date +%s)
 SMOKE="" COMPARE=""
@@ -166,3 +167,7 @@ draw() { # what the pre-trained model sees in the first held-out clips, beside t
 }
 stage pictures draw
 stage report "$PY" utils/make_report.py "$OUT" --frames "$FRAMES" --feature_framerate "$RATE"
+
+echo "== a model to hand on: the captions' one, with what it is, as one folder (utils/README.md, export_model)"
+printf '%q ' "$PY" "$ROOT/utils/export_model.py" "$OUT/captioning" "$OUT/exported/captioning"
+echo

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from utils.export_model import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -126,6 +129,22 @@ def test_the_quickstart_writes_where_it_is_called_if_a_folder_is_given(
         said(caller, "quickstart.sh", "--smoke", VENV="venv", NPROC="1", **own)
     place = caller / "mine" if given else copied / "output/quickstart-smoke"
     assert (place / "seconds.tsv").is_file() and not (caller / "output").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--smoke"]])
+def test_the_quickstart_ends_with_the_command_that_exports_a_model_it_trained(caller: Path, arguments: list[str]):
+    installed(caller, "requirements.txt")
+    output = caller / "my output"
+    clips = output / "demo/msrvtt"  # what the last stages read
+    clips.mkdir(parents=True)
+    (clips / "test.csv").write_text("key,vid_key,video_id,sentence\nret0,msr1,video1,a thing\n")
+    lines = said(caller, "quickstart.sh", *arguments, VENV="venv", NPROC="1", OUTPUT_DIR="my output")
+    command = shlex.split(lines[-1])
+    assert command[:2] == [str(caller / "venv/bin/python"), str(ROOT / "utils/export_model.py")]
+    args = parse_arguments(command[2:])
+    trained = [lines[index + 1] for index, line in enumerate(lines) if line == "--output_dir"]
+    assert str(args.source) in trained and args.source == output / "captioning"
+    assert args.out == output / "exported/captioning" and str(args.out) not in trained
 
 
 def test_a_folder_of_the_search_path_for_folders_is_not_taken_for_the_repository(caller: Path):

@@ -26,7 +26,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     parser.add_argument("--preset", choices=sorted(PRESETS), default="demo", help="sizes (default: %(default)s)")
     demo = asdict(PRESETS["demo"])
     for field in fields(ClipSizes):
-        kind, choices = (int, None) if field.type == "int" else (str, ACTIVATIONS)
+        kind, choices = (str, ACTIVATIONS) if field.type == "str" else (int, None)
         help_text = f"instead of the preset's (demo: {demo[field.name]})"
         parser.add_argument(f"--{field.name}", type=kind, choices=choices, help=help_text)
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")

@@ -14,7 +14,7 @@ from dataloaders import files
 from dataloaders.built_caches import (
     build_once,
 )
-from dataloaders.files import atomic_file, atomic_path, atomic_write_text, file_lock, stable_hash
+from dataloaders.files import atomic_file, atomic_folder, atomic_path, atomic_write_text, file_lock, stable_hash
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -33,6 +33,33 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "out"
+    with pytest.raises(OSError, match="full"), atomic_folder(place) as folder:
+        (folder / "part").write_text("x")
+        raise OSError("disk full")
+    assert names(tmp_path / "new") == []
+    place.mkdir()
+    with atomic_folder(place) as folder:
+        (folder / "part").write_text("x")
+        assert names(place) == [] and folder.parent == place.parent
+    assert names(tmp_path / "new") == ["out"] and names(place) == ["part"]
+    with pytest.raises(OSError), atomic_folder(place) as folder:
+        (folder / "other").write_text("y")
+    assert names(tmp_path / "new") == ["out"] and names(place) == ["part"]
+
+
+def test_what_a_killed_writer_of_a_folder_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    left = tmp_path / ".out.0123456789abcdef.stoa-tmp-folder"
+    (left / "deep").mkdir(parents=True)
+    with atomic_folder(tmp_path / "out") as first:
+        assert not left.exists()
+        with atomic_folder(tmp_path / "out") as second:
+            assert first.is_dir() and second.is_dir()
+        (tmp_path / "out").rmdir()  # the second's
+    assert names(tmp_path) == ["out"]
 
 
 def test_a_file_written_by_its_name_takes_the_place_only_when_whole(tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from modules.config import Behaviour, ModelChoices, ModelConfig, check_settings, from_dict, setting
+from modules.config import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    Behaviour,
+    ModelChoices,
+    ModelConfig,
+    check_settings,
+    from_dict,
+    setting,
+)
 from tests import tiny
 
 
@@ -213,6 +222,70 @@ def test_a_configuration_comes_back_from_its_plain_form():
     assert from_dict(ModelConfig, json.loads(json.dumps(dataclasses.asdict(config)))) == config
     released = Behaviour.preset("released")
     assert from_dict(Behaviour, dataclasses.asdict(released)) == released
+
+
+OF_CLIP = {
+    "activation": "gelu", "head_width": 80, "text_head_width": 64, "pixel_mean": (0.5, 0.5, 0.0),
+    "pixel_std": (0.5, 1, 0.25),
+}  # fmt: skip
+
+
+def test_what_a_clip_is_beside_its_tensors_comes_back_from_a_file():
+    config = tiny.config(**OF_CLIP)
+    plain = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert plain["pixel_mean"] == [0.5, 0.5, 0.0] and from_dict(ModelConfig, plain) == config
+    assert {name: getattr(config, name) for name in OF_CLIP} == OF_CLIP and config.text_heads_width == 64
+
+
+def test_a_checkpoint_of_before_is_quick_gelu_with_clip_s_pixels_and_its_own_heads():
+    plain = dataclasses.asdict(tiny.config())
+    for name in ("activation", "text_head_width", "pixel_mean", "pixel_std"):
+        del plain[name]
+    for width in (64, 16):
+        config = from_dict(ModelConfig, {**plain, "head_width": width})
+        assert (config.activation, config.head_width, config.text_heads_width) == ("quick_gelu", width, width)
+        assert (config.pixel_mean, config.pixel_std) == (PIXEL_MEAN, PIXEL_STD)
+    del plain["head_width"]
+    assert from_dict(ModelConfig, plain) == tiny.config() and tiny.config().head_width == 64
+
+
+def test_text_heads_of_the_same_width_are_one_form():
+    assert tiny.config(head_width=16, text_head_width=16) == tiny.config(head_width=16)
+
+
+@pytest.mark.parametrize("value", [None, True, 0, -1, 1.5, "half", [], [0.5, 0.5], [0.5] * 4, ["a", 1, 2], [None] * 3])
+@pytest.mark.parametrize("name", ["pixel_mean", "pixel_std"])
+def test_pixels_of_a_hostile_file_are_refused(name: str, value: Any):
+    with pytest.raises(ValueError, match=f"^{name} "):
+        tiny.config(**{name: value})
+
+
+@pytest.mark.parametrize("one", [True, float("nan"), float("inf"), -1001, 10**400, "0.5", [0.5]], ids=str)
+@pytest.mark.parametrize("name", ["pixel_mean", "pixel_std"])
+def test_each_colour_has_a_number(name: str, one: Any):
+    with pytest.raises(ValueError, match=f"^{name} "):
+        tiny.config(**{name: [0.5, one, 0.5]})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"pixel_std": [0.5, 0, 0.5]}, r"pixel_std \(0.5, 0, 0.5\): must be above 0"),
+        ({"pixel_std": [0.5, -0.1, 0.5]}, "pixel_std .* must be above 0"),
+        ({"activation": "relu"}, "activation='relu': choose one of gelu, quick_gelu"),
+        ({"activation": None}, "activation None: no str"),
+        ({"activation": ["gelu"]}, r"activation \['gelu'\]: no str"),
+        ({"text_head_width": 0}, "text_head_width 0: no int"),
+        ({"text_head_width": True}, "text_head_width True: no int"),
+        ({"text_head_width": 64.0}, "text_head_width 64.0: no int"),
+        ({"text_head_width": 1 << 32}, "text_head_width 4294967296: no int"),
+        ({"head_width": None}, "head_width None: no int"),
+    ],
+    ids=str,
+)
+def test_a_clip_that_no_file_can_mean_is_an_error(sizes: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        tiny.config(**sizes)
 
 
 def test_unknown_names_in_a_plain_form_are_an_error():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.layers import MLP, ResidualBlock, gelu_linear, maybe_checkpoint
+from modules.config import ACTIVATIONS
+from modules.layers import GELUS, MLP, Attention, ResidualBlock, count_heads, gelu_linear, maybe_checkpoint
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -14,12 +16,12 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 class PlainMLP(MLP):
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.c_fc(x)
-        return self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+        return self.c_proj(F.gelu(hidden) if self.activation == "gelu" else hidden * torch.sigmoid(1.702 * hidden))
 
 
-def mlps(width: int = 16) -> tuple[MLP, PlainMLP]:
+def mlps(activation: str = "quick_gelu", width: int = 16) -> tuple[MLP, PlainMLP]:
     torch.manual_seed(0)
-    fast, plain = MLP(width), PlainMLP(width)
+    fast, plain = MLP(width, activation), PlainMLP(width, activation)
     plain.load_state_dict(fast.state_dict())
     return fast, plain
 
@@ -37,8 +39,9 @@ def run(mlp: MLP, x: Tensor, precision: str, *, checkpointed: bool = False) -> d
 
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["", "checkpointed"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_mlp_equals_the_plain_formula(precision: str, checkpointed: bool):
-    fast, plain = mlps()
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_mlp_equals_the_plain_formula(activation: str, precision: str, checkpointed: bool):
+    fast, plain = mlps(activation)
     x = 3 * torch.randn(2, 5, 16)
     found, expected = run(fast, x, precision, checkpointed=checkpointed), run(plain, x, precision)
     assert found.keys() == expected.keys() and len(found) == 6
@@ -48,10 +51,22 @@ def test_mlp_equals_the_plain_formula(precision: str, checkpointed: bool):
         torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance * float(value.abs().max()))
 
 
-def test_gradients_equal_finite_differences():
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_equal_finite_differences(activation: str):
     layer = nn.Linear(6, 4).double()
     x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, *_: gelu_linear(x, layer), (x, layer.weight, layer.bias))
+    assert torch.autograd.gradcheck(lambda x, *_: gelu_linear(x, layer, activation), (x, layer.weight, layer.bias))
+
+
+def test_each_activation_that_a_configuration_may_name_is_another_function():
+    assert set(GELUS) == set(ACTIVATIONS)
+    x = torch.linspace(-4, 4, 101)
+    quick, exact = GELUS["quick_gelu"][0](x), GELUS["gelu"][0](x)
+    torch.testing.assert_close(quick, x * torch.sigmoid(1.702 * x))
+    torch.testing.assert_close(exact, 0.5 * x * (1 + torch.erf(x / 2**0.5)))
+    assert 0.005 < (quick - exact).abs().max() < 0.05
+    fast, other = mlps("gelu")[0], mlps("quick_gelu")[0]
+    assert not torch.allclose(fast(x[:16]), other(x[:16]), atol=1e-4)
 
 
 @pytest.mark.parametrize("frozen", ["c_fc", "c_proj", "c_proj.weight", "c_proj.bias"])
@@ -68,21 +83,35 @@ def test_frozen_parameters_get_no_gradient_and_the_others_the_same(frozen: str):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_no_gradient_is_recorded_where_none_is_wanted(precision: str):
-    fast, plain = mlps()
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_no_gradient_is_recorded_where_none_is_wanted(activation: str, precision: str):
+    fast, plain = mlps(activation)
     x = torch.randn(5, 16)
     with torch.no_grad(), torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "fp32"):
         out = fast(x)
         assert torch.equal(out, plain(x)) and not out.requires_grad
 
 
-def test_only_the_hidden_layer_is_kept():
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_only_the_hidden_layer_is_kept(activation: str):
     kept: list[tuple[int, ...]] = []
-    fast, _ = mlps()
+    fast, _ = mlps(activation)
     x = torch.randn(7, 16, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(tuple(saved.shape)) or saved, lambda x: x):
         fast(x)
     assert kept.count((7, 64)) == 1
+
+
+@pytest.mark.parametrize(
+    ("width", "head_width", "heads"),
+    [
+        (768, 64, 12), (1280, 80, 16), (1280, 64, 20), (640, 64, 10), (640, 80, 8), (128, 128, 1), (48, 64, 1),
+        (1, 64, 1), (100, 30, 2), (97, 10, 1), (96, 40, 2), (64, 1, 64),
+    ],
+)  # fmt: skip
+def test_heads_are_as_many_of_the_width_asked_for_as_divide_the_whole_evenly(width: int, head_width: int, heads: int):
+    assert count_heads(width, head_width) == heads == Attention(width, head_width).heads
+    assert width % heads == 0 and (heads == 1 or width // heads >= head_width)
 
 
 def test_row_weights_reproduce_a_block_s_attention():

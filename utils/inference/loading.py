@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,14 @@ from typing import Any
 import torch
 
 from modules.config import ModelChoices, ModelConfig, from_dict
-from modules.foreign_text import read_bytes
 from utils.models.setup import ModelClass, setup_model
 from utils.runtime.checkpoint import CheckpointError, check_own, is_own, load
+from utils.runtime.exported import MAX_JSON, exported_folder, read_description
+from utils.runtime.hub import fetched
 from utils.runtime.precision import resolve_precision
-from utils.runtime.run_log import LABEL_MAP_FILE
+from utils.runtime.run_settings import seen_settings
 from utils.settings.fields import flags_of, from_flat
 from utils.settings.groups import UseSettings
-
-MAX_JSON = 2**26  # bytes of a config.json or a label map; VinVL's label map has a tenth of a megabyte
 
 
 def add_released_flags(parser: argparse.ArgumentParser) -> None:
@@ -33,20 +31,20 @@ def use_settings(checkpoint: str | Path, choices: Mapping[str, Any] | None = Non
     """The settings that a checkpoint is used with.
 
     Args:
-        checkpoint: own, released or CLIP weights. The sizes of an own one, and what the model saw of a clip by
-            `config.json` of its run, in the same folder or the one above, are followed, except that it never names
-            weights; the label map is the copy beside it, if there is one. Of the others nothing is known but the
-            weights.
+        checkpoint: own, exported, released or CLIP weights, or an `hf-hub:` name of such a folder. The sizes of an own
+            one, and what the model saw of a clip by `config.json` of its run, in the same folder or the one above, are
+            followed, except that it never names weights; the label map is the copy beside it, if there is one. An
+            exported folder says all this itself. Of the others nothing is known but the weights.
         choices: settings by flag; they win.
 
     Raises:
         CheckpointError: the file is missing or not readable, or the label map is none.
         ValueError: values out of range, or a flag that does not exist.
     """
-    path = Path(checkpoint)
+    path = Path(fetched(checkpoint))
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint")
-    values = {**_run_settings(path), **_saved_sizes(path), **(choices or {})}
+    values = {**seen_settings(path), **_saved_sizes(path), **(choices or {})}
     _check_label_map(values.get("labelmap_path", ""))
     return from_flat(UseSettings, {**values, "init_model": str(path)})
 
@@ -82,27 +80,6 @@ def load_for_inference(
     return model.to(device).eval().requires_grad_(resolve_precision(settings.precision, device) != "fp32")
 
 
-def _run_settings(checkpoint: Path) -> dict[str, Any]:
-    """Settings of a run that decide what the model sees of a clip; the rest of its config.json is about training.
-
-    Who wrote a config.json may be a stranger: it names no file of weights, and of its files only the label map is read.
-    """
-    seen = [flag.name for flag in flags_of(UseSettings) if flag.field.metadata["seen"] and flag.name != "clip_archive"]
-    for folder in (checkpoint.parent, checkpoint.parent.parent):
-        path = folder / "config.json"
-        if path.is_file():
-            try:
-                arguments = json.loads(read_bytes(path, MAX_JSON))["arguments"]
-                if not isinstance(arguments, dict):
-                    raise ValueError(f"its arguments are {str(arguments)[:40]!r}")
-                values = {name: arguments[name] for name in seen if name in arguments}
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise CheckpointError(f"{path}: not a run's config.json ({type(error).__name__}: {error})") from error
-            own = folder / LABEL_MAP_FILE  # older runs have none; the label map is then where config.json says
-            return values | ({"labelmap_path": str(own)} if own.is_file() else {})
-    return {}
-
-
 def _check_label_map(path: Any) -> None:
     """Raise CheckpointError for a label map that is no path, or too large to be one."""
     if not isinstance(path, str):
@@ -113,10 +90,13 @@ def _check_label_map(path: Any) -> None:
 
 def _saved_sizes(checkpoint: Path) -> dict[str, Any]:
     """Flags that an own checkpoint's model was built with; empty for other files."""
-    try:
-        state = load(checkpoint)
-    except CheckpointError:
-        return {}  # a TorchScript archive or safetensors; `setup_model` says what is wrong with anything else
+    if folder := exported_folder(checkpoint):
+        state = read_description(folder)
+    else:
+        try:
+            state = load(checkpoint)
+        except CheckpointError:
+            return {}  # a TorchScript archive or safetensors; `setup_model` says what is wrong with anything else
     if not is_own(state):
         return {}
     check_own(state, checkpoint)

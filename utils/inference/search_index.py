@@ -23,6 +23,7 @@ from modules.fusion_encoder import VideoTokens, join
 from modules.tasks.retrieval import RetrievalModel
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.predictor import Predictor
+from utils.runtime.exported import checkpoint_stamp
 
 FORMAT = 1
 INDEX_NAME = ".stoa-search.npz"
@@ -197,7 +198,7 @@ class SearchIndex:
         detected = self.predictor.detected(config) if self.predictor.can_rerank else None
         what = {
             "format": FORMAT,
-            "checkpoint": file_stamp(Path(settings.init_model or "")),
+            "checkpoint": checkpoint_stamp(settings.init_model or ""),
             "samples": self.predictor.sample_settings(config).seen(),
             "objects": objects and [objects.settings.stored(), label_map_hash(dict(objects.label_map))],
             **({"detected": [detected.settings.stored(), detected.extraction.rule()]} if detected else {}),

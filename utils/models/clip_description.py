@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -248,6 +249,7 @@ def from_table(name: str) -> Description:
     return from_open_clip(read_configuration(path), f"--clip_model {name}")
 
 
+@functools.cache
 def table_files() -> dict[str, Path]:
     """Files of open_clip's table by name; none without the package."""
     spec = importlib.util.find_spec("open_clip")

@@ -155,7 +155,10 @@ def _from_clip4clip(entries: Mapping[str, Tensor], path: Path) -> Translated:
     others = {key: our_name(key) or "" for key in entries if not key.startswith("clip.")}
     if strange := [key for key, name in others.items() if not name.startswith("similarity.")]:
         raise no_place(strange, path)
-    return Translated(CLIP4CLIP, state, {name: entries[key].float() for key, name in others.items()})
+    header = {name: entries[key].float() for key, name in others.items()}
+    if any(name.startswith("similarity.lstm.") for name in header):
+        header.pop("similarity.frame_position_embeddings.weight", None)  # stored beside the LSTM, read by nothing
+    return Translated(CLIP4CLIP, state, header)
 
 
 def no_place(keys: list[str], path: Path) -> CheckpointError:

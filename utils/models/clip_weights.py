@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from modules.config import HEAD_WIDTH, QUICK_GELU, ModelConfig
+from modules.config import HEAD_WIDTH, MAX_SIZE, QUICK_GELU, ModelConfig
 from modules.initialise import config_from_clip
 from modules.module_clip import CLIP
-from utils.models.clip_description import Description, from_open_clip, from_table, table_files
+from utils.models.clip_description import Description, check_vocabulary, from_open_clip, from_table, table_files
 from utils.models.clip_layouts import CLIP4CLIP, HUGGING_FACE, Translated, no_place, to_openai_names
 from utils.models.hugging_face_config import from_hugging_face, is_hugging_face
-from utils.models.random_clip import IS_QUICK_GELU, STATED_HEAD_WIDTH
+from utils.models.random_clip import IS_QUICK_GELU, STATED_HEAD_WIDTH, STATED_TEXT_HEAD_WIDTH
 from utils.models.weight_files import INDEX, SUFFIXES, read_configuration, read_weight_file
 from utils.runtime.checkpoint import FORMAT, CheckpointError
 
@@ -64,6 +64,8 @@ class ClipWeights(NamedTuple):
 def find_clip_archive(path: str | Path, flag: str = "--clip_archive") -> Path:
     """The CLIP weights that a flag means: itself, or those in its folder; for --clip_archive OpenAI's in usual places.
 
+    A folder with weights of its own, or with the configuration of some, means no others.
+
     Raises:
         CheckpointError: nothing there; lists the places and the address of the official file.
     """
@@ -76,10 +78,12 @@ def find_clip_archive(path: str | Path, flag: str = "--clip_archive") -> Path:
     if len(inside) == 1:
         return inside[0]
     folders = [REPOSITORY / folder for folder in CLIP_FOLDERS] if flag == "--clip_archive" else []
-    for folder in folders if not inside else ():
+    described = [name for name in (OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG) if (given / name).is_file()]
+    for folder in folders if not (inside or described) else ():
         if (folder / CLIP_FILE).is_file():
             return folder / CLIP_FILE
-    found = f" It holds several files ({', '.join(f.name for f in inside)}): name one." if inside else ""
+    found = f" It holds {described[0]} without weights: fetch them too." if described else ""
+    found = f" It holds several files ({', '.join(f.name for f in inside)}): name one." if inside else found
     places = "\n  ".join([str(given), *(str(folder / CLIP_FILE) for folder in [given, *folders])])
     raise CheckpointError(
         f"no CLIP weights at {flag} {path}.{found} Looked in:\n  {places}\n"
@@ -158,17 +162,21 @@ def _check_agreement(stated: Description, other: Description | str) -> None:
 
 def _said_of_itself(path: Path, translated: Translated, is_random: bool) -> Description | None:
     """What a file says of itself, which leaves its entries; None for a bare one that could be anybody's."""
-    said = {name: translated.state.pop(name, None) for name in (STATED_HEAD_WIDTH, IS_QUICK_GELU)}
-    width, is_quick = (None if value is None else _integer(value, path) for value in said.values())
-    if is_quick is not None or width is not None or is_random:
-        activation = QUICK_GELU if is_quick is None or is_quick else "gelu"
-        return Description(str(path), activation, width or HEAD_WIDTH, width or HEAD_WIDTH)
-    return Description(str(path), QUICK_GELU, HEAD_WIDTH, HEAD_WIDTH) if whose(path) else None
+    names = (STATED_HEAD_WIDTH, STATED_TEXT_HEAD_WIDTH, IS_QUICK_GELU)
+    said = {name: _stated(name, translated.state.pop(name), path) for name in names if name in translated.state}
+    if not (said or is_random or whose(path)):
+        return None
+    width = said.get(STATED_HEAD_WIDTH, HEAD_WIDTH)
+    activation = QUICK_GELU if said.get(IS_QUICK_GELU, 1) else "gelu"
+    return Description(str(path), activation, width, said.get(STATED_TEXT_HEAD_WIDTH, width))
 
 
-def _integer(value: Tensor, path: Path) -> int:
-    if value.numel() != 1 or value.is_floating_point():
-        raise CheckpointError(f"{path}: its {STATED_HEAD_WIDTH} or {IS_QUICK_GELU} is no whole number; fetch it again")
+def _stated(name: str, value: Tensor, path: Path) -> int:
+    """A number that a file says of itself: 0 or 1 for the activation, a width above 0."""
+    lowest, highest = (0, 1) if name == IS_QUICK_GELU else (1, MAX_SIZE)
+    is_whole = value.numel() == 1 and not (value.is_floating_point() or value.is_complex())
+    if not is_whole or not lowest <= int(value) <= highest:
+        raise CheckpointError(f"{path}: its {name} is no number that a CLIP can have; fetch it again")
     return int(value)
 
 
@@ -184,36 +192,47 @@ def _by_itself(path: Path, translated: Translated, said: Description | None, act
             "as ViT-B-16 or ViT-B-16-quickgelu) or --activation gelu or quick_gelu, or put its configuration beside it "
             f"({OPEN_CLIP_CONFIG}, or Hugging Face's {HUGGING_FACE_CONFIG})"
         )
-    return Description(str(path), chosen, *_usual_heads(path, _sizes(path, translated.state)))
+    is_taken_for = f"{path}: taken for a checkpoint of CLIP4Clip, whose code has QuickGELU; else give --activation gelu"
+    heads, is_known = _usual_heads(path, _sizes(path, translated.state))
+    remarks: tuple[str, ...] = () if activation else (is_taken_for,)
+    if not is_known and translated.layout != CLIP4CLIP:
+        remarks += (f"{path}: nothing states how wide its attention heads are; taken for {HEAD_WIDTH}, as OpenAI's",)
+    return Description(str(path), chosen, *heads, remarks=remarks)
 
 
-def _usual_heads(path: Path, sizes: ModelConfig) -> tuple[int, int]:
-    """Widths of the heads of a bare file: those of the models of its sizes in open_clip's table, else OpenAI's 64."""
-    found = set()
+def _usual_heads(path: Path, sizes: ModelConfig) -> tuple[tuple[int, int], bool]:
+    """Widths of the heads of a bare file: those of the models of its sizes in open_clip's table, and True.
+
+    Where the table has none of them, OpenAI's 64, unless it has towers of that width with other heads, and False.
+    """
+    exact, of_vision, of_text = set(), {HEAD_WIDTH}, {HEAD_WIDTH}
     for name in table_files():
         try:
             named = from_table(name)
         except CheckpointError:
             continue  # of a kind that does not load
+        if named.sizes["vision_width"] == sizes.vision_width:
+            of_vision.add(named.head_width)
+        if named.sizes["text_width"] == sizes.text_width:
+            of_text.add(named.text_head_width)
         if all(named.sizes[size] == getattr(sizes, size) for size in TELLING_SIZES):
-            found.add((named.head_width, named.text_head_width))
-    if len(found) == 1:
-        return found.pop()
-    if sizes.vision_width % HEAD_WIDTH or sizes.text_width % HEAD_WIDTH or found:
+            exact.add((named.head_width, named.text_head_width))
+    if len(exact) == 1:
+        return exact.pop(), True
+    is_usual = of_vision == of_text == {HEAD_WIDTH}
+    if exact or not is_usual or sizes.vision_width % HEAD_WIDTH or sizes.text_width % HEAD_WIDTH:
         raise CheckpointError(
             f"{path}: nothing states how wide its attention heads are; give --clip_model NAME, or put its "
             f"configuration beside it ({OPEN_CLIP_CONFIG}, or Hugging Face's {HUGGING_FACE_CONFIG})"
         )
-    return HEAD_WIDTH, HEAD_WIDTH
+    return (HEAD_WIDTH, HEAD_WIDTH), False
 
 
 def _sizes(path: Path, state: Mapping[str, Tensor], **described: Any) -> ModelConfig:
-    patch = state.get("visual.conv1.weight")
-    layer = {"linear_patch": "3d"} if patch is not None and patch.ndim == 5 else {}
     length = state.get("positional_embedding")
     words = {"max_words": min(ModelConfig.max_words, len(length))} if length is not None and length.ndim else {}
     try:
-        return config_from_clip(state, **{**described, **layer, **words})
+        return config_from_clip(state, **{**described, **words})
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -221,6 +240,7 @@ def _sizes(path: Path, state: Mapping[str, Tensor], **described: Any) -> ModelCo
 def _config(path: Path, state: Mapping[str, Tensor], described: Description) -> ModelConfig:
     """Sizes of the tensors, which have to be those that are stated."""
     config = _sizes(path, state, **described.fields())
+    check_vocabulary(config.vocab_size, str(path))
     sizes = {name: (stated, getattr(config, name)) for name, stated in described.sizes.items()}
     if differing := [f"{name} {one} stated, {two} there" for name, (one, two) in sizes.items() if one != two]:
         raise CheckpointError(f"{path}: not the sizes that {described.source} states: {'; '.join(differing)}")
@@ -228,7 +248,7 @@ def _config(path: Path, state: Mapping[str, Tensor], described: Description) -> 
 
 
 def _check_entries(path: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Raise CheckpointError unless each entry has its place, and each place its entry of the right shape."""
+    """Raise CheckpointError unless each entry has its place, and each place its fractions of the right shape."""
     try:
         with torch.device("meta"):
             places = {name: tuple(parameter.shape) for name, parameter in CLIP(config).named_parameters()}
@@ -242,6 +262,7 @@ def _check_entries(path: Path, state: Mapping[str, Tensor], config: ModelConfig)
         for name, shape in places.items()
         if name in state and tuple(state[name].shape) != shape
     ]
+    problems += [f"{name} holds {value.dtype}" for name, value in state.items() if not value.is_floating_point()]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise CheckpointError(f"{path}: not a whole CLIP: {'; '.join(problems[:5])}{more}; fetch it again")

@@ -138,9 +138,9 @@ def _preparation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...], tu
 
 
 def _processor(folder: Path) -> tuple[Any, str]:
-    """Settings of the image processor, of a file of its own or of the whole processor's, and the file's name."""
-    path = folder / "preprocessor_config.json"
-    if path.is_file():
-        return read_configuration(path), str(path)
+    """Settings of the image processor, those in the whole processor's file before its own, and the file's name."""
     path = folder / "processor_config.json"
-    return (read_configuration(path).get("image_processor") if path.is_file() else None), str(path)
+    if path.is_file() and (inside := read_configuration(path).get("image_processor")) is not None:
+        return inside, str(path)  # as transformers has it
+    path = folder / "preprocessor_config.json"
+    return (read_configuration(path) if path.is_file() else None), str(path)

@@ -16,7 +16,7 @@ from dataloaders.files import atomic_path
 from modules.config import ACTIVATIONS, HEAD_WIDTH, QUICK_GELU
 
 # Integers in an archive that say of it what its tensors do not.
-STATED_HEAD_WIDTH, IS_QUICK_GELU = "head_width", "quick_gelu"
+STATED_HEAD_WIDTH, STATED_TEXT_HEAD_WIDTH, IS_QUICK_GELU = "head_width", "text_head_width", "quick_gelu"
 OPENAI_INTEGERS = ("input_resolution", "context_length", "vocab_size")
 PLAIN_MODULE = re.compile(r"__torch__\.torch\.nn\.modules\.module\.(___torch_mangle_\d+\.)?Module")
 
@@ -34,6 +34,7 @@ class ClipSizes:
         context_length: text positions.
         vocab_size: text tokens; 49408 for the whole of CLIP's tokenizer, fewer for its first merges.
         head_width: of the attention. OpenAI's archives do not state it, theirs is 64; another one is stated.
+        text_head_width: of the text tower's, where it is another than the image tower's.
         activation: "quick_gelu" or "gelu".
         embedding_gain: token and text position embeddings start so many times larger than CLIP's.
     """
@@ -50,26 +51,33 @@ class ClipSizes:
     head_width: int = HEAD_WIDTH
     embedding_gain: int = 1
     activation: str = QUICK_GELU
+    text_head_width: int | None = None
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"--activation {self.activation}: choose one of {', '.join(ACTIVATIONS)}")
         for field in fields(self):
-            if field.type == "int" and getattr(self, field.name) < 1:
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < 1:
                 raise ValueError(f"--{field.name} must be at least 1")
         if self.image_resolution % self.patch_size:
             raise ValueError(f"--image_resolution must be a multiple of --patch_size ({self.patch_size})")
-        for name in ("vision_width", "text_width"):
-            width = getattr(self, name)
-            if width > self.head_width and width % self.head_width:
-                raise ValueError(f"--{name} {width} must be a multiple of --head_width {self.head_width}, or less")
+        text_heads = "head_width" if self.text_head_width is None else "text_head_width"
+        for name, heads in (("vision_width", "head_width"), ("text_width", text_heads)):
+            width, of_head = getattr(self, name), getattr(self, heads)
+            if width > of_head and width % of_head:
+                raise ValueError(f"--{name} {width} must be a multiple of --{heads} {of_head}, or less")
 
 
 PRESETS = {
     # Logits over all of CLIP's tokens would take as long as all the rest of so small a model. Two heads of 64 are too
     # few to keep things apart, and embeddings of CLIP's start values drown in what the first blocks add to them.
     "demo": ClipSizes(vocab_size=8192, head_width=16, embedding_gain=20),
+    "ViT-B-32": ClipSizes(224, 32, 768, 12, 512, 512, 12),
     "ViT-B-16": ClipSizes(224, 16, 768, 12, 512, 512, 12),
+    "ViT-L-14": ClipSizes(224, 14, 1024, 24, 768, 768, 12),
+    "ViT-L-14-336": ClipSizes(336, 14, 1024, 24, 768, 768, 12),
+    "ViT-H-14": ClipSizes(224, 14, 1280, 32, 1024, 1024, 24, head_width=80, activation="gelu", text_head_width=64),
 }
 
 
@@ -80,8 +88,8 @@ def random_state_dict(sizes: ClipSizes, seed: int = 0) -> dict[str, torch.Tensor
     tower's rule. Biases are 0.
 
     Returns:
-        Floating tensors, the three integers that OpenAI's files hold beside them, and two that they do not:
-        `head_width` where it differs, and `quick_gelu`, 1 or 0.
+        Floating tensors, the three integers that OpenAI's files hold beside them, and three that they do not:
+        `head_width` where it is not 64, `text_head_width` where it is another, and `quick_gelu`, 1 or 0.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -117,6 +125,8 @@ def random_state_dict(sizes: ClipSizes, seed: int = 0) -> dict[str, torch.Tensor
             }
     if sizes.head_width != HEAD_WIDTH:
         state[STATED_HEAD_WIDTH] = torch.tensor(sizes.head_width)
+    if sizes.text_head_width not in (None, sizes.head_width):
+        state[STATED_TEXT_HEAD_WIDTH] = torch.tensor(sizes.text_head_width)
     return state | {
         IS_QUICK_GELU: torch.tensor(int(sizes.activation == QUICK_GELU)),
         "token_embedding.weight": normal(0.02 * sizes.embedding_gain, sizes.vocab_size, text),

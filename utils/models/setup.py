@@ -13,18 +13,21 @@ from torch import Tensor
 from modules.config import Behaviour, ModelChoices, ModelConfig, from_dict
 from modules.initialise import check_clip, config_from_clip, initialise, load_clip, resize_positions
 from modules.parts import owners
-from modules.released_checkpoint import config_from_released, convert, is_released
+from modules.released_checkpoint import config_from_released, convert, entries, is_released
 from modules.tasks.task_model import TaskModel
 from utils.models.clip_weights import ClipWeights, find_clip_archive, origin, read_clip_weights
 from utils.models.weight_files import INDEX
-from utils.runtime.checkpoint import CheckpointError, check_own, is_own, is_torchscript, load
+from utils.runtime.checkpoint import CheckpointError, check_own, is_own, is_torchscript
+from utils.runtime.exported import exported_folder, read_checkpoint
+from utils.runtime.hub import fetched
 from utils.settings.groups import UseSettings
 
 # A model may have so many times the numbers of the file that tells its sizes, and so many beside; what a task adds to
 # CLIP is about as large as CLIP.
 LARGER, BESIDE = 64, 1 << 24
 POSITIONS = "visual.positional_embedding"  # the only table whose length follows from the picture
-SIZES_OF_RELEASED = ("max_frames", "object_count", "num_actions")  # which its tensors tell
+# Which its tensors tell; its code has QuickGELU.
+SIZES_OF_RELEASED = ("max_frames", "object_count", "num_actions", "activation")
 
 ModelClass = Callable[[ModelConfig, Behaviour], Any]
 
@@ -34,8 +37,9 @@ def setup_model(
 ) -> Any:
     """Build a task's model and fill it: the checkpoint first, then CLIP for what the checkpoint does not have.
 
-    `--init_model` may be an own checkpoint, a released one, or CLIP weights. Sizes and behaviour come from the
-    checkpoint where there is one; the flags choose the rest. What nothing gives keeps its initial value.
+    `--init_model` may be an own checkpoint, an exported folder, a released one, or CLIP weights; both flags may be
+    names on the hub (utils/runtime/hub.py). Sizes and behaviour come from the checkpoint where there is one; the flags
+    choose the rest. What nothing gives keeps its initial value.
 
     Args:
         settings: its `model` then says what the model has, also where nothing was chosen.
@@ -63,16 +67,24 @@ class _Setup:
     def model(self) -> Any:
         """The model, filled from the kind of file that `--init_model` turns out to be."""
         if self.settings.init_model is None:
-            return self.from_clip(self.settings.clip_archive)
-        path = Path(self.settings.init_model)
-        if path.is_dir() or path.name.endswith((".safetensors", INDEX)) or (path.is_file() and is_torchscript(path)):
+            return self.from_clip(find_clip_archive(self.clip_archive()))
+        path = Path(fetched(self.settings.init_model))
+        if exported_folder(path) is None and _must_be_clip(path):
             return self.from_clip(find_clip_archive(path, "--init_model"))
-        state = load(path)
+        state = read_checkpoint(path)
         if is_own(state):
             return self.from_own(state, path)
-        weights = state["model_state_dict"] if isinstance(state.get("model_state_dict"), dict) else state
-        weights = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+        weights = entries(state)
         return self.from_released(weights, path) if is_released(weights) else self.from_clip(path)
+
+    def clip_archive(self) -> str | Path:
+        """What `--clip_archive` names, fetched if it is on the hub; CheckpointError for an exported folder."""
+        where = fetched(self.settings.clip_archive)
+        if exported_folder(where):
+            raise CheckpointError(
+                f"--clip_archive {where}: a model that was exported by this project; name it with --init_model"
+            )
+        return where
 
     def build(self, outline: TaskModel) -> Any:
         """A model with drawn values."""
@@ -99,9 +111,8 @@ class _Setup:
             )
         return model
 
-    def from_clip(self, where: str | Path) -> Any:
+    def from_clip(self, path: Path) -> Any:
         """A new model that starts from CLIP weights."""
-        path = find_clip_archive(where)
         clip = self.read_clip(path)
         try:
             choices = {**clip.described, **self.settings.model.given()}
@@ -158,7 +169,13 @@ class _Setup:
         if config.answers != saved.answers:
             classifier = set(outline.part("answer"))
             weights = {name: value for name, value in weights.items() if name not in classifier}
-        if config.grid != saved.grid and len(weights.get(f"clip.{POSITIONS}", ())) == saved.grid**2 + 1:
+        table = weights.get(f"clip.{POSITIONS}")
+        if table is not None and config.grid != saved.grid:
+            if table.shape != (saved.grid**2 + 1, saved.vision_width):
+                raise CheckpointError(
+                    f"{path}: damaged: {tuple(table.shape)} visual positions, its configuration needs "
+                    f"{(saved.grid**2 + 1, saved.vision_width)}"
+                )
             weights = self.at_resolution(weights, f"clip.{POSITIONS}", config, path)
         _check_shapes(outline, weights, path)
         model = self.build(outline)
@@ -199,9 +216,9 @@ class _Setup:
 
     def fill_missing(self, model: TaskModel, given: set[str], missing: list[str], path: Path) -> None:
         """Take what a checkpoint lacks from the CLIP weights; they are needed only for CLIP's own parameters."""
-        source = ""
+        source, where = "", self.clip_archive()
         try:
-            archive = find_clip_archive(self.settings.clip_archive)
+            archive = find_clip_archive(where)
             clip = self.read_clip(archive)
             _check_description(clip, model.config, archive, path)
             state = self.at_resolution(clip.state, POSITIONS, model.config, archive)
@@ -213,7 +230,7 @@ class _Setup:
                     f"{path}: {len(lacking)} of CLIP's own parameters are missing; name the CLIP weights that it was "
                     f"trained from with --clip_archive ({error})"
                 ) from error
-            state = {}
+            state, source = {}, f" ({error})"
         done = load_clip(model, state, given) if state else []
         anew = [name for name in missing if name not in done]
         model.new_names = frozenset(anew)
@@ -242,6 +259,13 @@ def _check_description(clip: ClipWeights, config: ModelConfig, path: Path, check
             raise CheckpointError(
                 f"{path}: {name} {value}, {there} in {checkpoint}; name the CLIP that it started from"
             )
+
+
+def _must_be_clip(path: Path) -> bool:
+    """Whether a path can be nothing but CLIP weights: a folder that is no run's, or a file of a form of theirs."""
+    if path.is_dir():
+        return not any((path / name).exists() for name in ("best.bin", "restore.bin", "ckpt"))
+    return path.name.endswith((".safetensors", INDEX)) or (path.is_file() and is_torchscript(path))
 
 
 def _check_shapes(model: TaskModel, state: Mapping[str, Tensor], path: Path) -> None:

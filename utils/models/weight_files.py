@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from modules.foreign_text import read_json
 from utils.models.random_clip import is_random_archive
 from utils.models.torchscript_archive import read_torchscript, root_class
 from utils.runtime.checkpoint import CheckpointError, is_own, is_torchscript, load
-from utils.runtime.stated_sizes import MAX_DESCRIPTION
+from utils.runtime.safetensors_files import read_safetensors
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 INDEX = ".index.json"
@@ -47,20 +45,6 @@ def read_weight_file(path: Path) -> WeightFile:
         entries = read_torchscript(path)
         return WeightFile(entries, is_random_archive(root_class(path), entries))
     return WeightFile(_unwrapped(load(path), path))
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file; CheckpointError for one that is missing or damaged."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-        if length > MAX_DESCRIPTION:
-            raise SafetensorError(f"a header of {length:,} bytes, more than {MAX_DESCRIPTION:,}")
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: no readable safetensors file ({error}); fetch it again") from error
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

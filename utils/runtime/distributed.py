@@ -10,6 +10,8 @@ import datetime
 import gc
 import json
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-CONNECT_TIMEOUT = datetime.timedelta(minutes=1)
+CONNECT_TIMEOUT = datetime.timedelta(seconds=20)
 TIMEOUT = datetime.timedelta(hours=3)  # rank 0 may write checkpoints or score a whole test set while the others wait
 
 
@@ -49,7 +51,7 @@ class Runtime:
                 f"{' and '.join(missing)} not set for {self.world_size} processes: start with torchrun or "
                 "python -m torch.distributed.launch"
             )
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
         try:
             dist.init_process_group(
                 "nccl" if self.device.type == "cuda" else "gloo",
@@ -58,10 +60,10 @@ class Runtime:
                 world_size=self.world_size,
                 timeout=TIMEOUT,
             )
-        except (dist.DistNetworkError, dist.DistStoreError) as error:
+        except (dist.DistNetworkError, dist.DistStoreError, OSError) as error:
             raise ConnectionError(
-                f"rank {self.rank} does not reach the launcher at {where}: it has ended, or the address is not its "
-                "own. Start again"
+                f"rank {self.rank} does not reach the launcher at {address}:{port}: it has ended, or the address is "
+                "not its own. Start again"
             ) from error
 
     def _store(self) -> dist.Store:
@@ -72,6 +74,8 @@ class Runtime:
         """
         is_served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         patience = CONNECT_TIMEOUT if is_served else TIMEOUT  # else rank 0 serves it, when it has prepared its data
+        if is_served:  # torch would try for a multiple of its timeout
+            _knock(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         store, _, _ = next(dist.rendezvous("env://", self.rank, self.world_size, timeout=patience))
         store.set_timeout(TIMEOUT)
         return store
@@ -128,6 +132,19 @@ class Runtime:
         padded[: len(mine)] = mine
         parts = self.gather_tensors(padded)
         return [json.loads(part[:size].numpy().tobytes()) for part, size in zip(parts, sizes, strict=True)]
+
+
+def _knock(address: str, port: int) -> None:
+    """Connect and let go; OSError when nobody has answered for CONNECT_TIMEOUT."""
+    deadline = time.monotonic() + CONNECT_TIMEOUT.total_seconds()
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=CONNECT_TIMEOUT.total_seconds()).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
 
 
 def find_runtime(local_rank: int | None = None, device: str = "auto") -> Runtime:

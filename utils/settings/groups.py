@@ -49,13 +49,15 @@ class UseSettings(ReadSettings):
 
     clip_archive: str = setting(
         "data/models/clip",
-        "CLIP weights: file or folder of OpenAI, open_clip, Hugging Face or CLIP4Clip",
+        "CLIP weights: file or folder of OpenAI, open_clip, Hugging Face or CLIP4Clip, or hf-hub:OWNER/NAME[@REVISION]",
         seen=True,
     )
     clip_model: str | None = setting(
         None, "name in open_clip's table of CLIP weights that come without a configuration, e.g. ViT-B-16"
     )
-    init_model: str | None = setting(None, "checkpoint to start from, own or released")
+    init_model: str | None = setting(
+        None, "checkpoint to start from, own, exported or released, or hf-hub:OWNER/NAME[@REVISION]"
+    )
     behaviour: str | None = setting(
         None,
         "model behaviour; default: the checkpoint's own, intended for a new model",

@@ -7,13 +7,14 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from modules.foreign_text import read_json
 from utils.settings.arguments import Arguments
 from utils.settings.fields import Flag, add_flags, flags_of, from_flat
-from utils.settings.groups import UNSUPPORTED, WITHOUT_EFFECT
+from utils.settings.groups import HUB_PREFIX, UNSUPPORTED, WITHOUT_EFFECT
 
 A = TypeVar("A", bound=Arguments)
 
@@ -74,11 +75,17 @@ def parse_arguments(
             repeated = read_config(config, flags)
         except (OSError, ValueError) as error:
             parser.error(f"--config: {error}")
-        parser.set_defaults(**repeated)
+        parser.set_defaults(**{name: _checked(value) for name, value in repeated.items()})
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(_unknown_message(unknown, ["--config", *(f"--{name}" for name in (*flags, *silent))]))
     values = vars(namespace)
+    for name, value in values.items():
+        if isinstance(value, _Unwritten):
+            parser.error(
+                f"--config {config}: its {name} is {value.text!r}, and from the Hugging Face hub nothing is "
+                f"fetched that only a file names; write --{name} on the command line"
+            )
     for name in UNSUPPORTED:
         if values.get(name) not in (None, False, "None"):
             parser.error(f"--{name} is not supported: no released script uses it; leave it out")
@@ -91,6 +98,17 @@ def parse_arguments(
         args.notes += [f"--config {config} names --{name} {values[name]}" for name in _paths(flags, repeated, values)]
     args.notes += [f"--{name} has no effect (it had none in the released code)" for name in silent if name in values]
     return args
+
+
+@dataclass(frozen=True)
+class _Unwritten:
+    """A value of a config.json that counts only where the user writes it."""
+
+    text: str
+
+
+def _checked(value: Any) -> Any:
+    return _Unwritten(value) if isinstance(value, str) and value.startswith(HUB_PREFIX) else value
 
 
 def read_config(path: str | Path, flags: Mapping[str, Flag]) -> dict[str, Any]:

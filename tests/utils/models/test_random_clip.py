@@ -8,7 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from utils.models.random_clip import PRESETS, ClipSizes, half_weights, random_state_dict, save_archive
+from modules.config import ModelConfig
+from modules.module_clip import CLIP
+from utils.models.clip_description import from_table
+from utils.models.random_clip import (
+    PRESETS,
+    ClipSizes,
+    half_weights,
+    is_random_archive,
+    random_state_dict,
+    save_archive,
+)
 
 SMALL = ClipSizes(32, 8, 64, 2, 48, 128, 3, context_length=20, vocab_size=300)
 
@@ -42,6 +52,22 @@ def test_vit_b_16_has_the_parameters_of_openais_file():
     assert state["visual.positional_embedding"].shape == (197, 768)
 
 
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "demo"])
+def test_presets_are_the_models_of_open_clip_s_table(name: str):
+    sizes = PRESETS[name]
+    stated = from_table(name if sizes.activation == "gelu" else f"{name}-quickgelu")
+    assert {size: getattr(sizes, size) for size in stated.sizes} == stated.sizes
+    assert (sizes.head_width, sizes.text_head_width or sizes.head_width) == (stated.head_width, stated.text_head_width)
+    assert sizes.activation == stated.activation and len(PRESETS) == 6
+
+
+def test_the_largest_preset_has_the_parameters_of_open_clip_s_vit_h_14():
+    sizes = PRESETS["ViT-H-14"]
+    with torch.device("meta"):
+        config = ModelConfig(**{name: getattr(sizes, name) for name in from_table("ViT-H-14").sizes})
+        assert sum(parameter.numel() for parameter in CLIP(config).parameters()) == 986_109_441
+
+
 def test_initial_values_follow_clips_rule():
     state = random_state_dict(ClipSizes(), seed=0)
     assert state["logit_scale"].item() == pytest.approx(math.log(1 / 0.07))
@@ -66,6 +92,37 @@ def test_only_heads_of_another_width_than_openais_are_stated():
     assert random_state_dict(replace(SMALL, head_width=16))["head_width"] == 16
     with pytest.raises(ValueError, match="--head_width 48"):
         replace(SMALL, head_width=48)
+
+
+def test_text_heads_are_stated_where_they_are_others():
+    assert "text_head_width" not in random_state_dict(replace(SMALL, head_width=16, text_head_width=16))
+    for widths in ((64, 32), (16, 64)):
+        state = random_state_dict(replace(SMALL, head_width=widths[0], text_head_width=widths[1]))
+        assert (state.get("head_width", 64), state["text_head_width"]) == widths
+    replace(SMALL, vision_width=160, head_width=80, text_head_width=64)
+    for wrong in (48, 0, -1):
+        with pytest.raises(ValueError, match="--text_(width|head_width)"):
+            replace(SMALL, text_head_width=wrong)
+
+
+def test_the_activation_is_stated():
+    assert random_state_dict(SMALL)["quick_gelu"] == 1
+    assert random_state_dict(replace(SMALL, activation="gelu"))["quick_gelu"] == 0
+    with pytest.raises(ValueError, match="--activation relu: choose one of gelu, quick_gelu"):
+        replace(SMALL, activation="relu")
+
+
+def test_archives_of_before_are_known_by_their_class_and_untrained_norms():
+    state = random_state_dict(SMALL)
+    ours = "__torch__.torch.nn.modules.module.Module"
+    assert is_random_archive(ours, state)
+    assert is_random_archive("__torch__.torch.nn.modules.module.___torch_mangle_7.Module", state)
+    assert not is_random_archive("__torch__.multimodal.model.multimodal_transformer.Multimodal", state)
+    assert not is_random_archive(f"{ours}List", state)
+    for name, value in (("ln_final.weight", torch.full((128,), 1.01)), ("ln_final.bias", torch.full((128,), 0.01))):
+        assert not is_random_archive(ours, {**state, name: value})
+    for name in ("ln_final.weight", "ln_final.bias", "input_resolution"):
+        assert not is_random_archive(ours, {key: value for key, value in state.items() if key != name})
 
 
 def test_seed_decides_the_weights():

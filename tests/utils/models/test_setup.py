@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from modules.config import Behaviour
+from modules.initialise import resize_positions
 from modules.tasks.pretrain import PretrainModel
 from tests import tiny
 from tests.utils.checkpoints import released_state
 from tests.utils.models.scripted import save_writer
 from tests.utils.models.small_clip import SIZES, STATE, equal
-from utils.models.random_clip import random_state_dict, save_archive
-from utils.models.setup import setup_model
+from utils.models.random_clip import ClipSizes, random_state_dict, save_archive
+from utils.models.setup import POSITIONS, setup_model
 from utils.runtime.checkpoint import CheckpointError, model_content, save_atomically
 from utils.settings.parser import parse_arguments
 
@@ -250,3 +251,132 @@ def test_a_checkpoint_of_other_kinds_of_values_is_damaged(archive: Path, tmp_pat
     torch.save({"format": "stoa-vlp", "version": 1, "config": [1], "behaviour": {}, "model": {}}, tmp_path / "own.bin")
     with pytest.raises(CheckpointError, match=r"own\.bin: damaged: its config cannot be used"):
         make(archive, "--init_model", str(tmp_path / "own.bin"))
+
+
+# -- pictures of another size
+
+
+@pytest.mark.parametrize(("side", "grid"), [(48, 6), (16, 2), (8, 1)])
+def test_clip_s_positions_are_interpolated_to_the_resolution_that_is_asked_for(archive: Path, side: int, grid: int):
+    model, lines = make(archive, "--image_resolution", str(side))
+    expected = resize_positions(STATE[POSITIONS], grid)
+    assert torch.equal(model.clip.visual.positional_embedding, expected) and model.config.grid == grid
+    said = f"{archive}: 16 visual positions interpolated to {grid**2}, for pictures of {side} pixels"
+    assert [line for line in lines if "interpolated" in line] == [said]
+
+
+@pytest.mark.parametrize("side", [48, 16])
+def test_an_own_checkpoint_s_positions_are_interpolated_too(tmp_path: Path, side: int):
+    saved = save_own(tmp_path / "own.bin").state_dict()
+    flags = ("--init_model", str(tmp_path / "own.bin"), *OBJECTS, "--image_resolution", str(side))
+    model, lines = make(tmp_path / "absent.pt", *flags)
+    state, name = model.state_dict(), f"clip.{POSITIONS}"
+    assert torch.equal(state.pop(name), resize_positions(saved.pop(name), side // 8)) and equal(state, saved)
+    assert f"16 visual positions interpolated to {(side // 8) ** 2}, for pictures of {side} pixels" in "".join(lines)
+    save_atomically(model_content(model, 7, 1), tmp_path / "again.bin")
+    again, lines = make(tmp_path / "absent.pt", "--init_model", str(tmp_path / "again.bin"), *OBJECTS)
+    assert again.config.image_resolution == side and not [line for line in lines if "interpolated" in line]
+
+
+def test_a_released_checkpoint_s_positions_are_interpolated_too(archive: Path, tmp_path: Path):
+    torch.save(released_state(), tmp_path / "stoa.bin")
+    flags = ("--max_frames", "12", "--need_object", "--use_action", "--init_model", str(tmp_path / "stoa.bin"))
+    before = make(archive, *flags)[0].config.image_resolution
+    model, lines = make(archive, *flags, "--image_resolution", str(2 * before))
+    table = released_state()[f"clip.{POSITIONS}"]
+    expected = resize_positions(table, model.config.grid)
+    assert len(expected) > len(table) and torch.equal(model.clip.visual.positional_embedding, expected)
+    assert [line for line in lines if "stoa.bin" in line and f"interpolated to {len(expected) - 1}," in line]
+
+
+def test_the_resolution_of_the_weights_themselves_changes_nothing(archive: Path, tmp_path: Path):
+    save_own(tmp_path / "own.bin")
+    for flags in ((), (*OBJECTS, "--init_model", str(tmp_path / "own.bin"))):
+        (plain, said), (asked, lines) = make(archive, *flags), make(archive, *flags, "--image_resolution", "32")
+        assert equal(plain.state_dict(), asked.state_dict()) and said == lines
+
+
+@pytest.mark.parametrize("kind", ["archive", "own.bin", "stoa.bin"])
+def test_a_resolution_that_patches_do_not_fill_is_an_error(archive: Path, tmp_path: Path, kind: str):
+    save_own(tmp_path / "own.bin")
+    torch.save(released_state(), tmp_path / "stoa.bin")
+    start = () if kind == "archive" else ("--init_model", str(tmp_path / kind))
+    with pytest.raises(CheckpointError, match=r"image_resolution 37 is no multiple of patch_size \d+"):
+        make(archive, *OBJECTS, *start, "--image_resolution", "37")
+
+
+@pytest.mark.parametrize("shape", [(), (16, 64), (37, 64), (17, 63), (17, 64, 1)], ids=str)
+@pytest.mark.parametrize("flags", [(), ("--image_resolution", "48")], ids=str)
+def test_a_table_that_is_not_that_of_its_own_configuration_is_damage_and_not_interpolated(
+    archive: Path, tmp_path: Path, shape: tuple[int, ...], flags: tuple[str, ...]
+):
+    content = model_content(tiny.model(), 7, 1)
+    content["model"][f"clip.{POSITIONS}"] = torch.zeros(shape)
+    save_atomically(content, tmp_path / "own.bin")
+    with pytest.raises(CheckpointError, match=r"own\.bin.*(does not fit this model|damaged: .* visual positions)"):
+        make(archive, *OBJECTS, "--init_model", str(tmp_path / "own.bin"), *flags)
+
+
+# -- what a CLIP is beside its tensors
+
+
+def test_towers_of_different_widths_and_a_joint_space_of_a_third_run_through(tmp_path: Path):
+    sizes = ClipSizes(28, 14, 160, 4, 72, 96, 3, 20, 100, head_width=80, text_head_width=48, activation="gelu")
+    save_archive(random_state_dict(sizes), tmp_path / "clip.pt")
+    model, _ = make(tmp_path / "clip.pt", *OBJECTS)
+    heads = {name: part.heads for name, part in model.named_modules() if hasattr(part, "heads")}
+    by_part = {"clip.visual": 2, "clip.transformer": 2, "fusion": 1, "trajectory_encoder": 2, "action_encoder": 2}
+    for part, count in by_part.items():
+        assert {number for name, number in heads.items() if name.startswith(part)} == {count}, part
+    assert {part.activation for part in model.modules() if hasattr(part, "activation")} == {"gelu"}
+    assert torch.isfinite(tiny.total(model(tiny.batch(2, model.config))))
+
+
+def test_a_released_checkpoint_is_quick_gelu_whatever_a_flag_says(archive: Path, tmp_path: Path):
+    torch.save(released_state(), tmp_path / "stoa.bin")
+    flags = ("--max_frames", "12", "--need_object", "--use_action", "--init_model", str(tmp_path / "stoa.bin"))
+    model, lines = make(archive, *flags, "--activation", "gelu")
+    assert model.config.activation == "quick_gelu"
+    assert [line for line in lines if "activation stays quick_gelu as its tensors need, not gelu" in line]
+
+
+def test_parts_that_cannot_start_from_clip_say_why(tmp_path: Path):
+    save_own(tmp_path / "own.bin", need_object=False, use_action=False)
+    torch.save({name: value for name, value in STATE.items() if name != "quick_gelu"}, tmp_path / "bare.pt")
+    lines = make(tmp_path / "bare.pt", *OBJECTS, "--init_model", str(tmp_path / "own.bin"))[1]
+    assert lines[2].startswith("0 further parameters start from CLIP")
+    assert "bare.pt: nothing states its activation" in lines[2]
+
+
+def clip4clip(folder: Path, **more: torch.Tensor) -> Path:
+    """A checkpoint of CLIP4Clip."""
+    towers = {f"clip.{name}": value for name, value in STATE.items() if value.is_floating_point()}
+    torch.save({**towers, **more}, folder / "clip4clip.bin")
+    return folder / "clip4clip.bin"
+
+
+def lstm() -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    return {f"lstm_visual.{name}": value.detach() for name, value in torch.nn.LSTM(64, 64).named_parameters()}
+
+
+def test_clip4clip_s_header_is_loaded_where_the_model_has_it(tmp_path: Path):
+    path = clip4clip(tmp_path, **lstm())
+    model, _ = make(path, "--sim_header", "seqLSTM")
+    assert all(torch.equal(getattr(model.similarity.lstm, name[12:]), value) for name, value in lstm().items())
+    assert not [name for name in model.new_names if name.startswith("similarity.")]
+    assert model.config.activation == "quick_gelu"
+    for other in ("meanP", "seqTransf"):
+        with pytest.raises(
+            CheckpointError, match=r"clip4clip\.bin: brings a similarity header .* give its --sim_header"
+        ):
+            make(path, "--sim_header", other)
+
+
+def test_clip4clip_s_patch_layer_over_three_frames_is_taken_as_it_is(tmp_path: Path):
+    deep = torch.randn(64, 3, 3, 8, 8)
+    path = clip4clip(tmp_path, **{"clip.visual.conv2.weight": deep})
+    model, _ = make(path)
+    assert model.config.linear_patch == "3d" and torch.equal(model.clip.visual.conv1.weight, deep)
+    with pytest.raises(CheckpointError, match=r"conv1\.weight has shape \(64, 3, 3, 8, 8\), the model needs"):
+        make(path, "--linear_patch", "2d")

@@ -181,6 +181,16 @@ def test_settings_that_contradict_the_config_are_named(capsys, tmp_path: Path):
     assert "--use_action needs --need_object" in rejected(capsys, "--config", config, "--no-need_object")
 
 
+@pytest.mark.parametrize("name", ["init_model", "clip_archive"])
+def test_weights_of_the_hub_count_only_where_the_user_writes_them(capsys, tmp_path: Path, name: str):
+    config = saved_run(tmp_path, **{name: "hf-hub:some/clip"})
+    error = rejected(capsys, "--config", config)
+    assert f"--config {config}: its {name} is 'hf-hub:some/clip'" in error and f"write --{name} on the command" in error
+    for written in ("hf-hub:some/clip", "other.pt"):
+        args = parse_arguments([*LEAST, "--config", config, f"--{name}", written])
+        assert getattr(args, name) == written
+
+
 def test_a_config_of_another_task_is_an_error(capsys, tmp_path: Path):
     config = saved_run(tmp_path, beam_size=5, answers=["dog"])
     assert f"{config} is of another task: there is no setting answers, beam_size here" in rejected(
