@@ -47,7 +47,7 @@ def iter_captions(path: str | Path) -> Iterator[CaptionRow]:
         ValueError: if the file is not such a list; the message names the file and the row.
     """
     replaced = 0
-    for number, row in enumerate(_iter_json_list(Path(path))):
+    for number, row in enumerate(iter_json_list(Path(path))):
         if not isinstance(row, dict) or "video_id" not in row or not isinstance(row.get("caption"), str):
             raise ValueError(
                 f'{path}: row {number} is {str(row)[:100]!r}; rows are {{"video_id": ..., "caption": "..."}}'
@@ -58,8 +58,8 @@ def iter_captions(path: str | Path) -> Iterator[CaptionRow]:
     log_replaced(path, replaced)
 
 
-def _iter_json_list(path: Path) -> Iterator[Any]:
-    """Values of a JSON list; a part of the file is in memory at a time."""
+def iter_json_list(path: Path) -> Iterator[Any]:
+    """Values of a JSON list; a part of the file is in memory at a time; errors as `iter_captions`."""
     parts = iterate_text(path, is_streamed=True)
     buffer, position = _behind_space("", 0, parts)
     if not buffer.startswith("[", position):

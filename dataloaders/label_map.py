@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from modules.foreign_text import read_json
+from modules.foreign_text import is_class_name, read_json
 
 MAX_INDEX = 1_000_000
 
@@ -46,6 +46,11 @@ def check_label_map(label_map: Any, name: str) -> None:
     for key, index in labels.items():
         if not key.strip():
             raise ValueError(f"label map {name}: index {repr(index)[:40]} has an empty class name")
+        if not is_class_name(key):
+            raise ValueError(
+                f"label map {name}: index {repr(index)[:40]} has the class {key!r}, which stands for a missing name; "
+                "delete it there, and make the object files anew whose objects have it"
+            )
         if not isinstance(index, int) or isinstance(index, bool) or not 1 <= index <= MAX_INDEX:
             raise ValueError(
                 f"label map {name}: index of {key[:80]!r} is {repr(index)[:40]}; indices start at 1, 0 is padding, and "

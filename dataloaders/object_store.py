@@ -23,7 +23,7 @@ from dataloaders.frames import FRAME_RULE
 from dataloaders.label_map import label_map_hash
 from dataloaders.lmdb_files import forget_environment, read_environment
 from dataloaders.parallel import chunked, ordered_map
-from modules.boxes import RECT_ORDERS, other_rect_order
+from modules.boxes import RECT_ORDERS
 from modules.config import check_settings, setting
 from modules.foreign_text import read_json
 from modules.tracking import TRAJECTORY_RULES, attribute_vectors, summed_by_track, track_boxes
@@ -220,7 +220,7 @@ def build_object_store(
 
     Raises:
         FileNotFoundError: if `object_path` has no object files.
-        RectOrderError: if most files only make sense in the other rect order.
+        RectOrderError: if most files only make sense in another order or form of boxes.
         ValueError: the object count is below 1.
     """
     if settings.object_count < 1:
@@ -331,11 +331,9 @@ def _write_values(environment: lmdb.Environment, values: list[tuple[bytes, bytes
 def _check_rect_order(report: ObjectReport, settings: ObjectSettings) -> None:
     """Stop a build early when the order is wrong as a rule; single such files are reported like other broken ones."""
     if 2 * report.rect_order_files > report.files:
-        order = settings.rules.rect_order
-        other = other_rect_order(order)
         raise RectOrderError(
-            f"{report.rect_order_files} of {report.files} object files hold boxes that make sense as {other}, not as "
-            f"{order}; for example {report.examples['rect_order_files'][0]}. Use --rect_order {other}"
+            f"{report.rect_order_files} of {report.files} object files hold boxes that do not make sense in the stated "
+            f"order, --rect_order {settings.rules.rect_order}; for example {report.examples['rect_order_files'][0]}"
         )
 
 

@@ -7,6 +7,12 @@ import numpy as np
 PADDING = -1.0
 
 RECT_ORDERS = ("xyxy", "xxyy")
+# Of the four numbers: two corners, or the upper left corner or the centre with width and height.
+LAYOUTS = (*RECT_ORDERS, "yxyx", "xywh", "cxcywh")
+RELATIVE = "relative_"  # 0 to 1, in shares of the frame's width and height; otherwise pixels
+BOX_FORMATS = (*LAYOUTS, *(f"{RELATIVE}{layout}" for layout in LAYOUTS))
+RELATIVE_RANGE = (-0.5, 1.5)  # boxes in shares of the frame, with some room at the border
+FRAME_ROOM, PIXEL_ROOM = 0.05, 2.0  # by which boxes reach beyond a frame: a share of its side, and pixels
 LARGEST_EDGE = 1e60  # of what is reckoned with: products of two areas stay finite
 
 
@@ -55,35 +61,72 @@ def to_xyxy(rects: np.ndarray, rect_order: str) -> np.ndarray:
     return rects if rect_order == "xyxy" else rects[..., [0, 2, 1, 3]]
 
 
-def other_rect_order(rect_order: str) -> str:
-    """Return the coordinate order other than `rect_order`."""
-    return "xxyy" if rect_order == "xyxy" else "xyxy"
+def edges(rects: np.ndarray, layout: str) -> np.ndarray:
+    """Return rects (..., 4) written in one of LAYOUTS as x1, y1, x2, y2, in the same unit."""
+    if layout in RECT_ORDERS:
+        return to_xyxy(rects, layout)
+    a, b, c, d = np.moveaxis(np.asarray(rects), -1, 0)
+    if layout == "yxyx":
+        return np.stack([b, a, d, c], axis=-1)
+    if layout == "xywh":
+        return np.stack([a, b, a + c, b + d], axis=-1)
+    return np.stack([a - c / 2, b - d / 2, a + c / 2, b + d / 2], axis=-1)
 
 
-def is_in_other_rect_order(rects: np.ndarray, rect_order: str) -> bool:
-    """Tell whether a file's rects make sense only in the order other than `rect_order`.
+def to_pixels(rects: np.ndarray, box_format: str, size: tuple[int, int]) -> np.ndarray:
+    """Return rects (..., 4) written in one of BOX_FORMATS as x1, y1, x2, y2 in pixels of a frame of `size` (W, H)."""
+    boxes = edges(np.asarray(rects, dtype=np.float64), box_format.removeprefix(RELATIVE))
+    return boxes * np.array(size * 2) if box_format.startswith(RELATIVE) else boxes
 
-    Many boxes make sense in both orders and say nothing. A box is evidence for an order when it has an area in it and
-    is turned inside out in the other one (an edge of length 0 is no evidence: detectors clip boxes at the border). The
-    file is in the other order when there is more evidence for it than for `rect_order`.
+
+def looks_relative(rects: np.ndarray) -> np.ndarray:
+    """Which rects (M, 4) are in shares of the frame, (M,) bool: in pixels they are a dot in its corner."""
+    low, high = RELATIVE_RANGE
+    return ((rects >= low) & (rects <= high)).all(axis=1) & (rects != 0).any(axis=1)
+
+
+def likely_formats(rects: np.ndarray, stated: str, size: tuple[int, int] | None = None) -> list[str]:
+    """Return the formats in which a file's rects make sense rather than in the stated one; none if that explains them.
+
+    Many boxes make sense in several formats and say nothing. A box is evidence for a format when it has an area and
+    lies in the frame in it, and in the stated one it is turned inside out, far outside the frame, or a dot (an edge of
+    length 0 is no evidence: detectors clip boxes at the border). A format is likely when there is more evidence for it
+    than for the stated one; of the likely ones those with most evidence are returned, in the order of BOX_FORMATS.
 
     Args:
         rects: (M, 4) as written in the file, finite, all of one file.
-        rect_order: the order that the file is said to be in.
+        stated: which of BOX_FORMATS the file is said to be in.
+        size: (width, height) of the frame, if that is known.
     """
     rects = np.asarray(rects, dtype=np.float64).reshape(-1, 4)
-    stated, other = to_xyxy(rects, rect_order), to_xyxy(rects, other_rect_order(rect_order))
-    for_other = _has_area(other) & _is_inside_out(stated)
-    for_stated = _has_area(stated) & _is_inside_out(other)
-    return int(for_other.sum()) > int(for_stated.sum())
+    fits_stated, misfits_stated = fitting(rects, stated, size)
+    if not misfits_stated.any():
+        return []
+    evidence = {}
+    for other in BOX_FORMATS:
+        fits, misfits = fitting(rects, other, size)
+        # Without a frame nothing speaks against sides, so each box that fits as stated does.
+        against = fits_stated if size is None and other in ("xywh", "cxcywh") else fits_stated & misfits
+        count = int((fits & misfits_stated).sum())
+        if count > int(against.sum()):
+            evidence[other] = count
+    return [name for name, count in evidence.items() if count == max(evidence.values())]
 
 
-def _has_area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-
-
-def _is_inside_out(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
+def fitting(rects: np.ndarray, box_format: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Which rects (M, 4) are boxes of a frame in a format, and which cannot be, each (M,) bool; some are neither."""
+    is_relative = box_format.startswith(RELATIVE)
+    boxes = edges(rects, box_format.removeprefix(RELATIVE))
+    bounds = np.array((1.0, 1.0) if is_relative else size or (np.inf, np.inf))
+    if np.isfinite(bounds).all():
+        room = FRAME_ROOM * bounds + (0 if is_relative else PIXEL_ROOM)
+    else:
+        room = np.full(2, FRAME_ROOM * np.abs(rects).max(initial=0) + PIXEL_ROOM)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    misfits = np.logical_or.reduce((high < low) | (low < -room) | (high > bounds + room), axis=1)
+    if not is_relative:
+        misfits |= looks_relative(rects)
+    return ~misfits & np.logical_and.reduce(high > low, axis=1), misfits
 
 
 def resized_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:

@@ -29,6 +29,7 @@ PART = 1 << 20  # bytes that are read at once
 MAX_LINE = 1 << 26  # characters of a line, or of a row of a table, which may have several
 MAX_ID = 200  # bytes of the name of a file, less its ending
 MISSING = ("None", "none", "NaN", "nan", "null", "NULL")  # what programs write for a value that is not there
+NO_CLASS = frozenset(("", *MISSING))
 CONVERT = "save it as UTF-8, for instance with: iconv -f latin1 -t utf-8"
 OTHER_FILES = {
     b"\x1f\x8b": "compressed with gzip; unpack it first, with: gunzip -k",
@@ -357,10 +358,10 @@ def _span(first: int, last: int) -> str:
 
 
 def read_table(
-    path: str | Path, columns: Sequence[str] = (), is_streamed: bool = False
+    path: str | Path, columns: Sequence[str] = (), is_streamed: bool = False, delimiter: str = ","
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line and fields by column of each row of a csv with a header; errors as `read_rows`, and a missing column."""
-    rows = read_rows(path, is_streamed=is_streamed)
+    """Line and fields by column of each row of a table with a header; errors as `read_rows`, and a missing column."""
+    rows = read_rows(path, delimiter, is_streamed)
     header = next(rows, Row(1, [])).fields
     missing = sorted(set(columns) - set(header))
     if missing:
@@ -405,6 +406,18 @@ def is_no_caption(text: str) -> bool:
     """Whether a program wrote this text for a value that is not there, or for a list."""
     text = text.strip()
     return text in MISSING or text == "[]" or (text[:2] in ("['", '["') and text[-2:] in ("']", '"]'))
+
+
+def is_class_name(value: Any) -> bool:
+    """Whether a value names a class: text that is more than white space, and not what stands for a missing value."""
+    return isinstance(value, str) and value.strip() not in NO_CLASS
+
+
+def class_name(value: Any, place: str) -> str:
+    """A class name as it is; ValueError that starts with `place` for what names none, such as None or "nan"."""
+    if not is_class_name(value):
+        raise ValueError(f"{place}: {repr(value)[:80]} is no class name; correct it or delete the entry")
+    return value
 
 
 def read_plain_pickle(path: str | Path) -> Any:

@@ -17,9 +17,20 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from modules.boxes import PADDING, box_area, iou_matrix, is_in_other_rect_order, other_rect_order, to_xyxy
+from modules.boxes import (
+    LAYOUTS,
+    PADDING,
+    RECT_ORDERS,
+    RELATIVE,
+    box_area,
+    edges,
+    iou_matrix,
+    likely_formats,
+    looks_relative,
+    to_xyxy,
+)
 from modules.characters import printable
-from modules.foreign_text import read_json, why_no_file
+from modules.foreign_text import is_class_name, read_json, why_no_file
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +43,18 @@ BORDER_TOLERANCE = 1.0
 MAX_CONFIDENCE = 1 + 1e-6  # scores in single precision may be rounded up
 MAX_COORDINATE = 2.0**24  # pixels; far beyond all frames, and areas and sums of such boxes stay finite
 MAX_SCORE = 1e6  # of an attribute; some detectors write logits
-RELATIVE_RANGE = (-0.5, 1.5)  # boxes in shares of the frame, with some room at the border
-RELATIVE_SLACK = 0.01  # by which they reach beyond the border
+RELATIVE_SLACK = 0.01  # by which boxes in shares of the frame reach beyond its border
 # Limits that keep a damaged or mistaken file from taking all memory.
 MAX_FILE_BYTES, MAX_FRAMES, MAX_ATTRIBUTES = 64 << 20, 1 << 16, 1000
 MAX_OBJECTS_OF_FRAME, MAX_OBJECTS = 10_000, 200_000  # of a frame and of a file; detectors give some hundred a frame
 LARGE_FRAME = 512  # objects from which on overlaps are worked out for those that are kept only
+EXTRACTION = "utils/extract_objects.py --detector precomputed"
+LAYOUT_NAMES = {
+    "xyxy": "x1, y1, x2, y2",
+    "xxyy": "x1, x2, y1, y2",
+    "xywh": "x, y, width, height",
+    "cxcywh": "centre x, centre y, width, height",
+}
 COLOURS = frozenset(
     ("black", "white", "gray", "grey", "silver", "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown")
     + ("tan", "beige", "gold", "blonde", "maroon", "teal")
@@ -47,7 +64,7 @@ PROBLEMS = {
     "missing_files": "clips without an object file",
     "broken_files": "files that could not be read",
     "wrong_frame_counts": "files with a wrong number of frames",
-    "rect_order_files": "files whose boxes only make sense in the other rect order",
+    "rect_order_files": "files whose boxes make sense in another order or form only",
     "malformed_objects": "objects without a usable class, rect or conf, or with malformed attributes",
     "unknown_classes": "objects of a class that the label map does not have",
     "degenerate_boxes": "boxes without width or height, not finite or absurdly large",
@@ -229,7 +246,7 @@ def load_object_file(
 
 
 def choose_of_frames(
-    raw_frames: Any,
+    raw_frames: list[Any],
     where: str,
     object_count: int,
     label_map: Mapping[str, Any],
@@ -244,16 +261,12 @@ def choose_of_frames(
     Args:
         where: names them in the report.
     """
-    _check_size(raw_frames)
     report.files += 1
     if expected_frames is not None and len(raw_frames) != expected_frames:
         raise ObjectFileError(
             "wrong_frame_counts", f"has objects for {len(raw_frames)} frames, {expected_frames} frames are sampled"
         )
-    listed = _listed_objects(raw_frames, label_map["label_to_idx"], where, report)
-    listed = _in_stated_order(listed, rect_order, where, report)
-    report.largest = max(report.largest, float(listed.boxes.max(initial=0.0)))
-    usable = _usable_objects(listed, frame_size, where, report)
+    usable = usable_objects(raw_frames, label_map["label_to_idx"], where, report, rect_order, frame_size)
     objects = np.full((len(raw_frames), object_count, 4), PADDING, dtype=np.float32)
     classes = np.zeros((len(raw_frames), object_count), dtype=np.int64)
     conf_set: dict[int, float] = {}
@@ -280,6 +293,32 @@ def choose_of_frames(
     sentence = _attribute_sentence([(names[index], attributes[index]) for index in conf_set])
     found = {"objects": objects, "obj_cls": classes, "attr_sentence": sentence, "conf_set": conf_set}
     return {**found, "confidences": confidences, "attributes": described}
+
+
+def usable_objects(
+    raw_frames: list[Any],
+    label_to_idx: Mapping[str, int],
+    where: str,
+    report: ObjectReport,
+    rect_order: str = "xyxy",
+    frame_size: tuple[int, int] | None = None,
+) -> Detections:
+    """Return what can be used of an object file's entries, in x1, y1, x2, y2 cut at the frame's border.
+
+    Args:
+        raw_frames: the list with an entry per frame.
+        label_to_idx: class name -> index from 1.
+        where: what is read, for the report, in which all else is counted.
+        rect_order, frame_size: as in `load_object_file`.
+
+    Raises:
+        ObjectFileError: too many objects, relative boxes, or boxes in another order or form.
+    """
+    _check_counts(raw_frames)
+    listed = _listed_objects(raw_frames, label_to_idx, where, report)
+    listed = _in_stated_order(listed, rect_order, where, report)
+    report.largest = max(report.largest, float(listed.boxes.max(initial=0.0)))
+    return _cut_at_border(listed, frame_size, where, report)
 
 
 def choose_objects(
@@ -322,7 +361,7 @@ def _check_settings(object_count: int, rule: str, rect_order: str) -> None:
     to_xyxy(np.zeros((0, 4)), rect_order)
 
 
-def _read_frames(path: str | Path) -> Any:
+def _read_frames(path: str | Path) -> list[Any]:
     path = Path(path)
     if reason := why_no_file(path):
         raise ObjectFileError("broken_files" if os.path.lexists(path) else "missing_files", reason)
@@ -330,15 +369,16 @@ def _read_frames(path: str | Path) -> Any:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise ObjectFileError("broken_files", f"has {size} bytes, more than {MAX_FILE_BYTES}")
-        return read_json(path, any_number=True)
+        frames = read_json(path, any_number=True)
     except (OSError, ValueError) as error:
         raise ObjectFileError("broken_files", f"cannot be read: {str(error).replace(str(path), 'it')}") from error
-
-
-def _check_size(frames: Any) -> None:
-    """Raise ObjectFileError for what is no list of frames, or more than any detector finds."""
     if not isinstance(frames, list):
         raise ObjectFileError("broken_files", "is not a list with one entry per frame")
+    return frames
+
+
+def _check_counts(frames: list[Any]) -> None:
+    """Raise ObjectFileError for more frames or objects than any detector gives."""
     if len(frames) > MAX_FRAMES:
         raise ObjectFileError("broken_files", f"has {len(frames)} frames, more than {MAX_FRAMES}")
     listed = [frame.get("objects") for frame in frames if isinstance(frame, dict)]
@@ -385,9 +425,9 @@ def _listed_objects(
 def _malformation(entry: Any) -> str:
     if not isinstance(entry, dict):
         return "an object is not a dictionary"
-    if not isinstance(entry.get("class"), str):
-        return "an object has no class name"
-    name = entry["class"]
+    name = entry.get("class")
+    if not is_class_name(name):
+        return "an object has no class name" if name is None else f"class {_shown(name)} is no name"
     rect = entry.get("rect")
     if not (isinstance(rect, list) and len(rect) == 4 and all(_is_number(x) and math.isfinite(x) for x in rect)):
         return f"rect of {_shown(name)} is {_shown(rect)}, not four numbers"
@@ -435,46 +475,43 @@ def _in_stated_order(listed: Detections, rect_order: str, where: str, report: Ob
     for row in np.flatnonzero(~is_sane):
         report.note("degenerate_boxes", where, f"rect {listed.boxes[row].tolist()}")
     listed = listed.select(np.flatnonzero(is_sane))
-    is_relative = _relative(listed.boxes)
+    is_relative = looks_relative(listed.boxes)
     if len(is_relative) and is_relative.all():
         raise ObjectFileError("broken_files", f"its boxes {_convention(listed.boxes)}")
     for row in np.flatnonzero(is_relative):
         report.note("degenerate_boxes", where, f"rect {listed.boxes[row].tolist()} looks relative (0 to 1)")
     listed = listed.select(np.flatnonzero(~is_relative))
-    if is_in_other_rect_order(listed.boxes, rect_order):
-        other = other_rect_order(rect_order)
+    if likely := likely_formats(listed.boxes, rect_order):
+        remedies = [f"try --rect_order {name}" for name in likely if name in RECT_ORDERS]
+        others = [name for name in likely if name not in RECT_ORDERS]
+        if others:
+            remedies.append(f"make the files anew with {EXTRACTION} --box_format {' or '.join(others)}")
         raise ObjectFileError(
-            "rect_order_files", f"its boxes make sense as {other}, not as {rect_order}; try --rect_order {other}"
+            "rect_order_files",
+            f"its boxes make sense as {' or '.join(likely)}, not as {rect_order}; {', or '.join(remedies)}",
         )
     return listed._replace(boxes=to_xyxy(listed.boxes, rect_order))
 
 
-def _relative(rects: np.ndarray) -> np.ndarray:
-    """Which boxes are in shares of the frame, (M,) bool: in pixels they are a dot in its corner."""
-    low, high = RELATIVE_RANGE
-    return ((rects >= low) & (rects <= high)).all(axis=1) & (rects != 0).any(axis=1)
-
-
 def _convention(rects: np.ndarray) -> str:
     """Say of relative boxes in which orders of the four numbers all of them are boxes inside the frame."""
-    a, b, c, d = rects.T
-    sides = {
-        "x1, y1, x2, y2": (a, b, c, d),
-        "x1, x2, y1, y2": (a, c, b, d),
-        "x, y, width, height": (a, b, a + c, b + d),
-        "centre x, centre y, width, height": (a - c / 2, b - d / 2, a + c / 2, b + d / 2),
-    }
-    fitting = []
-    for name, (left, top, right, bottom) in sides.items():
-        is_box = (right > left) & (bottom > top)
-        is_inside = np.minimum(left, top) >= -RELATIVE_SLACK, np.maximum(right, bottom) <= 1 + RELATIVE_SLACK
-        if (is_box & is_inside[0] & is_inside[1]).all():
-            fitting.append(name)
-    order = f", as {' or '.join(fitting)}" if fitting else ""
-    return f"look relative (0 to 1{order}); boxes in pixels are expected: multiply by the frame's width and height"
+    fitting = {}
+    for layout in LAYOUTS:
+        boxes = edges(rects, layout)
+        low, high = boxes[:, :2], boxes[:, 2:]
+        # Nothing tells y, x, y, x from x, y, x, y there.
+        is_inside = (low >= -RELATIVE_SLACK) & (high <= 1 + RELATIVE_SLACK) & (layout != "yxyx")
+        if (is_inside & (high > low)).all():
+            fitting[layout] = LAYOUT_NAMES[layout]
+    order = f", as {' or '.join(fitting.values())}" if fitting else ""
+    layout = next(iter(fitting), "xyxy")
+    return (
+        f"look relative (0 to 1{order}); boxes in pixels are expected: multiply by the frame's width and height, or "
+        f"make the files anew with {EXTRACTION} --box_format {RELATIVE}{layout}"
+    )
 
 
-def _usable_objects(
+def _cut_at_border(
     listed: Detections, frame_size: tuple[int, int] | None, where: str, report: ObjectReport
 ) -> Detections:
     """Cut boxes at the border of the frame and drop those of which nothing is left; both are reported."""

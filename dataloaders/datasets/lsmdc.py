@@ -30,13 +30,14 @@ def read_split(folder: str | Path, split: str) -> CaptionSplit:
         ValueError: a line has another number of columns or no clip id, the file is not UTF-8, or it has no line.
     """
     path = annotation_file(Path(folder, FILES[split]), "table of clips")
-    pairs = list(_pairs(path))
+    pairs = list(read_pairs(path))
     if not pairs:
         raise ValueError(f"{path}: no lines")
     return CaptionSplit.from_pairs(pairs)
 
 
-def _pairs(path: Path) -> Iterator[TextVideoPair]:
+def read_pairs(path: Path) -> Iterator[TextVideoPair]:
+    """Clips and sentences of a table, in its order; errors as `read_split`."""
     for number, line in iterate_lines(path):
         row = line.rstrip("\r\n").split("\t")
         if row == [""]:

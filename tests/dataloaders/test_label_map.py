@@ -66,6 +66,8 @@ def test_vinvls_label_map(shared: Path) -> None:
         ({"dog": 1, "cat": [2]}, r"index of 'cat' is \[2\]"),
         ({"dog": 1, "cat": 1}, "two classes share an index: 'dog' and 'cat' have 1"),
         ({"dog": 1, " ": 2}, "index 2 has an empty class name"),
+        ({"dog": 1, "None": 2}, "index 2 has the class 'None', which stands for a missing name; delete it there"),
+        ({"dog": 1, "nan": 2}, "index 2 has the class 'nan'"),
     ],
 )
 def test_indices_that_mean_something_else_are_refused_by_name(tmp_path: Path, labels: dict[str, Any], message: str):

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from modules.boxes import box_area, iou_matrix, is_in_other_rect_order, map_boxes_to_crop, resized_size, to_xyxy
+from modules.boxes import (
+    BOX_FORMATS,
+    box_area,
+    fitting,
+    iou_matrix,
+    likely_formats,
+    map_boxes_to_crop,
+    resized_size,
+    to_pixels,
+    to_xyxy,
+)
 
 
 def _box_seen_by_torchvision(size: tuple[int, int], stored: tuple[int, int], box: list[int], side: int) -> list[float]:
@@ -57,15 +67,42 @@ def test_iou_matrix() -> None:
 
 def test_order_is_told_by_boxes_that_are_inside_out_in_it() -> None:
     boxes = np.array([[10, 150, 60, 200], [100, 20, 180, 90], [30, 40, 50, 60]])
-    assert not is_in_other_rect_order(boxes, "xyxy")
+    assert likely_formats(boxes, "xyxy") == []
     as_xxyy = boxes[:, [0, 2, 1, 3]]
-    assert is_in_other_rect_order(as_xxyy, "xyxy")
-    assert not is_in_other_rect_order(as_xxyy, "xxyy")
+    assert likely_formats(as_xxyy, "xyxy") == ["xxyy"]
+    assert likely_formats(as_xxyy, "xxyy") == []
     np.testing.assert_array_equal(to_xyxy(as_xxyy, "xxyy"), boxes)
 
 
 def test_flat_boxes_say_nothing_about_the_order() -> None:
-    assert not is_in_other_rect_order(np.array([[10, 50, 30, 50]]), "xyxy")
+    assert likely_formats(np.array([[10, 50, 30, 50]]), "xyxy") == []
+
+
+def test_boxes_with_sides_are_told_from_boxes_in_another_order() -> None:
+    sides = np.array([[100, 200, 300, 50], [400, 300, 60, 90], [50, 200, 20, 80]])
+    assert likely_formats(sides, "xyxy") == ["xywh"], "the last alone could be x1, x2, y1, y2"
+    assert likely_formats(sides[2:], "xyxy") == ["xxyy", "xywh", "cxcywh"]
+    assert likely_formats(sides, "xyxy", (640, 480)) == ["xywh"]
+
+
+def test_a_box_that_is_inside_out_among_others_says_nothing_about_sides() -> None:
+    boxes = np.array([[10, 150, 60, 200], [100, 20, 180, 90], [90, 40, 50, 60]])
+    assert likely_formats(boxes, "xyxy") == [] and likely_formats(boxes, "xyxy", (320, 240)) == []
+
+
+@pytest.mark.parametrize("box_format", BOX_FORMATS)
+def test_every_format_is_read_into_pixels(box_format: str) -> None:
+    written = {
+        "xyxy": [8, 6, 40, 36], "xxyy": [8, 40, 6, 36], "yxyx": [6, 8, 36, 40], "xywh": [8, 6, 32, 30],
+        "cxcywh": [24, 21, 32, 30],
+    }[box_format.removeprefix("relative_")]  # fmt: skip
+    if box_format.startswith("relative_"):
+        sides = {"xxyy": [80, 80, 60, 60], "yxyx": [60, 80, 60, 80]}.get(box_format[9:], [80, 60, 80, 60])
+        written = [part / side for part, side in zip(written, sides, strict=True)]
+    rects = np.array([[written]])
+    np.testing.assert_allclose(to_pixels(rects, box_format, (80, 60)), [[[8, 6, 40, 36]]])
+    fits, misfits = fitting(rects[0], box_format, (80, 60))
+    assert fits.all() and not misfits.any() and likely_formats(rects, box_format, (80, 60)) == []
 
 
 def test_unknown_order_is_an_error() -> None:

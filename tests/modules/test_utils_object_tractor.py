@@ -136,13 +136,30 @@ def test_unusable_files_are_reported_and_left_out(tmp_path: Path) -> None:
     assert "3 frames, 2 frames" in "\n".join(report.summary())
 
 
+def test_boxes_with_sides_are_named_with_how_to_convert_them(tmp_path: Path) -> None:
+    frame = [thing("man", [100, 200, 300, 50]), thing("dog", [400, 300, 60, 90]), thing("dog", [50, 200, 20, 80])]
+    clip, report = load(tmp_path, frame)
+    assert clip is None and report.problems() == {"rect_order_files": 1}
+    assert "make sense as xywh, not as xyxy; make the files anew with utils/extract_" in report.summary()[1]
+    assert "--box_format xywh" in report.summary()[1] and "--rect_order" not in report.summary()[1]
+
+
+@pytest.mark.parametrize("name", ["None", "null", "nan", " ", None, 5])
+def test_what_stands_for_a_missing_name_is_no_class(tmp_path: Path, name: object) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"objects": [{**MAN, "class": name}]}]))
+    report = ObjectReport()
+    clip = load_object_file(path, 1, {"label_to_idx": {"man": 1, "None": 2, "null": 3, "nan": 4, " ": 5}}, report)
+    assert not clip["conf_set"] and report.malformed_objects == 1 and "class" in "\n".join(report.summary())
+
+
 def test_the_other_rect_order_is_named(tmp_path: Path) -> None:
     rects = [[10, 60, 150, 200], [100, 180, 20, 90]]  # x1, x2, y1, y2
     frame = [thing("man", rects[0]), thing("dog", rects[1])]
     clip, report = load(tmp_path, frame)
     assert clip is None
     assert report.problems() == {"rect_order_files": 1}
-    assert "--rect_order xxyy" in report.summary()[1]
+    assert report.summary()[1].endswith("make sense as xxyy, not as xyxy; try --rect_order xxyy")
     clip, report = load(tmp_path, frame, rect_order="xxyy")
     assert clip["objects"][0, 0].tolist() == [100, 20, 180, 90]
     assert not report.problems()

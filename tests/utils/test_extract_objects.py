@@ -18,7 +18,7 @@ from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_s
 from modules.boxes import iou_matrix
 from tests.world import Downstream
 from utils import extract_objects
-from utils.preparation.detectors import VinVLDetections
+from utils.preparation.detection_files import VinVLDetections
 
 MODEL = "ssdlite320_mobilenet_v3_large"
 FRAMES = ["--max_frames", "4", "--feature_framerate", "1"]
@@ -111,6 +111,8 @@ def test_a_local_torchvision_detector_finds_the_things(downstream: Downstream, c
         (["--weights", "DAMAGED"], "does not fit ssdlite320_mobilenet_v3_large with 91 classes"),
         (["--weights", "OTHER"], "give --classes FILE|with 91 classes"),
         (["--detector", "vinvl"], "needs --detections"),
+        (["--detector", "coco"], "--detector coco needs --detections"),
+        (["--detector", "coco", "--detections", "DAMAGED"], "damaged.pth"),
         (["--detector", "no_such_model", "--weights", "DEFAULT"], "torchvision has no detection model"),
     ],
 )
@@ -220,7 +222,7 @@ def test_damaged_detections_and_doubled_names_are_named(clips: Path, tmp_path: P
     (tmp_path / "p.tsv").write_text("video0_1 no tab\n")
     with pytest.raises(ValueError, match=r"p\.tsv, line 1: no tab"):
         VinVLDetections(tmp_path / "p.tsv")
-    (tmp_path / "p.tsv").write_text("video0\t{}\n")
+    (tmp_path / "p.tsv").write_text("video0\t[]\n")
     with pytest.raises(ValueError, match="key 'video0' does not match"):
         VinVLDetections(tmp_path / "p.tsv")
     (tmp_path / "again").mkdir()

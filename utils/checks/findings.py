@@ -47,7 +47,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "broken_objects": (ERROR, "object files that cannot be read"),
     "wrong_frame_count": (ERROR, "object files with a wrong number of frames"),
     "other_frames": (ERROR, "clips whose object file is of other frames than are read"),
-    "wrong_rect_order": (ERROR, "object files whose boxes only make sense in the other rect order"),
+    "wrong_rect_order": (ERROR, "object files whose boxes make sense in another order or form only"),
     "malformed_object": (ERROR, "object files with objects whose class, rect, conf or attributes cannot be used"),
     "unknown_class": (ERROR, "object files with classes that the label map does not have"),
     "outside_box": (ERROR, "object files with boxes wholly outside the frame"),

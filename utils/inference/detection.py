@@ -17,7 +17,7 @@ from dataloaders.video_files import VideoSource, clip_frames, read_sampled
 from modules.config import ModelConfig
 from modules.utils_object_tractor import ObjectFileError, ObjectReport
 from utils.data.clips import object_settings
-from utils.preparation.choosing import DetectorSettings, Naming, make_detector
+from utils.preparation.choosing import DetectorSettings, Naming, make_detector, read_prompts
 from utils.preparation.detectors import Detector, Frame
 from utils.preparation.extraction import Extraction
 from utils.settings.fields import flags_of, from_flat
@@ -49,6 +49,9 @@ class ChosenDetector:
                 "--num_thread_reader"
             )
 
+    def _made(self, device: torch.device) -> Detector:
+        return make_detector(self.settings, device, self._precision, read_prompts(self.settings))
+
     def clips(
         self, videos: VideoSource, settings: UseSettings, config: ModelConfig, device: torch.device
     ) -> DetectedClips:
@@ -59,7 +62,7 @@ class ChosenDetector:
         """
         label_map = load_label_map(settings.labelmap_path)
         naming = Naming(self.settings.class_map, label_map)
-        detector = self._own or make_detector(self.settings, device, self._precision)
+        detector = self._own or self._made(device)
         folder = Path(settings.object_path) if self._keeps else None
         extraction = Extraction(detector, folder, config.max_frames, settings.frames, naming.find, naming.made_from)
         return DetectedClips(videos, extraction, label_map, object_settings(settings, config))

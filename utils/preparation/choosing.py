@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,19 @@ from typing import Any
 import torch
 
 from dataloaders.label_map import label_map_hash, load_label_map
+from dataloaders.tagging import make_tagger
+from modules.boxes import BOX_FORMATS
 from modules.config import check_settings, setting
-from modules.foreign_text import read_lines
-from utils.preparation.detectors import (
-    KEY_PATTERN,
-    Detector,
-    PrecomputedDetections,
-    TorchvisionDetector,
-    VinVLDetections,
-    class_mapper,
-    read_class_map,
-)
+from modules.foreign_text import class_name, read_lines
+from utils.preparation.caption_nouns import prompts_from_captions
+from utils.preparation.class_names import class_mapper, read_class_map
+from utils.preparation.detection_files import FROM_FILES, KEY_PATTERN, detections_from_files
+from utils.preparation.detectors import Detector, TorchvisionDetector
 from utils.preparation.extraction import renamer
 from utils.preparation.hugging_face_detector import HuggingFaceDetector
 
-FROM_FILES = ("vinvl", "precomputed")
 HUGGING_FACE = "hf"
+CAPTIONS = "captions:"
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class DetectorSettings:
     """Where boxes come from."""
 
     detector: str | None = setting(
-        None, "a torchvision detection model, hf (a detector of transformers), vinvl, or precomputed"
+        None, "a torchvision detection model, hf (a detector of transformers), vinvl, coco, or precomputed"
     )
     weights: str | None = setting(
         None,
@@ -41,13 +39,25 @@ class DetectorSettings:
     )
     classes: str | None = setting(None, "torchvision: class names of a local file's weights, one per line")
     prompts: str | None = setting(
-        None, "hf, open vocabulary: file with what is looked for, one per line, or a label map, whose classes it is"
+        None,
+        "hf, open vocabulary: file with what is looked for, one per line; or a label map, whose classes it is; or "
+        "captions:FILE, whose most frequent nouns it is",
     )
-    detections: str | None = setting(None, "vinvl: predictions.tsv or a JSON; precomputed: folder of object files")
-    key_pattern: str = setting(KEY_PATTERN, "vinvl: what a frame's key is")
+    most: int = setting(500, "captions:FILE: nouns at most", minimum=1)
+    detections: str | None = setting(
+        None, "vinvl: predictions.tsv or a JSON; coco: results; precomputed: folder of a file of records per video"
+    )
+    coco_annotations: str | None = setting(None, "coco: file with images and categories, if the results are a list")
+    box_format: str | None = setting(
+        None,
+        "vinvl, coco, precomputed: the four numbers of a box; relative ones are 0 to 1. Default: coco xywh, the others "
+        "xyxy",
+        choices=BOX_FORMATS,
+    )
+    key_pattern: str = setting(KEY_PATTERN, "vinvl, coco: what a frame's key, or an image's file_name, is")
     frame_numbers: str = setting(
         "order",
-        "vinvl: rows are the sampled frames in order, or their numbers are those of frames in the video",
+        "vinvl, coco: these are the sampled frames in order, or their numbers are those of frames in the video",
         choices=("order", "index"),
     )
     class_map: str | None = setting(None, 'JSON {"detector\'s class": "label map\'s class"}')
@@ -68,19 +78,20 @@ class DetectorSettings:
                 raise ValueError(f"--{name} is for --detector, which is not given")
 
 
-def make_detector(settings: DetectorSettings, device: torch.device, precision: str = "auto") -> Detector:
+def make_detector(
+    settings: DetectorSettings, device: torch.device, precision: str = "auto", prompts: Sequence[str] | None = None
+) -> Detector:
     """The detector that the flags name.
 
     Args:
         precision: of --precision; `auto` is fp32, for in bf16 a coordinate is only right to 1/256 of the picture.
+        prompts: of `read_prompts`.
 
     Raises:
         ValueError, OSError: a flag is missing or does not go with the detector, or a file is missing or damaged.
     """
-    if settings.detector != HUGGING_FACE and settings.prompts is not None:
-        raise ValueError(f"--prompts is for --detector {HUGGING_FACE}, not for {settings.detector}")
     if settings.detector in FROM_FILES:
-        return _detections(settings)
+        return _from_files(settings)
     if settings.weights is None:
         raise ValueError(
             "--weights is required: a local file, or DEFAULT to download torchvision's own; with --detector hf a "
@@ -90,33 +101,36 @@ def make_detector(settings: DetectorSettings, device: torch.device, precision: s
     precision = "fp32" if precision == "auto" else precision
     if settings.detector == HUGGING_FACE:
         if settings.classes is not None:
-            raise ValueError(
-                "--classes is for torchvision's models: --detector hf has its classes from its config.json"
-            )
-        prompts = None if settings.prompts is None else read_prompts(settings.prompts)
+            raise ValueError("--classes is for torchvision's models: those of --detector hf are in its config.json")
         limits["nms_threshold"] = settings.nms_threshold
         return HuggingFaceDetector(settings.weights, prompts, device, precision, **limits)
     names = [line for _, line in read_lines(settings.classes)] if settings.classes else []
     return TorchvisionDetector(str(settings.detector), settings.weights, names, device, precision, **limits)
 
 
-def _detections(settings: DetectorSettings) -> Detector:
+def _from_files(settings: DetectorSettings) -> Detector:
     if settings.detections is None:
         raise ValueError(f"--detector {settings.detector} needs --detections")
-    if settings.detector == "vinvl":
-        return VinVLDetections(settings.detections, settings.key_pattern, settings.frame_numbers)
-    return PrecomputedDetections(settings.detections)
+    keyed = (settings.key_pattern, settings.frame_numbers, settings.box_format)
+    return detections_from_files(str(settings.detector), settings.detections, settings.coco_annotations, *keyed)
 
 
-def read_prompts(path: str | Path) -> list[str]:
-    """What an open-vocabulary detector looks for: lines of a file, or the class names of a label map, each once.
+def read_prompts(settings: DetectorSettings) -> list[str] | None:
+    """What an open-vocabulary detector looks for, each once; None where no prompts are given.
 
     Raises:
-        ValueError, OSError: no such file, a damaged one, or an empty one.
+        ValueError, OSError: no such file, a damaged or empty one, or another detector.
     """
-    if Path(path).suffix == ".json":
+    path = settings.prompts
+    if path is None:
+        return None
+    if settings.detector != HUGGING_FACE:
+        raise ValueError(f"--prompts is for --detector {HUGGING_FACE}, not for {settings.detector}")
+    if path.startswith(CAPTIONS):
+        return prompts_from_captions(path.removeprefix(CAPTIONS), settings.most, make_tagger("hanta"))
+    if path.endswith(".json"):
         return list(load_label_map(path)["label_to_idx"])
-    prompts = list(dict.fromkeys(line for _, line in read_lines(path)))
+    prompts = list(dict.fromkeys(class_name(line, f"{path}, line {number}") for number, line in read_lines(path)))
     if not prompts:
         raise ValueError(f"{path}: no line with a name of something to look for (--prompts)")
     return prompts

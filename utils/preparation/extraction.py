@@ -15,8 +15,10 @@ from dataloaders.decoders import UnreadableVideo
 from dataloaders.files import atomic_write_text, file_stamp
 from dataloaders.frames import FRAME_RULE, Clip, FrameSettings, read_clip
 from dataloaders.object_store import REPORT_FOLDER
+from modules.foreign_text import class_name
+from modules.utils_object_tractor import ObjectFileError, ObjectReport, usable_objects
 from utils.preparation.detectors import Detector, Frame
-from utils.preparation.label_maps import label_map_from_objects
+from utils.preparation.label_maps import label_map_from_names, label_map_from_objects
 
 
 class Extraction:
@@ -32,6 +34,7 @@ class Extraction:
 
     Attributes:
         unknown: boxes left out by their class name.
+        dropped: boxes that training will not use: without area, or wholly outside the frame.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Extraction:
         self.detector, self.output, self.find_class, self.naming = detector, output, find_class, naming
         self.max_frames, self.frames = max_frames, frames
         self.unknown: Counter[str] = Counter()
+        self.dropped = 0
 
     def is_done(self, video: Path) -> bool:
         """Whether a video's file is there, made by this detector with these settings from the same file.
@@ -78,7 +82,7 @@ class Extraction:
         """Write a video's file; the number of boxes.
 
         Raises:
-            UnreadableVideo, ValueError: no frame decodes, or the detector has nothing for it.
+            UnreadableVideo, ValueError: no frame decodes, or the detector has nothing for it that training would read.
         """
         clip = read_clip(video, self.max_frames, self.frames)
         frames = self.find(video.stem, clip)
@@ -89,9 +93,11 @@ class Extraction:
         """What the detector finds in a clip, as an object file has it, under the label map's names.
 
         Raises:
-            ValueError: the detector has nothing for it.
+            ValueError: the detector has nothing for it that training would read.
         """
-        return [{"objects": self._mapped(frame)} for frame in self.detector.detect(video_id, clip)]
+        frames = [{"objects": self._mapped(frame)} for frame in self.detector.detect(video_id, clip)]
+        self._check(frames, clip)
+        return frames
 
     def keep(self, video: Path, clip: Clip, frames: list[dict[str, Frame]]) -> None:
         """Write the file of what was found, and the report on it; nothing without a folder."""
@@ -120,12 +126,28 @@ class Extraction:
     def _mapped(self, frame: Frame) -> Frame:
         kept = []
         for entry in frame:
-            name = self.find_class(str(entry.get("class")))
+            found = class_name(entry.get("class"), f"what {self.detector.name} found: class")
+            name = self.find_class(found)
             if name is None:
-                self.unknown[str(entry.get("class"))] += 1
+                self.unknown[found] += 1
             else:
                 kept.append({**entry, "class": name})
         return kept
+
+    def _check(self, frames: list[dict[str, Any]], clip: Clip) -> None:
+        """Raise ValueError for frames of which training's reader would not take an object; boxes it drops are counted.
+
+        A wrong convention of boxes is told here too, for those that do not come from a file.
+        """
+        names = {entry["class"]: 1 for frame in frames for entry in frame["objects"]}
+        report = ObjectReport()
+        try:
+            usable_objects(frames, names, "objects", report, frame_size=(clip.width, clip.height))
+        except ObjectFileError as error:
+            raise ValueError(f"what {self.detector.name} found: {error}") from error
+        if report.malformed_objects:
+            raise ValueError(f"what {self.detector.name} found: {report.examples['malformed_objects'][0]}")
+        self.dropped += report.degenerate_boxes + report.outside_boxes
 
     def _report(self, video_id: str) -> Path:
         path = self.object_file(video_id)
@@ -181,10 +203,10 @@ def extract_all(extraction: Extraction, videos: Sequence[Path], *, overwrite: bo
     return Outcome(done, boxes, failed)
 
 
-def write_label_map(folder: Path) -> str:
-    """Write {folder}_label_map.json of all object files in a folder; what was done."""
+def write_label_map(folder: Path, names: Sequence[str] = ()) -> str:
+    """Write {folder}_label_map.json of names, or else of all object files in a folder; what was done."""
     try:
-        content, _ = label_map_from_objects(folder)
+        content = label_map_from_names(Counter(names)) if names else label_map_from_objects(folder)[0]
     except ValueError as error:
         return f"no label map: {error}"
     path = folder.with_name(f"{folder.name}_label_map.json")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dataloaders.label_map import check_label_map
-from modules.foreign_text import read_json
+from dataloaders.label_map import check_label_map, load_label_map
+from modules.foreign_text import class_name, is_class_name, read_json, read_lines
 
+NO_CLASSES = ("__background__", "N/A")  # of torchvision's lists of classes
 VINVL_KEYS = (
     "label_to_idx",
     "idx_to_label",
@@ -59,6 +60,31 @@ def label_map_from_objects(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return label_map, unreadable
 
 
+def label_map_from_names(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Return a label map of names, in alphabetical order, and how often each occurs."""
+    return {**_index("label", counts), "object_count": dict(sorted(counts.items()))}
+
+
+def names_of(source: str) -> list[str]:
+    """Class names of a label map, of a .txt with one per line, or of a torchvision detection model's own weights.
+
+    Raises:
+        FileNotFoundError: there is no such file, nor such a model.
+        ValueError: it is neither, or a line is no name.
+    """
+    path = Path(source)
+    if path.suffix == ".txt":
+        return [class_name(line, f"{path}, line {number}") for number, line in read_lines(path)]
+    if not path.exists():
+        # Imported here: label maps are made without PyTorch.
+        from torchvision.models import detection, get_model_weights, list_models
+
+        if source in list_models(module=detection):
+            names = get_model_weights(source).DEFAULT.meta["categories"]
+            return [name for name in names if name not in NO_CLASSES]
+    return list(load_label_map(path)["label_to_idx"])
+
+
 def _object_files(folder: Path) -> Iterator[Path]:
     for place in (folder, folder / "tsv_files"):
         if place.is_dir():
@@ -74,7 +100,7 @@ def _entries(frames: Any) -> Iterator[dict[str, Any]]:
 
 def _names(entries: Any) -> Iterator[str]:
     """The names in a list; what is no list has none."""
-    yield from (name for name in entries if isinstance(name, str) and name.strip()) if isinstance(entries, list) else ()
+    yield from filter(is_class_name, entries) if isinstance(entries, list) else ()
 
 
 def _index(kind: str, names: Iterable[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from dataloaders.caption_files import caption_texts
 from dataloaders.caption_split import CaptionSplit
 from dataloaders.caption_store import iter_captions
 from dataloaders.datasets import didemo, lsmdc, msrvtt, msvd
@@ -213,6 +214,16 @@ def _captions(folder: Path) -> Taken:
     return Taken(len(rows) - empty, empty, rows)
 
 
+def _make_plain_captions(folder: Path) -> None:
+    """Of ids that are nowhere looked for, and of captions that may be missing."""
+    _json(folder / "c.json", [{"video": IDS[n], "caption": WORDS[n]} for n in range(6)])
+    _lines(folder / "c.csv", ["video,caption", *(f"{name},a café {n}" for n, name in enumerate(IDS))])
+
+
+def _plain_captions(name: str) -> Callable[[Path], Taken]:
+    return _counted(lambda folder: list(caption_texts(folder / name)))
+
+
 def _make_path_index(folder: Path) -> None:
     _lines(folder / "path.index", [f"{name}\tpath-{n // 3}.tfrecord\t{1000 * n}" for n, name in enumerate(IDS)])
 
@@ -291,6 +302,15 @@ CHOICES = (
     known(JSON_LINES, "a value out of range", Expected.REFUSED, put("answer", (-1, 5, 2**32, 1.0, "1", None, True))),
     known(JSON_LINES, "a field removed", Expected.REFUSED, shorten(lambda entry: entry["options"])),
     known(JSON_LINES, "an empty option", Expected.COUNTED, put("options", (["a", "b", "", "d", "e"],))),
+)
+PLAIN_CAPTIONS_CSV = csv_mutators("caption", "caption", ())
+PLAIN_CAPTIONS = (
+    *KNOWN_TEXT,
+    rearranged(JSON),
+    cut_short(),
+    known(JSON, "a row dropped", Expected.FEWER, drop()),
+    known(JSON, "no text", Expected.REFUSED, put("caption", NO_TEXT)),
+    known(JSON, "no record", Expected.REFUSED, lambda rows, draw: rows.insert(0, draw.choice((None, 5, [], {})))),
 )
 NAMES = (
     *KNOWN_TEXT,
@@ -410,6 +430,8 @@ READERS = (
     _reader("frame-sizes-csv", _make_lists, "sizes.csv", SIZES_CSV, _file("sizes.csv", read_frame_sizes)),
     _reader("label-map", _make_lists, "label_map.json", LABEL_MAP, _file("label_map.json", load_label_map)),
     _reader("pretrain-captions", _make_captions, "frozen_train_labels.json", _json_list("caption"), _captions),
+    _reader("captions-json", _make_plain_captions, "c.json", PLAIN_CAPTIONS, _plain_captions("c.json")),
+    _reader("captions-csv", _make_plain_captions, "c.csv", PLAIN_CAPTIONS_CSV, _plain_captions("c.csv")),
     _reader("path-index", _make_path_index, "path.index", PATH_INDEX, _path_index),
     _reader("plain-pickle", _make_msvd, msvd.CAPTION_FILE, PICKLED, _file(msvd.CAPTION_FILE, read_plain_pickle)),
 )

@@ -13,12 +13,13 @@ import numpy as np
 
 from dataloaders.frames import Clip
 from dataloaders.object_store import ObjectRules, ObjectSettings, pack_record, read_record
+from modules.foreign_text import is_class_name
 from modules.utils_object_tractor import ObjectFileError, ObjectReport, object_loader_confident
 from tests.campaigns.fuzzing.annotation_files import LABEL_MAP
 from tests.campaigns.fuzzing.forms import JSON, NAN, Form, drop, drop_any, known, put, rearranged, replace
 from tests.campaigns.fuzzing.mutators import KNOWN_TEXT, cut_short
 from tests.campaigns.fuzzing.reader import Expected, Mutator, Reader, Taken
-from utils.preparation.detectors import PrecomputedDetections, VinVLDetections
+from utils.preparation.detection_files import CocoDetections, PrecomputedDetections, VinVLDetections
 from utils.preparation.label_maps import label_map_from_objects, label_map_from_vinvl
 
 LABELS = {"label_to_idx": {"man": 1, "dog": 2}}
@@ -88,14 +89,37 @@ def _make_detections(folder: Path) -> None:
     frames = {f"v_{n}": {"objects": frame["objects"]} for n, frame in enumerate(_objects())}
     (folder / "predictions.json").write_text(json.dumps(frames))
     (folder / "predictions.tsv").write_text("".join(f"{key}\t{json.dumps(value)}\n" for key, value in frames.items()))
+    lists = [[_of_pipeline(entry) for entry in frame["objects"]] for frame in _objects()]
+    (folder / "w.json").write_text(json.dumps(lists))
+    images = [{"id": n, "file_name": f"v/{n}.jpg", "width": 320, "height": 240} for n in range(T)]
+    numbers = {"man": 1, "dog": 18}
+    described = {"images": images, "categories": [{"id": number, "name": name} for name, number in numbers.items()]}
+    results = [
+        {"image_id": n, "category_id": numbers[entry["class"]], "bbox": _with_sides(entry["rect"]), "score": 0.5}
+        for n, frame in enumerate(_objects())
+        for entry in frame["objects"]
+    ]
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "images.json").write_text(json.dumps(described))
 
 
-CLIP = cast(Clip, SimpleNamespace(frame_indices=np.arange(T), decoded_frames=T))
+def _with_sides(rect: list[float]) -> list[float]:
+    return [rect[0], rect[1], rect[2] - rect[0], rect[3] - rect[1]]
 
 
-def _detected(read: Callable[[Path], Any]) -> Callable[[Path], Taken]:
+def _of_pipeline(entry: dict[str, Any]) -> dict[str, Any]:
+    box = dict(zip(("xmin", "ymin", "xmax", "ymax"), entry["rect"], strict=True))
+    return {"label": entry["class"], "score": entry["conf"], "box": box}
+
+
+CLIP = cast(Clip, SimpleNamespace(frame_indices=np.arange(T), decoded_frames=T, width=320, height=240))
+
+
+def _detected(read: Callable[[Path], Any], video_id: str = "v") -> Callable[[Path], Taken]:
     def taken(folder: Path) -> Taken:
-        frames = read(folder).detect("v", CLIP)
+        frames = read(folder).detect(video_id, CLIP)
+        for entry in (entry for frame in frames for entry in frame):
+            assert is_class_name(entry["class"]) and 0 <= entry["conf"] <= 1.01 and np.isfinite(entry["rect"]).all()
         return Taken(len(frames), 0, frames)
 
     return taken
@@ -137,6 +161,46 @@ PRECOMPUTED = (
     cut_short(),
     known(JSON, "a frame dropped", Expected.REFUSED, drop()),
     known(JSON, "no list of objects", Expected.REFUSED, put("objects", (None, 5, "x", {}))),
+)
+BAD_SCORES, BAD_NAMES = (-3, 900, None, "0.5", [0.5], True), (None, 5, "", "None", "null", ["man"], {})
+BAD_BOXES = ([1, 2, 3], "1 2 3 4", None, 5, [[1]] * 4, {"xmin": 1}, [None] * 4, [1, 2, 3, True])
+LISTS = (
+    *KNOWN_TEXT,
+    rearranged(JSON),
+    cut_short(),
+    known(JSON, "a frame dropped", Expected.REFUSED, drop()),
+    *(
+        known(
+            JSON,
+            f"a bad {name}",
+            Expected.REFUSED,
+            lambda frames, draw, name=name, values=values: put(name, values)(draw.choice(frames), draw),
+        )
+        for name, values in (("label", BAD_NAMES), ("score", BAD_SCORES), ("box", BAD_BOXES))
+    ),
+)
+RESULTS = (
+    *KNOWN_TEXT,
+    rearranged(JSON),
+    cut_short(),
+    *(
+        known(JSON, f"a bad {name}", Expected.REFUSED, put(name, values))
+        for name, values in (
+            ("image_id", (None, 7, "1", True, [1])),
+            ("category_id", (None, 7, "1", True, [1])),
+            ("bbox", BAD_BOXES),
+            ("score", BAD_SCORES),
+        )
+    ),
+)
+DESCRIBED = (
+    *KNOWN_TEXT,
+    rearranged(JSON),
+    cut_short(),
+    known(JSON, "an image dropped", Expected.REFUSED, drop(lambda value: value["images"])),
+    known(JSON, "a category dropped", Expected.REFUSED, drop(lambda value: value["categories"])),
+    known(JSON, "a bad name", Expected.REFUSED, put("name", BAD_NAMES, lambda value: value["categories"])),
+    known(JSON, "a bad key", Expected.REFUSED, put("file_name", (None, 5, "v", "v_x"), lambda value: value["images"])),
 )
 
 
@@ -189,6 +253,20 @@ READERS = (
         _make_detections,
         {"predictions.tsv": KEYED_LINES},
         _detected(lambda folder: VinVLDetections(folder / "predictions.tsv")),
+        ERRORS,
+    ),
+    Reader(
+        "detections-lists",
+        _make_detections,
+        {"w.json": LISTS},
+        _detected(lambda folder: PrecomputedDetections(folder), "w"),
+        ERRORS,
+    ),
+    Reader(
+        "detections-coco",
+        _make_detections,
+        {"results.json": RESULTS, "images.json": DESCRIBED},
+        _detected(lambda folder: CocoDetections(folder / "results.json", folder / "images.json")),
         ERRORS,
     ),
     Reader(

@@ -13,7 +13,8 @@ import pytest
 from dataloaders.frames import Clip, FrameSettings
 from tests.videos import write_video
 from utils.preparation import extraction
-from utils.preparation.detectors import Frame, class_mapper
+from utils.preparation.class_names import class_mapper
+from utils.preparation.detectors import Frame
 from utils.preparation.extraction import Extraction, Outcome, extract_all, renamer, write_label_map
 
 
@@ -25,11 +26,13 @@ class Fixed:
     name: str = "fixed"
     settings: dict[str, Any] = field(default_factory=dict)
     unknown_videos: tuple[str, ...] = ()
+    change: dict[str, Any] = field(default_factory=dict)
 
     def detect(self, video_id: str, clip: Clip) -> list[Frame]:
         if video_id in self.unknown_videos:
             raise ValueError(f"nothing is known of {video_id}")
-        return [[{"class": name, "rect": [1, 1, 9, 9], "conf": 0.9} for name in self.names] for _ in clip.frames]
+        entry = {"rect": [1, 1, 9, 9], "conf": 0.9}
+        return [[{"class": name, **entry, **self.change} for name in self.names] for _ in clip.frames]
 
 
 @pytest.fixture
@@ -55,6 +58,34 @@ def test_boxes_are_written_under_the_label_maps_names_and_others_counted(videos:
     assert objects_of(tmp_path, "a") == [["dog"]] * 3 and made.unknown == Counter(unicorn=3)
     entry = json.loads((tmp_path / "objects" / "a.json").read_bytes())[0]["objects"][0]
     assert entry == {"class": "dog", "rect": [1, 1, 9, 9], "conf": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class": None}, "what fixed found: class: None is no class name"),
+        ({"class": "None"}, "'None' is no class name"),
+        ({"conf": float("nan")}, "what fixed found: objects: conf of 'dog' is nan, not a number from 0 to 1"),
+        ({"rect": None}, "what fixed found: objects: rect of 'dog' is None, not four numbers"),
+        ({"rect": [0.1, 0.1, 0.9, 0.9]}, "what fixed found: its boxes look relative"),
+        ({"rect": [40, 30, 9, 9]}, "what fixed found: its boxes make sense as xywh"),
+        ({"attributes": 5}, "attributes of 'dog' are 5, not a list of names"),
+    ],
+)
+def test_what_training_would_not_read_is_never_written(
+    videos: list[Path], tmp_path: Path, change: dict[str, Any], message: str
+):
+    detector = Fixed(("dog",), change=change)
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, detector).extract(videos[0])
+    assert not (tmp_path / "objects").exists()
+    outcome = extract_all(make(tmp_path, detector), videos, overwrite=False)
+    assert (outcome.done, outcome.boxes, len(outcome.failed)) == (0, 0, 2)
+
+
+def test_boxes_that_training_drops_are_counted(videos: list[Path], tmp_path: Path):
+    made = make(tmp_path, Fixed(("dog",), change={"rect": [70, 5, 90, 20]}))
+    assert made.extract(videos[0]) == 3 and made.dropped == 3
 
 
 def test_the_report_says_which_frames_and_what_from(videos: list[Path], tmp_path: Path):

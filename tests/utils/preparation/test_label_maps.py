@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dataloaders.label_map import check_label_map
-from utils.preparation.label_maps import label_map_from_objects, label_map_from_vinvl
+from utils.preparation.label_maps import label_map_from_names, label_map_from_objects, label_map_from_vinvl, names_of
 
 
 def write(path: Path, *frames: Any) -> None:
@@ -38,7 +38,10 @@ def test_all_classes_and_attributes_of_a_folder_in_alphabetical_order(tmp_path: 
 
 def test_what_is_no_object_is_passed_over_and_unreadable_files_are_named(tmp_path: Path):
     odd = [None, 7, {"objects": None}, {"boxes": []}, {"objects": ["dog", {"class": 3}, {"rect": []}]}]
-    odd += [{"objects": 5}, {"objects": [{"class": " ", "attributes": 7}, {"attributes": [None, 3, ""]}]}]
+    odd += [
+        {"objects": 5},
+        {"objects": [{"class": " ", "attributes": 7}, {"attributes": [None, 3, ""]}, {"class": "None"}]},
+    ]
     write(tmp_path / "odd.json", *odd, {"objects": [{"class": "cat"}]})
     (tmp_path / "map.json").write_text("{}")
     (tmp_path / "cut.json").write_text('[{"objects": [')
@@ -67,3 +70,24 @@ def test_a_file_that_is_no_dictionary_of_vinvl_is_an_error(tmp_path: Path, conte
     (tmp_path / "vinvl.json").write_text(content)
     with pytest.raises(ValueError, match=rf"vinvl\.json.*{message}"):
         label_map_from_vinvl(tmp_path / "vinvl.json")
+
+
+def test_names_and_their_counts_make_a_label_map_in_alphabetical_order():
+    made = label_map_from_names({"man": 5, "ape": 1})
+    check_label_map(made, "made")
+    expected = {"label_to_idx": {"ape": 1, "man": 2}, "idx_to_label": {"1": "ape", "2": "man"}}
+    assert made == {**expected, "object_count": {"ape": 1, "man": 5}}
+
+
+def test_names_are_of_a_map_a_text_file_or_torchvisions_model(tmp_path: Path):
+    (tmp_path / "names.txt").write_text("dog\n\n street sign\n")
+    (tmp_path / "map.json").write_text(json.dumps({"label_to_idx": {"man": 2, "dog": 1}}))
+    assert names_of(str(tmp_path / "names.txt")) == ["dog", "street sign"]
+    assert names_of(str(tmp_path / "map.json")) == ["man", "dog"]
+    coco = names_of("fasterrcnn_resnet50_fpn_v2")
+    assert len(coco) == 80 and coco[0] == "person" and "N/A" not in coco
+    (tmp_path / "names.txt").write_text("dog\nNone\n")
+    with pytest.raises(ValueError, match=r"names\.txt, line 2: 'None' is no class name"):
+        names_of(str(tmp_path / "names.txt"))
+    with pytest.raises(FileNotFoundError, match="no_such_model"):
+        names_of("no_such_model")
