@@ -88,6 +88,7 @@ class DetectedClips:
         self.videos, self.extraction, self.label_map = videos, extraction, label_map
         self.settings = replace(settings, rules=replace(settings.rules, rect_order="xyxy"))
         self._last: tuple[str, ObjectRecord] | None = None
+        self._clips = self._seen = 0
 
     def stamp(self, video_id: str) -> str:
         """Of the video itself."""
@@ -124,7 +125,18 @@ class DetectedClips:
         except ObjectFileError as error:
             raise UnusableObjects(f"{video_id}: the objects of {self.extraction.detector.name}: {error}") from error
         self._last = (video_id, record)
+        self._clips += 1
+        self._seen += bool(record.trajectory_ids.any())
         return frames
+
+    def remarks(self, label_map: str) -> list[str]:
+        """What is to be said of the clips since it was asked last; `label_map` is the name of the model's."""
+        unknown = [self.extraction.unknown_classes(label_map)] if self.extraction.unknown else []
+        blind = f"{self.extraction.detector.name}: no object found in {self._clips} videos; the model sees none"
+        lines = [*unknown, *([blind] if self._clips and not self._seen else [])]
+        self.extraction.unknown.clear()
+        self._clips = self._seen = 0
+        return lines
 
     def _found(self, path: Path, clip: Clip) -> list[dict[str, Frame]]:
         try:

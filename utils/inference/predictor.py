@@ -388,9 +388,8 @@ class Predictor:
         """Batches of clips in order, with a progress bar if wanted."""
         loader = evaluation_loader(self.settings, dataset, self.runtime, collate_fn)
         yield from tqdm(loader, unit="batch", desc="videos", disable=not self.progress)
-        if self._detected and self._detected.extraction.unknown:
-            self.log(self._detected.extraction.unknown_classes(self.settings.labelmap_path))
-            self._detected.extraction.unknown.clear()
+        for line in self._detected.remarks(self.settings.labelmap_path) if self._detected else ():
+            self.log(line)
 
     def _clips(self, model: Any, videos: Sequence[str | Path], *, with_objects: bool = True) -> Iterable[Batch]:
         names = [str(path) for path in videos]

@@ -18,11 +18,12 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from dataloaders.frames import Clip
+from modules.foreign_text import is_class_name
 from utils.preparation.detectors import Frame
 from utils.preparation.hugging_face_folder import ModelFolder
+from utils.preparation.label_maps import NO_CLASSES
 from utils.runtime.precision import autocast
 
-NO_CLASS = ("N/A", "")
 TEXTS_AT_ONCE = 64
 
 
@@ -35,7 +36,7 @@ class Found(NamedTuple):
 
 
 class _Model(Protocol):
-    """A model with its processor; `names` are what its boxes are called, NO_CLASS for none."""
+    """A model with its processor; `names` are what its boxes are called, "" for what is no class."""
 
     names: list[str]
 
@@ -126,7 +127,7 @@ class HuggingFaceDetector:
         kept = [
             {"class": names[place], "rect": [round(x, 2) for x in rect], "conf": round(score, 4)}
             for rect, score, place in rows
-            if names[place] not in NO_CLASS
+            if names[place]
         ]
         return kept[: self.max_boxes]
 
@@ -137,7 +138,8 @@ class _ClosedSet:
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
         known = model.config.id2label
-        self.names = [str(known.get(place, "")) for place in range(max(known) + 1)]
+        names = [known.get(place) for place in range(max(known) + 1)]
+        self.names = [name if is_class_name(name) and name not in NO_CLASSES else "" for name in names]
 
     def find(self, pictures: list[np.ndarray], threshold: float) -> list[Found]:
         """See `_Model`."""

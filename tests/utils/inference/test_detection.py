@@ -24,6 +24,7 @@ from tests.videos import write_noise, write_video
 from utils import extract_objects
 from utils.inference.predictor import Predictor
 from utils.inference.search_index import SearchIndex
+from utils.pictures.explain import explain
 from utils.preparation.choosing import Naming
 from utils.preparation.detectors import Frame
 from utils.preparation.extraction import Extraction, extract_all
@@ -168,6 +169,13 @@ def test_classes_that_the_model_does_not_have_are_counted_in_a_remark(
     assert said == [f"boxes of classes that {folder / 'map.json'} does not have, left out: unicorn 6"]
     make(detector=Bright(), log=said.append, class_map=str(tmp_path / "names.json")).caption(videos, GREEDY)
     assert len(said) == 1
+    make(detector=Bright(("unicorn",)), log=said.append).caption(videos, GREEDY)
+    assert said[1:] == [said[0], "bright: no object found in 2 videos; the model sees none"]
+
+
+def test_pictures_of_what_a_model_sees_are_of_object_files(make: Callable[..., Predictor], videos: list[Path]):
+    with pytest.raises(ValueError, match=r"make object files of it \(--object_path\)"):
+        explain(make(detector=Bright()), videos[0], "a dog")
 
 
 def test_a_clip_that_the_detector_has_nothing_for_is_left_out_and_named(
