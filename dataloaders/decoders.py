@@ -21,6 +21,11 @@ from modules.characters import printable_lines
 from modules.foreign_text import why_no_file
 
 BACKENDS = ("auto", "opencv", "av")
+# In the order in which they are looked for; the second line is of DiDeMo's videos.
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".3gp", ".wmv"),
+    *(".3g2", ".mts", ".m2ts", ".qt", ".3gpp", ".asf", ".divx", ".null"),
+)
 MIN_FPS = 0.01
 MAX_STATED_FRAMES = 1_000_000
 MAX_PIXELS = 1 << 26  # of one picture: 8192 x 8192

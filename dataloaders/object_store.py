@@ -212,7 +212,8 @@ def build_object_store(
 
     Args:
         object_path: folder of {video_id}.json, or of tsv_files/{video_id}.json.
-        video_ids: clips to store; None takes every file there is, so that one store serves all splits of a data set.
+        video_ids: clips to store, which may be paths to files in folders below; None takes every file there is in the
+            folder itself, so that one store serves all splits of a data set.
         store_path: folder of the store; by default inside `object_path`, or the user's cache where that is read-only.
         frame_sizes: video id -> (width, height), for boxes beyond the frame; without it only negative coordinates are
             seen.
@@ -235,7 +236,8 @@ def build_object_store(
         "ids": None if ids is None else ids_digest(ids),
         "frame_sizes": None if not frame_sizes else ids_digest(f"{key} {frame_sizes[key]}" for key in frame_sizes),
     }
-    folders = [Path(object_path, folder) for folder in JSON_FOLDERS]
+    inside = sorted({os.path.dirname(video_id) for video_id in ids or ()} | {""})
+    folders = [Path(object_path, folder, place) for place in inside for folder in JSON_FOLDERS]
     files = [fingerprint_folder(folder, ".json") if folder.is_dir() else {"count": 0} for folder in folders]
     if not any(entry["count"] for entry in files):
         unusable = ""

@@ -6,8 +6,8 @@ import hashlib
 import json
 import logging
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Protocol
 
 import lmdb
 
-from dataloaders.decoders import NoAccess, UnreadableVideo, has_av
+from dataloaders.decoders import VIDEO_SUFFIXES, NoAccess, UnreadableVideo, has_av
 from dataloaders.files import file_stamp
 from dataloaders.frame_cache import CachedClip, FrameCache, Unreadable
 from dataloaders.frames import Clip, read_clip
@@ -25,9 +25,6 @@ from dataloaders.transforms import crop_frame
 
 logger = logging.getLogger(__name__)
 
-COMMON_SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".3gp", ".wmv")
-MORE_SUFFIXES_OF_DIDEMO = (".3g2", ".mts", ".m2ts", ".qt", ".3gpp", ".asf", ".divx", ".null")
-VIDEO_SUFFIXES = frozenset(COMMON_SUFFIXES + MORE_SUFFIXES_OF_DIDEMO)
 NO_SUFFIXES = ("", ".")
 
 
@@ -111,6 +108,55 @@ def find_videos(folder: str | Path, video_ids: Iterable[str]) -> tuple[dict[str,
             without_suffix.setdefault(stem, Path(entry))
     found = {**without_suffix, **found}
     return {i: found[i] for i in wanted if i in found}, [i for i in wanted if i not in found]
+
+
+def split_extension(path: str) -> tuple[str, str]:
+    """A path without the usual extension of a video, and that extension; "" for any other ending."""
+    stem, suffix = os.path.splitext(path)
+    return (stem, suffix) if suffix.lower() in VIDEO_SUFFIXES else (path, "")
+
+
+def find_named_videos(folder: str | Path, files: Mapping[str, str]) -> tuple[dict[str, Path], list[str]]:
+    """Locate clips by their paths below a folder, which may lack the extension.
+
+    Args:
+        files: path by video id.
+
+    Returns:
+        As `find_videos`.
+
+    Raises:
+        ValueError: a path without extension that several files may be; names them.
+    """
+    inside: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, Path] = {}
+    for video_id, path in files.items():
+        place, name = os.path.split(path)
+        if place not in inside:
+            inside[place] = _names_by_stem(Path(folder, place))
+        stem, suffix = split_extension(name)
+        names = [there for there in inside[place].get(stem, ()) if not suffix or there == name]
+        if len(names) > 1:
+            listed = ", ".join(names)
+            raise ValueError(f"{folder}: {path} may be {listed}; write it with its extension, or remove the others")
+        if names:
+            found[video_id] = Path(folder, place, names[0])
+    return found, [video_id for video_id in files if video_id not in found]
+
+
+def _names_by_stem(folder: Path) -> dict[str, list[str]]:
+    """Files of a folder by their names without extension; those without any count where no other has the stem."""
+    named: dict[str, list[str]] = {}
+    bare: dict[str, list[str]] = {}
+    for entry in _listed(str(folder)) if folder.is_dir() else ():
+        if _is_folder(entry):
+            continue
+        stem, suffix = split_extension(entry.name)
+        if suffix:
+            named.setdefault(stem, []).append(entry.name)
+        else:
+            bare[entry.name.removesuffix(".")] = [entry.name]
+    return {**bare, **named}
 
 
 def list_videos(places: Iterable[str | Path]) -> list[Path]:
@@ -232,15 +278,23 @@ class PathVideos:
 class VideoFolder:
     """Videos as files anywhere below a folder.
 
+    Args:
+        files: paths below the folder by id, where videos are found by these; ValueError if one may be several files.
+
     Attributes:
         video_ids: those of the ids given that have a file, in their order.
         missing: the others.
     """
 
-    def __init__(self, folder: str | Path, video_ids: Iterable[str]) -> None:
+    def __init__(self, folder: str | Path, video_ids: Iterable[str], files: Mapping[str, str] | None = None) -> None:
         self.folder = Path(folder)
-        self._files, self.missing = find_videos(folder, video_ids)
+        if files:
+            self._files, self.missing = find_named_videos(folder, {i: files[i] for i in dict.fromkeys(video_ids)})
+        else:
+            self._files, self.missing = find_videos(folder, video_ids)
         self.video_ids = list(self._files)
+        names = Counter(path.name for path in self._files.values())
+        self._doubled = {name for name, count in names.items() if count > 1}
 
     def read(self, video_id: str, settings: SampleSettings) -> ClipFrames:
         """Frames of a video by the frame rule; UnreadableVideo, with the file, if there are none."""
@@ -249,8 +303,12 @@ class VideoFolder:
         return read_frames(self._files[video_id], settings)
 
     def stamp(self, video_id: str) -> str:
-        """Name, size and time of a video's file."""
-        return path_stamp(self._files[video_id]) if video_id in self._files else ""
+        """Name, size and time of a video's file; of files with one name in several folders the id too."""
+        if video_id not in self._files:
+            return ""
+        path = self._files[video_id]
+        stamp = path_stamp(path)
+        return f"{video_id} {stamp}" if stamp and path.name in self._doubled else stamp
 
 
 class VideoLmdb:
@@ -304,14 +362,20 @@ def lmdb_keys(path: Path) -> Iterator[str]:
             yield bytes(key).decode(errors="replace")
 
 
-def open_videos(path: str | Path, video_ids: Iterable[str]) -> VideoFolder | VideoLmdb:
+def open_videos(
+    path: str | Path, video_ids: Iterable[str], files: Mapping[str, str] | None = None
+) -> VideoFolder | VideoLmdb:
     """The videos with these ids, in an LMDB if the folder is one, else in files anywhere below it.
+
+    Args:
+        files: as for `VideoFolder`.
 
     Raises:
         FileNotFoundError: there is no such folder.
         OSError: the folder is an LMDB that cannot be read.
+        ValueError: as `VideoFolder`.
     """
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder of videos (--features_path)")
-    return (VideoLmdb if (path / LMDB_FILE).is_file() else VideoFolder)(path, video_ids)
+    return VideoLmdb(path, video_ids) if (path / LMDB_FILE).is_file() else VideoFolder(path, video_ids, files)

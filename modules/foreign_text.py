@@ -28,6 +28,7 @@ MAX_BYTES = 1 << 30
 PART = 1 << 20  # bytes that are read at once
 MAX_LINE = 1 << 26  # characters of a line, or of a row of a table, which may have several
 MAX_ID = 200  # bytes of the name of a file, less its ending
+MAX_PATH = 1000  # bytes of a path below a folder
 MISSING = ("None", "none", "NaN", "nan", "null", "NULL")  # what programs write for a value that is not there
 NO_CLASS = frozenset(("", *MISSING))
 CONVERT = "save it as UTF-8, for instance with: iconv -f latin1 -t utf-8"
@@ -47,6 +48,7 @@ OTHER_FILES = {
     b"\xff\xfe": f"UTF-16 text; {CONVERT.replace('latin1', 'utf-16')}",
     b"\xfe\xff": f"UTF-16 text; {CONVERT.replace('latin1', 'utf-16')}",
 }
+DRIVE = re.compile(r"[A-Za-z]:($|/)")
 AFTER_LINE_END = re.compile(r"(?<=\n)|(?<=\r)(?=[^\n])")
 # Where the first four bytes are NUL, for text without a mark that starts with two characters of ASCII.
 WIDE_TEXT: dict[tuple[bool, ...], str] = {
@@ -365,7 +367,10 @@ def read_table(
     header = next(rows, Row(1, [])).fields
     missing = sorted(set(columns) - set(header))
     if missing:
-        raise ValueError(f"{path}: no column {' and '.join(missing)}; found {str(header)[:400]}")
+        raise ValueError(
+            f"{path}: no column {' and '.join(missing)}; found {str(header)[:400]}. The first line names the columns, "
+            f"{', '.join(columns)} among them, with {delimiter!r} between two"
+        )
     if len(set(header)) < len(header):
         raise ValueError(f"{path}: two columns of one name among {str(header)[:400]}")
     for line, fields in rows:
@@ -378,17 +383,51 @@ def video_id(value: Any, place: str) -> str:
     Raises:
         ValueError: anything else; the message starts with `place`.
     """
-    name = str(value) if isinstance(value, str) or type(value) is int and abs(value) < 10**MAX_ID else ""
-    if (
+    name = _as_text(value)
+    if not _is_name(name) or name in MISSING:
+        raise ValueError(f"{place}: {repr(value)[:80]} is no video id, which is the name of a file without its ending")
+    return name
+
+
+def video_path(value: Any, place: str) -> str:
+    """A path below the folder of the videos: text or a whole number, and no way out of that folder.
+
+    Returns:
+        The path without white space around it, `./` and empty parts.
+
+    Raises:
+        ValueError: anything else; the message starts with `place`.
+    """
+    text = _as_text(value).strip()
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    why = ""
+    if "\\" in text:
+        why = "has backslashes; write / between folders"
+    elif text.startswith("/") or DRIVE.match(text):
+        why = "is absolute; write it relative to the folder of the videos"
+    elif ".." in parts:
+        why = "leads out of the folder of the videos"
+    elif text in MISSING or not parts or not all(map(_is_name, parts)) or len(text.encode()) > MAX_PATH:
+        why = "is no path of a video below the folder of the videos"
+    if why:
+        raise ValueError(f"{place}: {repr(value)[:80]} {why}")
+    return "/".join(parts)
+
+
+def _as_text(value: Any) -> str:
+    return str(value) if isinstance(value, str) or type(value) is int and abs(value) < 10**MAX_ID else ""
+
+
+def _is_name(name: str) -> bool:
+    """Whether this can be the name of a file in a folder."""
+    return not (
         not name.strip()
         or "/" in name
         or REPLACEMENT in name  # a NUL or half a character stood there
-        or name in (".", "..", *MISSING)
+        or name in (".", "..")
         or CONTROL_OR_BREAK.search(name)
         or len(name.encode()) > MAX_ID
-    ):
-        raise ValueError(f"{place}: {repr(value)[:80]} is no video id, which is the name of a file without its ending")
-    return name
+    )
 
 
 def caption_text(value: Any, place: str) -> str:

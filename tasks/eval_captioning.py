@@ -42,13 +42,6 @@ class Captioning(FineTuning):
         self.search = args.search_settings(model.config)
         open_one = partial(open_split, args, model.config, log=log.info)
         self.open_splits(open_one, has_validation=has_validation(args))
-        self._warn_of_shared_videos()
-
-    def _warn_of_shared_videos(self) -> None:
-        trained = set(self.splits["train"].split.video_ids) if "train" in self.splits else set()
-        for name in ("val", "test"):
-            if name in self.splits and (shared := trained.intersection(self.splits[name].split.video_ids)):
-                self.log.warning(f"{len(shared)} of the {name} videos are training videos too")
 
     def loss_weights(self) -> dict[str, float]:
         """As `FineTuning`, but beyond MSR-VTT the contrastive loss only where --loss_weights names it."""

@@ -1,4 +1,4 @@
-"""Fine-tune and evaluate multiple choice on MSR-VTT: `python tasks/eval_mc.py --do_train ...` (see the README)."""
+"""Fine-tune and evaluate multiple choice: `python tasks/eval_mc.py --do_train ...` (see the README)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from utils.training.task_main import run_task
 
 
 class MultipleChoice(FineTuning):
-    """Trained on MSR-VTT's retrieval pairs. With objects, the matching head weighs the scores."""
+    """Trained on pairs of clip and caption. With objects, the matching head weighs the scores."""
 
     selection_metric = "accuracy"
     model_class: type[MultipleChoiceModel] = MultipleChoiceModel
@@ -41,7 +41,7 @@ class MultipleChoice(FineTuning):
         self.open_splits(open_one, has_validation=has_validation(args))
 
     def train_dataset(self) -> Dataset:
-        """Text-video pairs of MSR-VTT: every caption, or one per video drawn anew in each epoch."""
+        """Text-video pairs: every caption, or one per video drawn anew in each epoch."""
         clips = self.splits["train"]
         return RetrievalTrainDataset(clips.split, clips.reader, expand=self.args.expand_msrvtt_sentences)
 

@@ -3,15 +3,17 @@
     python utils/check_data.py --datatype webvid --train_csv results_2M_train.csv --features_path VIDEOS
     python utils/check_data.py --datatype pretrain --train_csv SHARDS --data_path SHARDS/frozen_train_labels.json
                                --need_object --object_path OBJECTS --labelmap_path LABEL_MAP.json
+    python utils/check_data.py --datatype csv --data_csv my.csv --features_path VIDEOS
     python utils/check_data.py --datatype msvd_caption --data_path ANNOTATIONS --features_path VIDEOS --workers 8
                                --object_path OBJECTS --labelmap_path LABEL_MAP.json
 
 It takes the flags of the tasks: a task's command line runs with this file in the place of the task, and flags that say
 nothing about data have no effect. Data type webvid is csv and clips, from which utils/webvid_to_tfrecord.py writes
 shards; data type pretrain is those shards, found as pre-training finds them, with their index and captions (not its
-validation clips: these are data type msrvtt_retrieval). Annotations are read by the task's own readers, every video is
-decoded to its end and every record's picked frames are decoded as training does, and every object file is compared with
-its clip and with the frame rule. Nothing but the report is written.
+validation clips: these are data type msrvtt_retrieval). Of a table of one's own (csv) all is read that any task would
+read: captions, questions, options. Annotations are read by the task's own readers, every video is decoded to its end
+and every record's picked frames are decoded as training does, and every object file is compared with its clip and with
+the frame rule. Nothing but the report is written.
 
 Findings are of three severities:
     stop   training cannot start, or would end on the way: annotations, label map or folders are missing or damaged, a

@@ -1,11 +1,16 @@
-"""Convert the clips of a WebVid csv to TFRecord shards.
+"""Convert captioned clips to TFRecord shards: those of WebVid's csv, of a csv of your own, or in tar files.
 
     python utils/webvid_to_tfrecord.py --csv results_2M_val.csv --video_dir DIR --output_dir OUT --workers 2
+    python utils/webvid_to_tfrecord.py --csv mine.csv --video_dir DIR --output_dir OUT      # columns video, caption
+    python utils/webvid_to_tfrecord.py --tar 'shards/{00000..00099}.tar' --output_dir OUT   # video2dataset's output
 
 Writes OUT/path.index, OUT/path-*.tfrecord, OUT/frozen_train_labels.json and OUT/report.json. A shard holds a fixed run
-of csv rows; its companion in OUT/parts appears when it is complete. A run that was stopped at any moment goes on, when
+of rows; its companion in OUT/parts appears when it is complete. A run that was stopped at any moment goes on, when
 started again, with the records that are missing, and the end result is the same. To try skipped videos again, say after
 more have been downloaded, delete their shards' companions and run again.
+
+Several machines share the work: the same command with --part 0/3, 1/3 and 2/3, at any time and in any order, and then
+`--merge --output_dir OUT`, which writes what one machine would have written.
 """
 
 from __future__ import annotations
@@ -19,7 +24,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
-from utils.preparation.shards import REPORT, CannotConvert, Settings, convert, sha256_of
+from utils.preparation.caption_rows import CaptionSource, open_table
+from utils.preparation.conversion_flags import arguments
+from utils.preparation.shard_files import REPORT, CannotConvert, Settings
+from utils.preparation.shard_parts import merge
+from utils.preparation.shards import ClipSource, convert, sha256_of
+from utils.preparation.tar_members import BadTar
+from utils.preparation.tar_rows import TarSource
 from utils.preparation.video_workers import CannotStart
 from utils.preparation.webvid_rows import BadCsv
 from utils.runtime.terminal import show, show_error
@@ -34,66 +45,48 @@ def _tensorflow() -> Any:
     return tensorflow
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Convert the clips of a WebVid csv to TFRecord shards; run again after a stop to go on.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-
-    def positive(text: str) -> int:
-        if int(text) < 1:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
-        return int(text)
-
-    parser.add_argument("--csv", type=Path, required=True, help="results_2M_{train,val}.csv: videoid, name, page_dir")
-    parser.add_argument("--video_dir", type=Path, required=True, help="holds {page_dir}/{videoid}.mp4 or {videoid}.mp4")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="decoding processes")
-    parser.add_argument(
-        "--frame_format",
-        choices=("jpeg", "raw"),
-        default="jpeg",
-        help="jpeg keeps the aspect; raw is the released format, squashed to a square",
-    )
-    parser.add_argument("--size", type=positive, default=256, help="short side (jpeg, never enlarged) or both (raw)")
-    parser.add_argument("--feature_framerate", type=float, default=1.0, help="frames kept per second")
-    parser.add_argument(
-        "--jpeg_quality", type=int, choices=range(1, 101), metavar="1..100", default=90, help="of the stored frames"
-    )
-    parser.add_argument("--clips_per_shard", type=positive, default=1000, help="csv rows per shard")
-    args = parser.parse_args(argv)
-    if not 0 < args.feature_framerate < float("inf"):
-        parser.error("--feature_framerate must be above 0")
-    if not args.csv.is_file():
-        parser.error(f"--csv {args.csv}: there is no such file")
-    if not args.video_dir.is_dir():
-        parser.error(f"--video_dir {args.video_dir}: there is no such folder")
-    return args
+def _convert(args: argparse.Namespace) -> bool:
+    """Convert or merge, and say what was written; whether that is anything."""
+    if args.merge:
+        counts = merge(args.output_dir)
+    else:
+        tars = TarSource(args.tar) if args.tar else None
+        settings = Settings(
+            csv_sha256=sha256_of(args.csv) if args.csv else None,
+            frame_format=args.frame_format,
+            size=args.size,
+            feature_framerate=args.feature_framerate,
+            jpeg_quality=args.jpeg_quality if args.frame_format == "jpeg" else None,
+            clips_per_shard=args.clips_per_shard,
+            tar_sha256=tars.sha256 if tars else None,
+        )
+        source: ClipSource = tars or open_table(args.csv)
+        if isinstance(source, CaptionSource) and source.other_rows:
+            show(f"{source.other_rows} rows of other splits than train are left out")
+        counts = convert(source, args.video_dir, args.output_dir, args.workers, settings, _tensorflow, args.part)
+    captions = "" if counts.captions == counts.clips else f" with {counts.captions} captions"
+    written = f"{counts.clips} clips{captions} written, {counts.skipped} rows skipped"
+    if args.part.is_whole:
+        show(f"{written}: {args.output_dir / REPORT}")
+    else:
+        show(f"{written} in part {args.part}; when all parts are there: --merge --output_dir {args.output_dir}")
+    # A part may have no rows, or none but further captions of clips in other parts.
+    return counts.captions > 0 or not (args.part.is_whole or counts.skipped)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns 0, or 1 when it could not run or wrote no clip, or 130 when it was interrupted."""
-    args = _arguments(argv)
-    settings = Settings(
-        csv_sha256=sha256_of(args.csv),
-        frame_format=args.frame_format,
-        size=args.size,
-        feature_framerate=args.feature_framerate,
-        jpeg_quality=args.jpeg_quality if args.frame_format == "jpeg" else None,
-        clips_per_shard=args.clips_per_shard,
-    )
+    args = arguments(argv)
     # A polite stop by the system ends as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        written, skipped = convert(args.csv, args.video_dir, args.output_dir, args.workers, settings, _tensorflow)
-    except (CannotConvert, BadCsv, CannotStart, OSError) as error:
+        return 0 if _convert(args) else 1
+    except (CannotConvert, BadCsv, BadTar, CannotStart, OSError) as error:
         show_error(error)
         return 1
     except KeyboardInterrupt:
         show_error("interrupted: the finished shards are kept, run again to go on")
         return 130
-    show(f"{written} clips written, {skipped} rows skipped: {args.output_dir / REPORT}")
-    return 0 if written else 1
 
 
 if __name__ == "__main__":

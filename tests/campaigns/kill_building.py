@@ -24,7 +24,7 @@ from tests.campaigns.kill_rounds import Case, Parts
 from tests.tasks.test_retrieval_tasks import WITH_OBJECTS, flags_for
 from tests.world import ROOT, Downstream, World
 from utils.preparation.frame_caching import list_tasks
-from utils.preparation.shards import INDEX, LABELS, REPORT
+from utils.preparation.shard_files import INDEX, LABELS, REPORT
 
 OBJECT_FILES, CAPTIONS, VIDEOS = 4000, 8000, 72
 

@@ -26,7 +26,9 @@ def test_a_listed_video_without_caption_stays_and_has_none():
 
 
 def test_only_keeps_order_captions_and_names_of_objects():
-    split = CaptionSplit.from_pairs(PAIRS, object_names={"b": "b_objects"}).only({"c", "b", "unknown"})
+    files = {"b": "b.mp4"}
+    split = CaptionSplit.from_pairs(PAIRS, (), {"b": "b_objects"}, files).only({"c", "b", "unknown"})
+    assert split.files == split.without_empty_captions().files == files
     assert split.video_ids == ["b", "c"] and split.captions == ["b one", "b two", "c one"]
     assert split.caption_video.tolist() == [0, 0, 1] and split.object_names == {"b": "b_objects"}
     assert split.only([]).video_ids == [] and split.only([]).captions == []

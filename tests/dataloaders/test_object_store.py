@@ -96,6 +96,19 @@ def test_clips_are_found_in_both_folders(tmp_path: Path, workers: int) -> None:
     assert store.report["files"] == 2
 
 
+def test_named_clips_may_lie_in_folders_and_are_stored_again_when_their_files_change(tmp_path: Path) -> None:
+    names = ["a/x", "b/c/x", "y", "gone/z"]
+    for number, name in enumerate(names[:3]):
+        write_clip((tmp_path / name).parent, "xxy"[number], left=10 + number)
+    store = ObjectStore(build_object_store(tmp_path, LABELS, SETTINGS, names))
+    records = [store.get(name) for name in names[:3]]
+    assert [None if record is None else record.boxes[0, 0, 0] for record in records] == [10, 11, 12]
+    assert store.get("x") is store.get("gone/z") is None and store.report["missing_files"] == 1
+    write_clip(tmp_path / "b/c", "x", left=150)
+    again = ObjectStore(build_object_store(tmp_path, LABELS, SETTINGS, names)).get("b/c/x")
+    assert again is not None and again.boxes[0, 0, 0] == 150
+
+
 def test_bad_files_are_stored_as_without_objects_and_listed(tmp_path: Path) -> None:
     write_clip(tmp_path, "good")
     write_clip(tmp_path, "cut", left=-20)

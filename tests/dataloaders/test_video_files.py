@@ -25,6 +25,7 @@ from dataloaders.video_files import (
     VideoFolder,
     VideoLmdb,
     clip_frames,
+    find_named_videos,
     find_videos,
     frame_key,
     list_videos,
@@ -55,6 +56,33 @@ def test_clips_are_found_by_stem_anywhere_below_the_folder(tmp_path: Path):
     ]
     assert missing == ["v4", "v5"]
     assert find_videos(tmp_path / "absent", ["v1"]) == ({}, ["v1"])
+
+
+def test_clips_are_found_by_their_paths_with_or_without_extension(tmp_path: Path):
+    make_files(tmp_path, "a/v.mp4", "b/v.MOV", "b/v.txt", "bare", "both", "both.avi", "x.1/y.2", "deep/w.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    paths = {
+        "a/v": "a/v.mp4", "b/v": "b/v", "bare": "bare", "both": "both", "x.1/y.2": "x.1/y.2", "link/v": "link/v",
+    }  # fmt: skip
+    lost = {"b/w": "b/v.mp4", "w": "w", "v": "v", "folder": "folder", "none/v": "none/v", "bare/v": "bare/v"}
+    found, missing = find_named_videos(tmp_path, {**lost, **paths})
+    names = ["a/v.mp4", "b/v.MOV", "bare", "both.avi", "x.1/y.2", "link/v.mp4"]
+    assert found == dict(zip(paths, (tmp_path / name for name in names), strict=True)) and missing == list(lost)
+    make_files(tmp_path, "a/v.webm")
+    assert find_named_videos(tmp_path, {"a/v": "a/v.webm"})[0] == {"a/v": tmp_path / "a/v.webm"}
+    with pytest.raises(ValueError, match=r"a/v may be v\.mp4, v\.webm; write it with its extension"):
+        find_named_videos(tmp_path, {"a/v": "a/v"})
+
+
+def test_files_of_one_name_in_two_folders_are_two_to_a_cache(tmp_path: Path):
+    make_files(tmp_path, "a/v.mp4", "b/v.mp4", "c/w.mp4", "d/w.mp4")
+    for path in tmp_path.glob("*/*.mp4"):
+        os.utime(path, (7, 7))
+    files = {name: name for name in ("a/v", "b/v", "c/w")}
+    videos = VideoFolder(tmp_path, files, files)
+    assert videos.stamp("a/v") != videos.stamp("b/v") and videos.stamp("gone") == ""
+    assert videos.stamp("c/w") == PathVideos().stamp(str(tmp_path / "c/w.mp4")), "as utils/build_frame_cache.py has it"
 
 
 def test_every_extension_of_the_real_didemo_lists_is_found(shared: Path, tmp_path: Path):

@@ -28,6 +28,7 @@ from modules.foreign_text import (
     read_table,
     read_text,
     video_id,
+    video_path,
 )
 
 WIDE = ("utf-16", "utf-16le", "utf-16be", "utf-32", "utf-32le", "utf-32be")
@@ -242,6 +243,32 @@ def test_a_missing_or_doubled_column_is_named(path: Path):
         list(read_table(path))
     path.write_text("a\tb\n1\t2\n")
     assert [row.fields for row in read_rows(path, "\t")] == [["a", "b"], ["1", "2"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [(" a/b c.mp4 ", "a/b c.mp4"), ("./a//b/./v", "a/b/v"), ("..v", "..v"), (7, "7"), ("nan/a", "nan/a")],
+)
+def test_paths_of_videos_lie_below_a_folder(value: Any, path: str):
+    assert video_path(value, "x") == path
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        *[
+            (value, "no path of a video")
+            for value in ("", " ", ".", "./", "None", "a\0b", "a\n/b", "x/" * 501, 1.5, True)
+        ],
+        *[(value, "no path of a video") for value in (None, ["a"], "a/" + "x" * 201, "\ufffd")],
+        *[(value, "leads out of the folder") for value in ("..", "../a", "a/../../b", "a/../b")],
+        *[(value, "is absolute") for value in ("/a", "//a", "C:/a", "c:")],
+        *[(value, "has backslashes") for value in ("a\\b", "\\\\host\\a", "C:\\a")],
+    ],
+)
+def test_what_is_no_path_below_a_folder_is_refused_with_the_reason(value: Any, why: str):
+    with pytest.raises(ValueError, match=f"^list, line 3: .*{why}"):
+        video_path(value, "list, line 3")
 
 
 @pytest.mark.parametrize("value", ["video1", "12@N00_5_ab", "a b", "..v", 7])

@@ -19,6 +19,7 @@ from dataloaders.datasets.msvd import read_captions
 from dataloaders.frame_cache import FrameCache
 from dataloaders.frames import FrameSettings
 from dataloaders.samples import SampleSettings
+from tests.utils.own_tables import make_own
 from tests.videos import write_noise, write_video
 from utils import check_data, make_demo_data
 from utils.checks.findings import COLUMNS, KINDS
@@ -114,6 +115,39 @@ def test_a_sound_data_set_has_no_findings(rendered: Path, tmp_path: Path, dataty
     report = tmp_path / "r.tsv"
     assert check_data.main([*map(str, flags(rendered, datatype)), "--output", str(report)]) == 0
     assert report.read_text() == "\t".join(COLUMNS) + "\n"
+
+
+def test_a_table_of_ones_own_with_clips_in_folders(demo: Path, capsys: pytest.CaptureFixture[str]):
+    own = make_own(demo / "msrvtt", demo / "own")
+    report = demo / "report.json"
+    words = [
+        "--datatype",
+        "csv",
+        "--data_csv",
+        own.table(demo / "my.csv", "captions"),
+        "--features_path",
+        str(own.clips),
+    ]
+    words += ["--object_path", str(own.objects), "--labelmap_path", str(demo / "label_map.json"), "--workers", "1"]
+    words += ["--feature_framerate", "4", "--max_frames", str(FRAMES), "--need_object", "--json", str(report)]
+    words += ["--output", str(demo / "report.tsv")]
+    assert check_data.main(words) == 0 and json.loads(report.read_bytes())["findings"] == []
+    assert "csv: videos listed: train 80, val 8, test 12; 100 video and 100 object files" in capsys.readouterr().out
+    (own.clips / "test/video7011.mp4").rename(own.clips / "video7011.mp4")  # found by its path only
+    (own.objects / "test/video7012.json").rename(own.objects / "video7012.json")  # found by its name too
+    (own.objects / "test/video7013.json").unlink()
+    assert check_data.main(words) == 1
+    found = {(finding["kind"], finding["id"]) for finding in json.loads(report.read_bytes())["findings"]}
+    assert found == {
+        ("missing_video", "test/video7011"),
+        ("unreferenced_video", "video7011"),
+        ("missing_objects", "test/video7013"),
+    }
+    own.rows["captions"]["test"][3]["video"] = "../video7011"
+    own.table(demo / "my.csv", "captions")
+    assert check_data.main(words) == 2
+    [stop] = [line for line in (demo / "report.tsv").read_text().splitlines() if line.startswith("stop")]
+    assert "my.csv, line " in stop and "leads out of the folder of the videos" in stop
 
 
 def test_planted_faults_among_100_clips_and_nothing_else(demo: Path, capsys: pytest.CaptureFixture[str]):

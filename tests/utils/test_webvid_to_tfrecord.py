@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 
 from dataloaders.stored_clips import StoredClip
 from dataloaders.tfrecord import iterate_records
-from tests.utils.conversion import ROOT, Converted, common_arguments, run, stored_clips
+from tests.utils.conversion import ROOT, Converted, common_arguments, convert_all, files_of, run, stored_clips
+from tests.utils.tars import sample, write_tar
 from utils.webvid_to_tfrecord import main
 
 COMMAND = ROOT / "utils/webvid_to_tfrecord.py"
@@ -124,9 +126,45 @@ def test_stopped_anywhere_and_run_again_ends_the_same(
     assert main(arguments) == 0
     assert "4 clips written, 5 rows skipped" in capsys.readouterr().out
     assert (tmp_path / "out/path-00000.tfrecord").stat().st_mtime_ns == first_shard.st_mtime_ns
-    expected = {path.name: path.read_bytes() for path in (converted[0] / "jpeg").iterdir() if path.is_file()}
-    found = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
-    assert found == expected
+    assert files_of(tmp_path / "out") == files_of(converted[0] / "jpeg")
+
+
+def test_tar_files_and_parts_give_the_same_as_one_csv(
+    webvid_source: Path, converted: Converted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """In three parts, and from tar files in two shards."""
+    labels = json.loads((converted[0] / "jpeg/frozen_train_labels.json").read_bytes())
+    for number, label in enumerate(labels):
+        [video] = (webvid_source / "videos").rglob(f"{label['video_id']}.mp4")
+        write_tar(tmp_path / f"{number}.tar", sample(label["video_id"], video.read_bytes(), label["caption"]))
+    tars = ["--tar", f"{tmp_path}/{{0..1}}.tar", f"{tmp_path}/[23].tar", "--workers", "2"]
+    parts = [*common_arguments(webvid_source), "--output_dir", str(tmp_path / "parts"), "--clips_per_shard", "3"]
+    printed = convert_all(
+        [*tars, "--output_dir", str(tmp_path / "tars"), "--clips_per_shard", "3"],
+        *([*parts, "--part", f"{index}/3"] for index in range(3)),
+    )
+    assert "4 clips written, 0 rows skipped" in printed
+    assert "2 clips written, 1 rows skipped in part 0/3; when all parts are there: --merge --output_dir" in printed
+    by_id = {}
+    for folder in (converted[0] / "jpeg", tmp_path / "tars"):
+        records = [payload for path in sorted(folder.glob("path-*")) for _, payload in iterate_records(path)]
+        by_id[folder.name] = dict(zip((video_id for video_id, _ in stored_clips(folder)), records, strict=True))
+    assert by_id["tars"] == by_id["jpeg"] and list(by_id["tars"]) == [label["video_id"] for label in labels]
+    assert json.loads((tmp_path / "tars/frozen_train_labels.json").read_bytes()) == labels
+    assert not (tmp_path / "parts/path.index").exists()
+    assert main(["--merge", "--output_dir", str(tmp_path / "parts")]) == 0
+    assert "4 clips written, 5 rows skipped" in capsys.readouterr().out
+    assert files_of(tmp_path / "parts") == files_of(converted[0] / "jpeg")
+
+
+def test_a_merge_of_no_parts_and_bad_tars_are_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = ["--output_dir", str(tmp_path / "out")]
+    assert main(["--merge", *out]) == 1
+    assert "no parts are here to merge: convert with --part i/n first" in capsys.readouterr().err
+    (tmp_path / "a.tar").write_bytes(b"\x1f\x8b" + bytes(600))
+    assert main(["--tar", str(tmp_path / "a.tar"), *out]) == 1
+    assert "compressed with gzip; unpack it first" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_settings_than_the_begun_output_are_an_error(
@@ -152,20 +190,6 @@ def test_csv_without_its_columns_is_an_error(tmp_path: Path, content: str, capsy
     assert "no column" in capsys.readouterr().err
 
 
-def test_wrong_flags_are_errors(webvid_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    good = [*common_arguments(webvid_source), "--output_dir", str(tmp_path)]
-    cases = {
-        "--colour": "unrecognized",
-        "--workers 0": "above 0",
-        "--csv /nowhere": "no such file",
-        "--feature_framerate 0": "above 0",
-    }
-    for flags, message in cases.items():
-        with pytest.raises(SystemExit):
-            main([*good, *flags.split()])
-        assert message in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_real_clips_and_the_missing_ones(shared: Path, tmp_path: Path):
     webvid = shared / "realdata/webvid"
@@ -182,3 +206,22 @@ def test_real_clips_and_the_missing_ones(shared: Path, tmp_path: Path):
     report = json.loads((tmp_path / "report.json").read_text())
     missing = ["6251156", "1009929137", "1020335461", "30287869"]
     assert [clip["video_id"] for clip in report["skipped"]] == missing
+
+
+@pytest.mark.slow
+def test_real_clips_in_tar_files_are_those_of_the_csv_record_for_record(shared: Path, tmp_path: Path):
+    webvid = shared / "realdata/webvid"
+    videos = {path.stem: path for path in (webvid / "videos").rglob("*.mp4")}
+    with (webvid / "results_2M_val.csv").open(newline="") as file:
+        rows = [(row["videoid"], row["name"]) for row in csv.DictReader(file)]
+    there = [(video_id, caption) for video_id, caption in rows if video_id in videos]
+    for number, (video_id, caption) in enumerate(there):
+        members = sample(video_id, videos[video_id].read_bytes(), caption, has_text=number % 2 == 0)
+        write_tar(tmp_path / f"{number:05d}.tar", members)
+    csv_flags = ["--csv", str(webvid / "results_2M_val.csv"), "--video_dir", str(webvid / "videos")]
+    tar_flags = ["--tar", f"{tmp_path}/{{00000..{len(there) - 1:05d}}}.tar"]
+    out = {name: ["--workers", "2", "--output_dir", str(tmp_path / name)] for name in ("csv", "tar")}
+    convert_all([*csv_flags, *out["csv"]], [*tar_flags, *out["tar"]])
+    for name in ("path-00000.tfrecord", "path.index", "frozen_train_labels.json"):
+        assert (tmp_path / "csv" / name).read_bytes() == (tmp_path / "tar" / name).read_bytes()
+    assert len((tmp_path / "tar/path.index").read_text().splitlines()) == len(there) == 5

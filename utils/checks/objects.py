@@ -42,11 +42,11 @@ def object_files(
     files: dict[str, tuple[str, ...]] = {}
     for folder, names in names_of.items():
         there = set(object_file_ids(folder))
-        if not there:
+        if not there and not any(find_object_file(folder, name) for name in names if "/" in name):
             findings += no_object_files(args, folder)
             continue
         for name, video_id in names.items():
-            path = find_object_file(folder, name) if name in there else None
+            path = find_object_file(folder, name) if name in there or "/" in name else None
             if path:
                 files[video_id] = (*files.get(video_id, ()), str(path))
             else:
@@ -57,7 +57,8 @@ def object_files(
 
 def _object_folder(args: CheckArguments, split: str) -> Path:
     """The folder in which the task looks for the object files of a split."""
-    return split_object_folder(args.object_path, split) if args.task else Path(args.object_path)
+    is_one = not args.task or args.is_own
+    return Path(args.object_path) if is_one else split_object_folder(args.object_path, split)
 
 
 def orphans(args: CheckArguments, folder: Path, there: Iterable[str], listed: Container[str]) -> Iterator[Finding]:

@@ -65,7 +65,7 @@ def check_videos(args: CheckArguments) -> Report:
     videos = {split.name: len(split.video_ids) for split in splits}
     try:
         located = locate_videos(args, splits)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         findings.append(stop(error))
         return Report(in_order(findings), videos, 0, 0)
     findings += located.unreferenced

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from dataloaders.caption_split import CaptionSplit
-from dataloaders.datasets import didemo, msrvtt, msvd
+from dataloaders.datasets import csv_files, didemo, msrvtt, msvd
 from dataloaders.id_lists import listed_ids
-from dataloaders.multiple_choice import read_choices
+from dataloaders.multiple_choice import ChoiceItem, read_choices
 from dataloaders.object_store import ObjectSettings
 from dataloaders.question_samples import AnswerCode
+from dataloaders.questions import Question
 from dataloaders.samples import SampleSettings
-from dataloaders.video_files import LMDB_FILE, VideoLmdb, find_videos, lmdb_keys, videos_below
+from dataloaders.video_files import LMDB_FILE, VideoLmdb, find_named_videos, find_videos, lmdb_keys, videos_below
 from modules.config import ModelConfig, setting
 from utils.checks.clips import ClipSettings
 from utils.checks.findings import Finding, first_ids
@@ -25,6 +26,7 @@ from utils.data.pretraining import PretrainArguments
 from utils.data.questions import AnswerArguments, answerable, choose_answers, read_questions
 from utils.data.retrieval import ChoiceArguments, RetrievalArguments
 from utils.preparation.webvid_rows import EMPTY_CAPTION, REPEATED_ID, read_rows, survey_csv, video_places
+from utils.settings.arguments import OWN
 
 SPLITS = ("train", "val", "test")
 PRETRAIN = "pretrain"
@@ -39,9 +41,9 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments, Pret
         PRETRAIN,
         WEBVID,
         *RetrievalArguments.DATA_TYPES,
-        *ChoiceArguments.DATA_TYPES,
-        *CaptionArguments.DATA_TYPES,
-        *AnswerArguments.DATA_TYPES,
+        *(name for name in ChoiceArguments.DATA_TYPES if name != OWN),
+        *(name for name in CaptionArguments.DATA_TYPES if name != OWN),
+        *(name for name in AnswerArguments.DATA_TYPES if name != OWN),
     )
 
     splits: str | None = setting(None, "splits to check, e.g. train,test; default: all that the task would read")
@@ -64,8 +66,8 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments, Pret
 
     @property
     def task(self) -> str:
-        """The second part of the data type: retrieval, mc, caption, qa; "" for pre-training."""
-        return self.datatype.partition("_")[2]
+        """The second part of the data type: retrieval, mc, caption, qa; csv of one's own, "" for pre-training."""
+        return OWN if self.is_own else self.datatype.partition("_")[2]
 
     @property
     def checks_objects(self) -> bool:
@@ -88,9 +90,18 @@ class CheckArguments(RetrievalArguments, CaptionArguments, AnswerArguments, Pret
     def _has_split(self, name: str) -> bool:
         if name != "val":
             return True
+        if self.is_own:
+            return self._has_own_validation()
         if self.task == "qa":
             return questions.has_validation(self)
         return captions.has_validation(self) if self.task == "caption" else retrieval.has_validation(self)
+
+    def _has_own_validation(self) -> bool:
+        """Whether the tables have validation rows; True if they cannot be read, so that this is reported."""
+        try:
+            return self.is_list_given("val") or bool(csv_files.kinds_of(self.table("val")))
+        except (OSError, ValueError):
+            return self.data_csv is not None
 
     @property
     def max_frames(self) -> int:
@@ -125,6 +136,7 @@ class ListedSplit:
     """Videos that a split names, in its order, and what is wrong with its annotations.
 
     object_names: stem of the object file by video id, where it is not the id. page_dirs: folder by video id (WebVid).
+    files: path of the video by id, where ids are paths (`CaptionSplit.files`).
     """
 
     name: str
@@ -132,6 +144,7 @@ class ListedSplit:
     findings: list[Finding]
     object_names: Mapping[str, str] = field(default_factory=dict)
     page_dirs: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_list(args: CheckArguments, name: str) -> ListedSplit:
@@ -142,10 +155,13 @@ def read_list(args: CheckArguments, name: str) -> ListedSplit:
     """
     if args.datatype == WEBVID:
         return _read_webvid(Path(args.train_csv))
+    if args.is_own:
+        return _read_own(args, name)
     if args.task == "qa":
         return _read_questions(args, name)
     if args.task == "mc" and name != "train":
-        return _read_choices(retrieval.list_path(args, name), name)
+        path = retrieval.list_path(args, name)
+        return _listed_choices(read_choices(path), path, name)
     if args.task == "caption":
         return _read_captions(args, name, captions.read_split(args, name))
     return _read_captions(args, name, retrieval.read_split(args, name))
@@ -165,22 +181,46 @@ def _read_webvid(path: Path) -> ListedSplit:
     return ListedSplit("train", list(page_dirs), findings, page_dirs=page_dirs)
 
 
+def _read_own(args: CheckArguments, name: str) -> ListedSplit:
+    """A split of tables of one's own, through the readers of all tasks of which it has rows."""
+    table = args.table(name)
+    kinds = csv_files.kinds_of(table)
+    if not kinds:
+        columns = "; ".join(", ".join(kind.columns) for kind in csv_files.KINDS)
+        raise ValueError(f"{table.path}: no row of {name} that a task reads; tables have the columns {columns}")
+    found: list[ListedSplit] = []
+    if csv_files.CAPTIONS in kinds:
+        found.append(_read_captions(args, name, csv_files.read_captions(table, of_choices=True)))
+    if csv_files.QUESTIONS in kinds:
+        asked, files = csv_files.read_questions(table)
+        found.append(replace(_listed_questions(asked, str(table.path), name), files=files))
+    if csv_files.CHOICES in kinds and name != "train":
+        items, files = csv_files.read_choices(table)
+        found.append(replace(_listed_choices(items, str(table.path), name), files=files))
+    files = {video_id: path for part in found for video_id, path in part.files.items()}
+    findings = [finding for part in found for finding in part.findings]
+    names = csv_files.object_names(args.object_path, list(files)) if args.checks_objects else {}
+    return ListedSplit(name, list(files), findings, names, files=files)
+
+
 def _read_questions(args: CheckArguments, name: str) -> ListedSplit:
-    questions = read_questions(args, name)
+    asked = read_questions(args, name)
     if name == "train":
-        answerable(questions, AnswerCode(choose_answers(args, _no_log)), _no_log)
-    path = args.required(f"qa_{name}_json")
+        answerable(asked, AnswerCode(choose_answers(args, _no_log)), _no_log)
+    return _listed_questions(asked, args.required(f"qa_{name}_json"), name)
+
+
+def _listed_questions(asked: Sequence[Question], path: str, name: str) -> ListedSplit:
     findings = [
         Finding("empty_question", question.video_id, path, f"question {question.question_id}: no text or no answer")
-        for question in questions
+        for question in asked
         if not question.is_whole
     ]
-    findings += _repeated((question.question_id for question in questions), path)
-    return ListedSplit(name, list(dict.fromkeys(question.video_id for question in questions)), findings)
+    findings += _repeated((question.question_id for question in asked), path)
+    return ListedSplit(name, list(dict.fromkeys(question.video_id for question in asked)), findings)
 
 
-def _read_choices(path: str, name: str) -> ListedSplit:
-    items = read_choices(path)
+def _listed_choices(items: Sequence[ChoiceItem], path: str, name: str) -> ListedSplit:
     findings = [
         Finding("empty_question", item.video_id, path, f"question {item.item_id}: an option without text")
         for item in items
@@ -191,7 +231,7 @@ def _read_choices(path: str, name: str) -> ListedSplit:
 
 
 def _read_captions(args: CheckArguments, name: str, split: CaptionSplit) -> ListedSplit:
-    where = str(_list_path(args, name) or args.data_path)
+    where = str(args.table(name).path if args.is_own else _list_path(args, name) or args.data_path)
     listed = _list_ids(args, name)
     findings = list(_repeated(listed, where))
     captioned = set(split.video_ids)
@@ -207,7 +247,7 @@ def _read_captions(args: CheckArguments, name: str, split: CaptionSplit) -> List
             for pair, count in pairs.items()
             if count > 1 and _is_table(args, name)
         ]
-    return ListedSplit(name, split.video_ids, findings, split.object_names)
+    return ListedSplit(name, split.video_ids, findings, split.object_names, files=split.files)
 
 
 def _texts(args: CheckArguments, name: str, split: CaptionSplit) -> Iterator[tuple[str, str]]:
@@ -223,7 +263,8 @@ def _texts(args: CheckArguments, name: str, split: CaptionSplit) -> Iterator[tup
 
 def _is_table(args: CheckArguments, name: str) -> bool:
     """Whether a file of the split has a row per video and caption."""
-    return args.data_set == "lsmdc" or (args.task == "retrieval" and args.data_set == "msrvtt" and name != "train")
+    is_test_list = args.task == "retrieval" and args.data_set == "msrvtt" and name != "train"
+    return args.data_set in ("lsmdc", OWN) or is_test_list
 
 
 def _list_path(args: CheckArguments, name: str) -> Path | None:
@@ -251,7 +292,8 @@ def _repeated(ids: Iterable[str], path: str) -> Iterator[Finding]:
 
 
 def compare_splits(args: CheckArguments, splits: Sequence[ListedSplit]) -> Iterator[Finding]:
-    """Videos that are in several splits, and captions of videos that are in none."""
+    """Videos that are in several splits, and captions of videos that are in none; ValueError as `check_splits`."""
+    csv_files.check_splits({split.name: split for split in splits})
     places: dict[str, list[str]] = {}
     for split in splits:
         for video_id in split.video_ids:
@@ -292,6 +334,7 @@ def locate_videos(args: CheckArguments, splits: Sequence[ListedSplit]) -> Locate
 
     Raises:
         OSError: --features_path is no folder, or an LMDB that cannot be read.
+        ValueError: a path without extension may be several files.
     """
     folder = Path(args.features_path)
     if not folder.is_dir():
@@ -306,7 +349,8 @@ def locate_videos(args: CheckArguments, splits: Sequence[ListedSplit]) -> Locate
         found = _webvid_files(folder, splits)
         missing = [video_id for video_id in ids if video_id not in found]
     else:
-        paths, missing = find_videos(folder, ids)
+        files = {video_id: path for split in splits for video_id, path in split.files.items()}
+        paths, missing = find_named_videos(folder, files) if files else find_videos(folder, ids)
         found = {video_id: str(path) for video_id, path in paths.items()}
     used = {Path(path) for path in found.values()}
     others = [

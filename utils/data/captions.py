@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dataloaders.caption_split import CaptionSplit
-from dataloaders.datasets import msrvtt, msvd
+from dataloaders.datasets import csv_files, msrvtt, msvd
 from modules.beam_search import SearchSettings
 from modules.config import ModelConfig, setting
 from utils.data.clips import Log, SplitClips, open_captioned
-from utils.settings.arguments import ListArguments
-from utils.settings.groups import DataSettings
+from utils.settings.arguments import OWN, TaskArguments
 
 
 @dataclass
-class CaptionArguments(ListArguments):
+class CaptionArguments(TaskArguments):
     """Flags of captioning."""
 
-    DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_caption", "msvd_caption")
+    DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_caption", "msvd_caption", OWN)
 
     beam_size: int = setting(1, "captions that are followed at once; 1 is greedy, as released", minimum=1)
     length_penalty: float = setting(1.0, "a caption of n tokens scores log P / n ** this", minimum=0)
@@ -45,26 +44,25 @@ class CaptionArguments(ListArguments):
         return SearchSettings(self.beam_size, words - 1, self.length_penalty, self.no_repeat_ngram)
 
 
-def is_given(args: CaptionArguments, name: str) -> bool:
-    """Whether the list `train_csv` or `val_csv` is on the command line."""
-    return getattr(args, name) != getattr(DataSettings, name)
-
-
 def has_validation(args: CaptionArguments) -> bool:
     """Whether there is a validation split; of MSR-VTT's lists only beside a test list."""
-    return args.data_set != "msrvtt" or not is_given(args, "val_csv") or args.test_csv is not None
+    if args.is_own:
+        return args.has_own_validation(csv_files.CAPTIONS)
+    return args.data_set != "msrvtt" or not args.is_list_given("val") or args.test_csv is not None
 
 
 def list_flag(args: CaptionArguments, name: str) -> str | None:
     """The flag that lists the videos of an MSR-VTT split; None for the usual split by the videos' numbers."""
     if name == "test" and args.test_csv:
         return "test_csv"
-    own = "train_csv" if name == "train" else "val_csv"
-    return own if is_given(args, own) else None
+    own = "train" if name == "train" else "val"
+    return f"{own}_csv" if args.is_list_given(own) else None
 
 
 def read_split(args: CaptionArguments, name: str) -> CaptionSplit:
     """Videos and captions of the `train`, `val` or `test` split as the files give them."""
+    if args.is_own:
+        return csv_files.read_captions(args.table(name))
     if args.data_set == "msvd":
         return msvd.read_split(args.data_path, name)
     if own := list_flag(args, name):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from dataloaders.caption_split import CaptionSplit
+from dataloaders.datasets.csv_files import object_names
 from dataloaders.files import atomic_write_text
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store, split_object_folder
@@ -61,12 +62,14 @@ def prepare_objects(
     object_path: str,
     log: Log,
     frame_sizes: Mapping[str, tuple[int, int]] | None = None,
+    video_ids: Iterable[str] | None = None,
 ) -> Path:
-    """The object store of a folder of object files, built if need be; its report goes to the log."""
+    """The object store of a folder of object files, or of some of them, built if need be; its report is logged."""
     path = build_object_store(
         object_path,
         load_label_map(settings.labelmap_path),
         object_settings(settings, config),
+        video_ids,
         frame_sizes=frame_sizes,
         workers=max(1, settings.num_thread_reader),
     )
@@ -110,6 +113,16 @@ def prepare_split_objects(args: Arguments, config: ModelConfig, name: str, log: 
     return prepare_objects(args, config, str(split_object_folder(args.object_path, name)), log)
 
 
+def _prepare_named_objects(args: Arguments, config: ModelConfig, split: CaptionSplit, log: Log) -> Path:
+    """The object store of videos whose ids are paths.
+
+    One serves every split, unless object files lie in folders as the videos do: then it has the split's own.
+    """
+    stored = [split.object_names.get(video_id, video_id) for video_id in split.video_ids]
+    only = stored if any("/" in stem for stem in stored) else None
+    return prepare_objects(args, config, args.object_path, log, video_ids=only)
+
+
 def counts(report: Mapping[str, Any]) -> str:
     """The counters of a report that are not 0, as text."""
     counted = {
@@ -144,11 +157,12 @@ def open_clips(
         FileNotFoundError: none of the videos is there.
         BadVideos: some are missing, it is not for training, and --on_bad_video is error.
     """
-    videos = open_videos(features_path, split.video_ids)
+    videos = open_videos(features_path, split.video_ids, split.files)
     missing = videos.missing
     if len(missing) == len(split.video_ids):
         raise FileNotFoundError(
             f"none of the {len(missing)} {name} videos is in {features_path} (--features_path); the first: {missing[0]}"
+            + (", a path below that folder" if split.files else "")
         )
     if missing:
         shown = ", ".join(missing[:SHOWN_IDS]) + (", ..." if len(missing) > SHOWN_IDS else "")
@@ -164,6 +178,17 @@ def open_clips(
     source = videos if cache is None else CachedVideos(videos, cache)
     reader = ClipReader(source, sample_settings(args, config, training=training), store, split.object_names)
     return SplitClips(split.only(videos.video_ids), reader, missing)
+
+
+def open_task_clips(args: Arguments, config: ModelConfig, split: CaptionSplit, name: str, log: Log) -> SplitClips:
+    """Find videos and objects of a split of a downstream task; errors as `open_clips`."""
+    objects: Path | None
+    if split.files and config.need_object:
+        split = replace(split, object_names=object_names(args.object_path, split.video_ids))
+        objects = _prepare_named_objects(args, config, split, log)
+    else:
+        objects = prepare_split_objects(args, config, name, log)
+    return open_clips(args, config, split, name, args.features_path, objects, log, training=name == "train")
 
 
 class HasText(Protocol):
@@ -210,10 +235,7 @@ def open_captioned(args: Arguments, config: ModelConfig, split: CaptionSplit, na
         FileNotFoundError, ValueError: annotations or all videos are missing, or damaged.
         BadVideos: some evaluation videos are missing and --on_bad_video is error.
     """
-    objects = prepare_split_objects(args, config, name, log)
-    is_training = name == "train"
-    split = with_words(split, name, log)
-    clips = open_clips(args, config, split, name, args.features_path, objects, log, training=is_training)
+    clips = open_task_clips(args, config, with_words(split, name, log), name, log)
     log(f"{name}: {len(clips.split.video_ids)} videos, {len(clips.split.captions)} captions")
     return clips
 

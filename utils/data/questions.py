@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dataloaders.caption_split import CaptionSplit
+from dataloaders.datasets import csv_files
 from dataloaders.question_samples import UNKNOWN, AnswerCode
 from dataloaders.questions import (
     MAX_ANSWERS,
@@ -19,8 +20,8 @@ from dataloaders.questions import (
     read_msvd_names,
 )
 from modules.config import ModelConfig, setting
-from utils.data.clips import Log, SplitClips, open_clips, prepare_split_objects, whole_questions
-from utils.settings.arguments import TaskArguments
+from utils.data.clips import Log, SplitClips, open_task_clips, whole_questions
+from utils.settings.arguments import OWN, TaskArguments
 
 # Released flags that were never read.
 NEVER_READ = {"msrvtt_train_csv": True, "msrvtt_val_csv": True, "msrvtt_train_json": True, "resume": True}
@@ -30,7 +31,7 @@ NEVER_READ = {"msrvtt_train_csv": True, "msrvtt_val_csv": True, "msrvtt_train_js
 class AnswerArguments(TaskArguments):
     """Flags of question answering. Those of the data set that is not chosen have no effect."""
 
-    DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_qa", "msvd_qa")
+    DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_qa", "msvd_qa", OWN)
 
     msrvtt_qa_train_json: str | None = setting(None, "MSRVTT-QA: training questions (jsonl)")
     msrvtt_qa_val_json: str | None = setting(None, "MSRVTT-QA: validation questions")
@@ -55,8 +56,8 @@ class AnswerArguments(TaskArguments):
         self.features_path = self.path("features_path") or self.features_path
 
     def path(self, name: str) -> str | None:
-        """The value of a flag of the chosen data set."""
-        return getattr(self, f"{self.data_set}_{name}")
+        """The value of a flag of the chosen data set; None for one's own, which has no such flags."""
+        return None if self.is_own else getattr(self, f"{self.data_set}_{name}")
 
     def required(self, name: str) -> str:
         """As `path`; ValueError if it was not given."""
@@ -68,6 +69,8 @@ class AnswerArguments(TaskArguments):
 
 def has_validation(args: AnswerArguments) -> bool:
     """Whether there is a validation split: where its questions are given."""
+    if args.is_own:
+        return args.has_own_validation(csv_files.QUESTIONS)
     return args.path("qa_val_json") is not None
 
 
@@ -81,6 +84,8 @@ class QuestionClips:
 
 def read_questions(args: AnswerArguments, name: str) -> list[Question]:
     """Questions of the `train`, `val` or `test` split."""
+    if args.is_own:
+        return csv_files.read_questions(args.table(name))[0]
     path, own = args.required(f"qa_{name}_json"), f"--{args.data_set}_qa_{name}_json"
     if args.data_set == "msrvtt":
         return read_msrvtt(path, own)
@@ -109,12 +114,11 @@ def open_questions(args: AnswerArguments, config: ModelConfig, name: str, code: 
         BadVideos: some evaluation videos are missing and --on_bad_video is error.
     """
     questions = whole_questions(read_questions(args, name), name, log)
-    is_training = name == "train"
-    if is_training:
+    if name == "train":
         questions = answerable(questions, code, log)
-    split = CaptionSplit.from_pairs([], [question.video_id for question in questions])
-    objects = prepare_split_objects(args, config, name, log)
-    clips = open_clips(args, config, split, name, args.features_path, objects, log, training=is_training)
+    files = csv_files.read_questions(args.table(name))[1] if args.is_own else None
+    split = CaptionSplit.from_pairs([], [question.video_id for question in questions], files=files)
+    clips = open_task_clips(args, config, split, name, log)
     present = set(clips.split.video_ids)
     kept = [question for question in questions if question.video_id in present]
     log(f"{name}: {len(kept)} questions on {len(present)} videos")

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from dataloaders.caption_split import CaptionSplit
-from dataloaders.datasets import didemo, lsmdc, msrvtt, msvd
+from dataloaders.datasets import csv_files, didemo, lsmdc, msrvtt, msvd
 from dataloaders.multiple_choice import ChoiceItem, read_choices
 from modules.config import ModelConfig
 from modules.tasks.retrieval import RetrievalModel
-from utils.data.clips import Log, SplitClips, open_captioned, open_clips, prepare_split_objects, whole_questions
+from utils.data.clips import Log, SplitClips, open_captioned, open_task_clips, whole_questions
 from utils.evaluation.retrieval import RankingSettings
-from utils.settings.arguments import ListArguments
+from utils.settings.arguments import OWN, TaskArguments
 from utils.settings.fields import group
 
 READERS = {"msvd": msvd.read_split, "lsmdc": lsmdc.read_split, "didemo": didemo.read_split}
@@ -20,7 +20,7 @@ DIDEMO_SECONDS = 31.0  # its annotations are about the first 30 s; the released 
 
 
 @dataclass
-class RetrievalArguments(ListArguments):
+class RetrievalArguments(TaskArguments):
     """Flags of retrieval and multiple choice."""
 
     DATA_TYPES: ClassVar[tuple[str, ...]] = (
@@ -28,6 +28,7 @@ class RetrievalArguments(ListArguments):
         "msvd_retrieval",
         "lsmdc_retrieval",
         "didemo_retrieval",
+        OWN,
     )
 
     ranking: RankingSettings = group(RankingSettings)
@@ -42,21 +43,27 @@ class RetrievalArguments(ListArguments):
 class ChoiceArguments(RetrievalArguments):
     """Flags of multiple choice."""
 
-    DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_mc",)
+    DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_mc", OWN)
 
 
 def has_validation(args: RetrievalArguments) -> bool:
     """Whether there is a validation split; of MSR-VTT only beside a test list."""
+    if args.is_own:
+        return args.has_own_validation(csv_files.CHOICES if isinstance(args, ChoiceArguments) else csv_files.CAPTIONS)
     return args.data_set != "msrvtt" or args.test_csv is not None
 
 
 def list_path(args: RetrievalArguments, name: str) -> str:
-    """MSR-VTT's csv or jsonl of the `val` or `test` split."""
+    """File of the `val` or `test` split, of MSR-VTT or one's own."""
+    if args.is_own:
+        return str(args.table(name).path)
     return args.test_csv if name == "test" and args.test_csv else args.val_csv
 
 
 def read_split(args: RetrievalArguments, name: str) -> CaptionSplit:
     """Videos and captions of the `train`, `val` or `test` split."""
+    if args.is_own:
+        return csv_files.read_captions(args.table(name), of_choices=isinstance(args, ChoiceArguments))
     if args.data_set != "msrvtt":
         return READERS[args.data_set](args.data_path, name)
     if name == "train":
@@ -79,12 +86,12 @@ class Choices:
 
 
 def open_choices(args: RetrievalArguments, config: ModelConfig, name: str, log: Log) -> Choices:
-    """Questions of the `val` or `test` split of MSR-VTT's multiple choice; errors as `open_split`."""
+    """Questions of multiple choice of the `val` or `test` split; errors as `open_split`."""
     path = list_path(args, name)
-    items = whole_questions(read_choices(path), name, log)
-    split = CaptionSplit.from_pairs([], [item.video_id for item in items])
-    objects = prepare_split_objects(args, config, name, log)
-    clips = open_clips(args, config, split, name, args.features_path, objects, log, training=False)
+    items, files = csv_files.read_choices(args.table(name)) if args.is_own else (read_choices(path), None)
+    items = whole_questions(items, name, log)
+    split = CaptionSplit.from_pairs([], [item.video_id for item in items], files=files)
+    clips = open_task_clips(args, config, split, name, log)
     present = set(clips.split.video_ids)
     kept = [item for item in items if item.video_id in present]
     log(f"{name}: {len(kept)} questions of {path}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import functools
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -249,7 +249,13 @@ def from_table(name: str) -> Description:
     return from_open_clip(read_configuration(path), f"--clip_model {name}")
 
 
-@functools.cache
+def all_of_table() -> Iterator[Description]:
+    """Descriptions of the models in open_clip's table that compute as this project's CLIP does."""
+    for name, path in table_files().items():
+        with contextlib.suppress(CheckpointError):
+            yield from_open_clip(read_configuration(path), f"--clip_model {name}")
+
+
 def table_files() -> dict[str, Path]:
     """Files of open_clip's table by name; none without the package."""
     spec = importlib.util.find_spec("open_clip")

@@ -13,7 +13,7 @@ from torch import Tensor
 from modules.config import HEAD_WIDTH, MAX_SIZE, QUICK_GELU, ModelConfig
 from modules.initialise import config_from_clip
 from modules.module_clip import CLIP
-from utils.models.clip_description import Description, check_vocabulary, from_open_clip, from_table, table_files
+from utils.models.clip_description import Description, all_of_table, check_vocabulary, from_open_clip, from_table
 from utils.models.clip_layouts import CLIP4CLIP, HUGGING_FACE, Translated, no_place, to_openai_names
 from utils.models.hugging_face_config import from_hugging_face, is_hugging_face
 from utils.models.random_clip import IS_QUICK_GELU, STATED_HEAD_WIDTH, STATED_TEXT_HEAD_WIDTH
@@ -206,11 +206,7 @@ def _usual_heads(path: Path, sizes: ModelConfig) -> tuple[tuple[int, int], bool]
     Where the table has none of them, OpenAI's 64, unless it has towers of that width with other heads, and False.
     """
     exact, of_vision, of_text = set(), {HEAD_WIDTH}, {HEAD_WIDTH}
-    for name in table_files():
-        try:
-            named = from_table(name)
-        except CheckpointError:
-            continue  # of a kind that does not load
+    for named in all_of_table():
         if named.sizes["vision_width"] == sizes.vision_width:
             of_vision.add(named.head_width)
         if named.sizes["text_width"] == sizes.text_width:

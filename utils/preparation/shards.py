@@ -1,67 +1,113 @@
-"""From the rows of a WebVid csv to TFRecord shards, with index, labels and report."""
+"""From rows of clips and captions to TFRecord shards, with index, labels and report."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from dataloaders.decoders import UnreadableVideo
-from dataloaders.files import atomic_file, atomic_write_text, create_file, file_lock, sync_folder
+from dataloaders.files import atomic_write_text, create_file, file_lock, sync_folder
 from dataloaders.frames import FRAME_RULE
 from dataloaders.stored_clips import Features
 from dataloaders.tfrecord import DamagedRecord, iterate_records, parse_example, read_record, record_length
+from utils.preparation.caption_rows import find_video
 from utils.preparation.clip_encoding import EncodedClip, encode_clip
+from utils.preparation.shard_files import (
+    CannotConvert,
+    Counts,
+    Settings,
+    companion_path,
+    count,
+    is_finished,
+    notes_path,
+    partial_path,
+    shard_name,
+    write_lists,
+)
+from utils.preparation.shard_parts import WHOLE, Part, begin
+from utils.preparation.tar_members import CannotCopy, TarVideo, unpacked
 from utils.preparation.video_workers import WorkerDied, WorkerPool
-from utils.preparation.webvid_rows import Row, read_rows, survey_csv, video_places
+from utils.preparation.webvid_rows import Row, video_places
 
-INDEX, LABELS, REPORT, PARTS = "path.index", "frozen_train_labels.json", "report.json", "parts"
+
+class ClipSource(Protocol):
+    """Clips and captions in a fixed order (webvid_rows.py, caption_rows.py, tar_rows.py)."""
+
+    @property
+    def num_rows(self) -> int:
+        """How many there are, usable or not."""
+
+    def rows(self, clips_per_shard: int, wanted: Collection[int]) -> Iterator[Row]:
+        """The rows of the wanted shards."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The settings that the content of the shards depends on; a run continues only one with the same."""
+class Stop:
+    """Stands in for the result of a row where the next one would fail in the same way: the run ends."""
 
-    csv_sha256: str
-    frame_format: str
-    size: int
-    feature_framerate: float
-    jpeg_quality: int | None
-    clips_per_shard: int
+    reason: str
 
 
-class CannotConvert(Exception):
-    """The conversion cannot start or go on; the message says what to do."""
+Result = EncodedClip | bytes | str | Stop
 
 
-def convert_row(row: Row, video_dir: Path, output_dir: Path, settings: Settings) -> EncodedClip | bytes | str:
+def convert_row(row: Row, video_dir: Path | None, output_dir: Path, settings: Settings) -> Result:
     """Find, read and encode the video of one row, in a worker process.
 
+    Args:
+        video_dir: folder of the videos; None where they are in tar files.
+
     Returns:
-        The clip, or its record from an earlier run (bytes), or the reason why it is skipped (str).
+        The clip, or its record from an earlier run (bytes), or the reason why it is skipped (str) or nothing goes on.
     """
-    if row.fault:
-        return row.fault
+    if row.fault or row.is_further:
+        return row.fault or ""
     if row.saved_at is not None:
-        with _partial(output_dir, row.shard).open("rb") as file:
+        with partial_path(output_dir, row.shard).open("rb") as file:
             return read_record(file, row.saved_at)
+    if isinstance(row.video, TarVideo):
+        try:
+            with unpacked(row.video) as path:
+                clip = _encode(path, settings)
+                return _named(clip, str(path), str(row.video))
+        except CannotCopy as error:
+            return Stop(str(error))
+    assert video_dir is not None
+    try:
+        place = _find_webvid(video_dir, row) if row.video is None else find_video(video_dir, row.video)
+    except OSError as error:  # a folder that may not be entered
+        return str(error)
+    return _encode(place, settings) if isinstance(place, Path) else place
+
+
+def _find_webvid(video_dir: Path, row: Row) -> Path | str:
     places = video_places(video_dir, row.page_dir, row.video_id)
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        return f"no video at {' or '.join(map(str, places))}"
+    found = next((place for place in places if place.is_file()), None)
+    return found or f"no video at {' or '.join(map(str, places))}"
+
+
+def _encode(path: Path, settings: Settings) -> EncodedClip | str:
     try:
         return encode_clip(path, settings.size, settings.jpeg_quality, settings.feature_framerate)
     except (UnreadableVideo, OSError) as error:
         return str(error)
+
+
+def _named(clip: EncodedClip | str, path: str, name: str) -> EncodedClip | str:
+    """What was read of a copy, with the name of the original in what is said of it."""
+    if isinstance(clip, str):
+        return clip.replace(path, name)
+    return replace(clip, notes=[note.replace(path, name) for note in clip.notes])
 
 
 def _serialise(tf: Any, video_id: str, clip: EncodedClip, frame_format: str) -> bytes:
@@ -95,33 +141,37 @@ def write_shard(
     tf: Any,
     output_dir: Path,
     number: int,
-    results: Iterator[tuple[Row, EncodedClip | bytes | str | WorkerDied]],
+    results: Iterator[tuple[Row, Result | WorkerDied]],
     frame_format: str,
     progress: tqdm,
 ) -> None:
     """Write one shard and then its companion in `parts`, each under a temporary name until it is complete.
 
     Raises:
-        CannotConvert: the disk is full, or what was written is not what is there.
+        CannotConvert: the disk is full, what was written is not what is there, or no row can be read any more.
     """
-    path = output_dir / _shard_name(number)
-    temporary = path.with_name(path.name + ".tmp")
+    path, temporary = output_dir / shard_name(number), _temporary(output_dir, number)
     written: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    notes: list[str] = []
+    notes = _Notes(notes_path(output_dir, number))
     size = 0
     try:
         temporary.unlink(missing_ok=True)
         os.close(create_file(temporary))  # a link planted there would be followed
         with tf.io.TFRecordWriter(str(temporary)) as writer:
             for row, result in results:
+                if isinstance(result, Stop):
+                    raise CannotConvert(result.reason)
                 if isinstance(result, EncodedClip):
-                    notes += result.notes
+                    notes.keep(row.video_id, result.notes)
                     result = _serialise(tf, row.video_id, result, frame_format)
                 if isinstance(result, bytes):
                     writer.write(result)
-                    written.append({"video_id": row.video_id, "caption": row.caption, "offset": size})
+                    notes.add(row.video_id)
+                    written.append(_noted(row, size))
                     size += record_length(len(result))
+                elif row.is_further:
+                    written.append(_noted(row, None))
                 else:
                     reason = result.reason if isinstance(result, WorkerDied) else result
                     skipped.append({"video_id": row.video_id, "reason": reason})
@@ -132,43 +182,69 @@ def write_shard(
             raise OSError(f"{temporary.stat().st_size} bytes are there, {size} were written")
         os.replace(temporary, path)
         sync_folder(output_dir)
-        companion = {"bytes": size, "written": written, "skipped": skipped, "notes": notes}
-        atomic_write_text(_companion(output_dir, number), json.dumps(companion))
-        _partial(output_dir, number).unlink(missing_ok=True)
+        companion = {"bytes": size, "written": written, "skipped": skipped, "notes": notes.added}
+        atomic_write_text(companion_path(output_dir, number), json.dumps(companion))
+        partial_path(output_dir, number).unlink(missing_ok=True)
+        notes_path(output_dir, number).unlink(missing_ok=True)
     except (OSError, tf.errors.OpError) as error:
         raise CannotConvert(f"{path}: cannot be written: {error}; once there is room, run again to go on") from error
 
 
-def _shard_name(number: int) -> str:
-    return f"path-{number:05d}.tfrecord"
+class _Notes:
+    """What is said of reading the clips of a shard; a run that goes on with their records finds it here.
+
+    Attributes:
+        added: the notes of the clips that are written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept: dict[str, list[str]] = {}
+        self.added: list[str] = []
+        for line in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else ():
+            with suppress(ValueError, TypeError):  # half a line, whose record was not written
+                video_id, notes = json.loads(line)
+                self._kept[video_id] = notes
+
+    def keep(self, video_id: str, notes: list[str]) -> None:
+        """Note what was said of a clip, before its record is written."""
+        self._kept[video_id] = notes
+        if notes:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            with open(self._path, "ab", opener=lambda path, _: os.open(path, flags, 0o666)) as file:
+                # Behind a line end: what a killed run wrote last may have none.
+                file.write(f"\n{json.dumps([video_id, notes])}".encode())
+
+    def add(self, video_id: str) -> None:
+        """Count a clip as written."""
+        self.added += self._kept.get(video_id, [])
 
 
-def _companion(output_dir: Path, number: int) -> Path:
-    return output_dir / PARTS / f"{number:05d}.json"
+def _noted(row: Row, offset: int | None) -> dict[str, Any]:
+    """What a companion has of a caption: the place of its record, or None where an earlier row has that."""
+    noted = {"video_id": row.video_id, "caption": row.caption, "offset": offset}
+    return noted | ({"has_further": True} if row.has_further and offset is not None else {})
 
 
-def _partial(output_dir: Path, number: int) -> Path:
-    """File of the beginning of a shard that an earlier run did not complete."""
-    return output_dir / PARTS / f"{number:05d}.partial"
+def _temporary(output_dir: Path, number: int) -> Path:
+    return output_dir / f"{shard_name(number)}.tmp"
 
 
-def _save_beginnings(output_dir: Path) -> None:
+def _save_beginnings(output_dir: Path, numbers: Iterable[int]) -> None:
     """Put unfinished shards of an earlier run aside, so that their clips need not be decoded again."""
-    for temporary in output_dir.glob("path-*.tfrecord.tmp"):
-        if temporary.is_symlink():  # none of ours
-            continue
-        partial_path = _partial(output_dir, int(temporary.name.split(".")[0].removeprefix("path-")))
-        # A shard's content is fixed, so of two beginnings the longer one holds the other.
-        if not partial_path.exists() or partial_path.stat().st_size < temporary.stat().st_size:
-            os.replace(temporary, partial_path)
-    for leftover in (*output_dir.glob("*.tmp"), *(output_dir / PARTS).glob("*.tmp")):
-        leftover.unlink()
+    for number in numbers:
+        temporary, partial_shard = _temporary(output_dir, number), partial_path(output_dir, number)
+        # A link is none of ours. A shard's content is fixed, so of two beginnings the longer one holds the other.
+        size = temporary.stat().st_size if temporary.is_file() and not temporary.is_symlink() else -1
+        if size > (partial_shard.stat().st_size if partial_shard.exists() else -1):
+            os.replace(temporary, partial_shard)
+        temporary.unlink(missing_ok=True)
 
 
 def _saved_offsets(output_dir: Path, number: int) -> dict[str, int]:
     """Offsets of the sound records, by video id, in what is left of an unfinished shard."""
     offsets: dict[str, int] = {}
-    path = _partial(output_dir, number)
+    path = partial_path(output_dir, number)
     if path.exists():
         try:
             for offset, payload in iterate_records(path):
@@ -177,18 +253,6 @@ def _saved_offsets(output_dir: Path, number: int) -> dict[str, int]:
             # The last record is the one that was being written.
             return offsets
     return offsets
-
-
-def is_finished(output_dir: Path, number: int) -> bool:
-    """Tell whether a shard is complete: its companion is there, and the shard has the size that it states.
-
-    A shard whose companion is damaged is written again.
-    """
-    try:
-        companion = json.loads(_companion(output_dir, number).read_bytes())
-        return (output_dir / _shard_name(number)).stat().st_size == companion["bytes"]
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return False
 
 
 def sha256_of(path: Path) -> str:
@@ -201,106 +265,46 @@ def sha256_of(path: Path) -> str:
 
 
 def convert(
-    csv_path: Path,
-    video_dir: Path,
+    source: ClipSource,
+    video_dir: Path | None,
     output_dir: Path,
     workers: int,
     settings: Settings,
     load_tensorflow: Callable[[], Any],
-) -> tuple[int, int]:
-    """Write the shards that are not there yet, then index, labels and report; return (clips written, rows skipped).
+    part: Part = WHOLE,
+) -> Counts:
+    """Write the shards of a part that are not there yet; if that is the whole set, then index, labels and report.
 
     Args:
+        video_dir: folder of the videos; None where they are in tar files.
         load_tensorflow: imports it, when there is something to write.
     """
-    num_rows, repeated = survey_csv(csv_path)
-    with file_lock(output_dir / PARTS / "lock", timeout=0):
-        _check_settings(output_dir, settings)
-        _save_beginnings(output_dir)
-        num_shards = -(-num_rows // settings.clips_per_shard)
-        finished = {number for number in range(num_shards) if is_finished(output_dir, number)}
-        if len(finished) < num_shards:
+    num_shards = settings.num_shards(source.num_rows)
+    numbers = part.numbers(num_shards)
+    with file_lock(part.file(output_dir, "lock", ""), timeout=0):
+        begin(output_dir, settings, part, source.num_rows)
+        _save_beginnings(output_dir, numbers)
+        unfinished = {number for number in numbers if not is_finished(output_dir, number)}
+        if unfinished:
             tf = load_tensorflow()
-            rows = read_rows(csv_path, settings.clips_per_shard, repeated)
+            rows = source.rows(settings.clips_per_shard, unfinished)
             convert_one = partial(convert_row, video_dir=video_dir, output_dir=output_dir, settings=settings)
-            with WorkerPool(convert_one, workers) as pool, tqdm(total=num_rows, unit="clip") as progress:
-                converted = pool.map(_unfinished(rows, finished, output_dir, progress))
+            total = sum(_num_rows(number, settings, source.num_rows) for number in numbers)
+            done = total - sum(_num_rows(number, settings, source.num_rows) for number in unfinished)
+            with WorkerPool(convert_one, workers) as pool, tqdm(total=total, initial=done, unit="clip") as progress:
+                converted = pool.map(_with_places(rows, output_dir))
                 for number, results in groupby(converted, lambda pair: pair[0].shard):
                     write_shard(tf, output_dir, number, results, settings.frame_format, progress)
-        return _write_lists(output_dir, num_shards, settings)
+        return write_lists(output_dir, num_shards, settings) if part.is_whole else count(output_dir, numbers)
 
 
-def _unfinished(rows: Iterator[Row], finished: set[int], output_dir: Path, progress: tqdm) -> Iterator[Row]:
+def _num_rows(number: int, settings: Settings, num_rows: int) -> int:
+    return min(settings.clips_per_shard, num_rows - number * settings.clips_per_shard)
+
+
+def _with_places(rows: Iterator[Row], output_dir: Path) -> Iterator[Row]:
+    """The rows, with the places of their records in what an earlier run left."""
     for number, shard_rows in groupby(rows, lambda row: row.shard):
-        saved = {} if number in finished else _saved_offsets(output_dir, number)
+        saved = _saved_offsets(output_dir, number)
         for row in shard_rows:
-            if number in finished:
-                progress.update()
-            else:
-                yield replace(row, saved_at=saved.get(row.video_id))
-
-
-def _check_settings(output_dir: Path, settings: Settings) -> None:
-    path = output_dir / PARTS / "settings.json"
-    wanted = asdict(settings)
-    if path.exists():
-        found = _settings(path)
-        differing = [
-            f"{key} {found.get(key)} there, {value} now" for key, value in wanted.items() if found.get(key) != value
-        ]
-        if differing:
-            raise CannotConvert(
-                f"{output_dir} was begun with other settings ({'; '.join(differing)}): "
-                "run with those, name another --output_dir, or delete this one"
-            )
-    elif (output_dir / INDEX).exists() or any(output_dir.glob("path-*.tfrecord")):
-        raise CannotConvert(f"{output_dir} holds shards that this command did not write: name another --output_dir")
-    else:
-        atomic_write_text(path, json.dumps(wanted, indent=1))
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        return {**json.loads(path.read_bytes())}
-    except (ValueError, TypeError) as error:
-        raise CannotConvert(
-            f"{path}: damaged ({error}): delete it to go on, if {path.parents[1]} was begun with these settings"
-        ) from error
-
-
-def _write_lists(output_dir: Path, num_shards: int, settings: Settings) -> tuple[int, int]:
-    """Write index, labels and report from the companions, one at a time: millions of rows are never held together."""
-    with ExitStack() as stack:
-        index, labels, report = (
-            stack.enter_context(atomic_file(output_dir / name, "w")) for name in (INDEX, LABELS, REPORT)
-        )
-        report.write(f'{{"settings": {json.dumps(asdict(settings))},\n"skipped": ')
-        label_list, skipped_list, notes = _JsonList(labels), _JsonList(report), list[str]()
-        for number in range(num_shards):
-            companion = json.loads(_companion(output_dir, number).read_bytes())
-            for clip in companion["written"]:
-                # Relative, so that the folder can be moved.
-                index.write(f"{clip['video_id']}\t{_shard_name(number)}\t{clip['offset']}\n")
-                label_list.append({"video_id": clip["video_id"], "caption": clip["caption"]})
-            for clip in companion["skipped"]:
-                skipped_list.append(clip)
-            notes += companion.get("notes", [])  # companions of earlier versions have none
-        label_list.end()
-        skipped_list.end()
-        report.write(f',\n"notes": {json.dumps(notes)},\n"written": {label_list.count}}}\n')
-    return label_list.count, skipped_list.count
-
-
-class _JsonList:
-    """Writes a JSON list item by item."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-        self.count = 0
-
-    def append(self, item: dict[str, str]) -> None:
-        self._file.write(("[\n" if self.count == 0 else ",\n") + json.dumps(item))
-        self.count += 1
-
-    def end(self) -> None:
-        self._file.write("\n]" if self.count else "[]")
+            yield replace(row, saved_at=saved.get(row.video_id))

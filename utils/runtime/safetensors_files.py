@@ -52,6 +52,7 @@ def _check_length(path: Path) -> int:
         length = int.from_bytes(file.read(LENGTH), "little")
     if length > MAX_DESCRIPTION:
         raise CheckpointError(
-            f"{path}: no readable safetensors file (a header of {length:,} bytes, more than {MAX_DESCRIPTION:,})"
+            f"{path}: no readable safetensors file (a header of {length:,} bytes, more than {MAX_DESCRIPTION:,}); "
+            "fetch it again"
         )
     return length

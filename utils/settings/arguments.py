@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
+from dataloaders.datasets.csv_files import SPLITS, Kind, Table, has_rows
 from modules.config import setting
 from utils.settings.fields import flat_values
 from utils.settings.groups import DataSettings, RunSettings, TrainSettings, UseSettings
+
+OWN = "csv"  # data type of tables of one's own
 
 
 @dataclass
@@ -51,21 +55,48 @@ class TaskArguments(Arguments):
 
     DATA_TYPES: ClassVar[tuple[str, ...]] = ()
 
+    test_csv: str | None = setting(
+        None,
+        "test list of MSR-VTT, beside which --val_csv is the validation list (without it, the test list); or test "
+        "table of --datatype csv",
+    )
+    data_csv: str | None = setting(
+        None, "--datatype csv: table (.csv, .tsv, .jsonl) of all splits, with a column split of train, val and test"
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.datatype not in self.DATA_TYPES:
             raise ValueError(f"--datatype {self.datatype}: choose one of {', '.join(self.DATA_TYPES)}")
+        given = [f"--{name}_csv" for name in SPLITS if self.is_list_given(name)]
+        if self.data_csv and not self.is_own:
+            raise ValueError(f"--data_csv is of --datatype {OWN}, not of {self.datatype}")
+        if self.data_csv and given:
+            raise ValueError(f"--data_csv has all splits: leave {' and '.join(given)} out, or --data_csv")
 
     @property
     def data_set(self) -> str:
         """The first part of the data type: msrvtt, msvd, ..."""
         return self.datatype.split("_")[0]
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the data set is tables of one's own."""
+        return self.datatype == OWN
 
-@dataclass
-class ListArguments(TaskArguments):
-    """Settings of a task whose MSR-VTT videos are listed in files."""
+    def is_list_given(self, split: str) -> bool:
+        """Whether --{split}_csv is on the command line."""
+        name = f"{split}_csv"
+        return getattr(self, name) != getattr(DataSettings, name, None)
 
-    test_csv: str | None = setting(
-        None, "MSR-VTT: test list; --val_csv is then the validation list. Without it --val_csv is the test list"
-    )
+    def table(self, split: str) -> Table:
+        """The table of one's own that has a split; ValueError if none is given."""
+        if self.data_csv:
+            return Table(Path(self.data_csv), split, True, "--data_csv")
+        if not self.is_list_given(split):
+            raise ValueError(f"--{split}_csv is required, or --data_csv with a column split")
+        return Table(Path(getattr(self, f"{split}_csv")), split, False, f"--{split}_csv")
+
+    def has_own_validation(self, kind: Kind) -> bool:
+        """Whether tables of one's own have validation rows of a kind; errors as `csv_files.read_captions`."""
+        return has_rows(self.table("val"), kind) if self.data_csv else self.is_list_given("val")

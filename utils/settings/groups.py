@@ -84,11 +84,11 @@ class UseSettings(ReadSettings):
 class DataSettings:
     """Where data lie."""
 
-    datatype: str = setting("pretrain", "data set and task, e.g. pretrain, msrvtt_retrieval, msvd_caption, msrvtt_qa")
+    datatype: str = setting("pretrain", "data set and task, e.g. pretrain, msrvtt_retrieval, msvd_qa; csv: your own")
     train_csv: str = setting(
-        "data/.train.csv", "training list (csv); for pre-training the shard folder or a file in it"
+        "data/.train.csv", "training list or table (csv); for pre-training the shard folder or a file in it"
     )
-    val_csv: str = setting("data/.val.csv", "evaluation list (csv)")
+    val_csv: str = setting("data/.val.csv", "evaluation list or table (csv)")
     data_path: str = setting("data/caption.pickle", "caption file, or folder of the data set's annotation files")
     features_path: str = setting("data/videos_feature.pickle", "folder of the videos (pre-training: of the shards)")
     val_features_path: str | None = setting(None, "pre-training: folder of the validation videos")

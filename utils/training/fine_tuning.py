@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 
+from dataloaders.datasets.csv_files import check_splits
 from dataloaders.files import atomic_write_text
 from dataloaders.samples import collate
 from modules.batch import Batch
 from modules.tasks.task_model import TaskModel
-from utils.data.clips import train_loader
+from utils.data.clips import SplitClips, train_loader
 from utils.evaluation.result import Evaluation
 from utils.runtime.checkpoint import CheckpointError, check_own, load, load_parameters, model_content, save_atomically
 from utils.runtime.distributed import Runtime
@@ -58,6 +60,17 @@ class FineTuning(ABC):
         if self.args.do_train:
             names += ["train", "val"] if has_validation and self.args.select_on == "val" else ["train"]
         self.splits = {name: open_split(name) for name in names}
+        self._compare_splits()
+
+    def _compare_splits(self) -> None:
+        """Warn of videos that are in two splits."""
+        opened = {name: getattr(split, "clips", split) for name, split in self.splits.items()}
+        splits = {name: clips.split for name, clips in opened.items() if isinstance(clips, SplitClips)}
+        check_splits(splits)
+        for first, second in combinations([name for name in ("train", "val", "test") if name in splits], 2):
+            if shared := set(splits[first].video_ids).intersection(splits[second].video_ids):
+                kind = "training" if first == "train" else "validation"
+                self.log.warning(f"{len(shared)} of the {second} videos are {kind} videos too")
 
     @abstractmethod
     def train_dataset(self) -> Dataset:
@@ -151,8 +164,8 @@ class FineTuning(ABC):
         if "val" in self.splits:
             return "val"
         self.log.warning(
-            "no validation split: the last model is the one that is tested. Give --test_csv, so that --val_csv is the "
-            "validation list, or choose on the test split with --select_on test."
+            "no validation split: the last model is the one that is tested. Give one (--val_csv beside --test_csv, or "
+            "rows of split val in --data_csv), or choose on the test split with --select_on test."
         )
         return None
 

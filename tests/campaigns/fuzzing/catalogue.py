@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from tests.campaigns.fuzzing import annotation_files, caches, clip_folders, clips, objects, weights
+from tests.campaigns.fuzzing import (
+    annotation_files,
+    caches,
+    clip_folders,
+    clip_sources,
+    clips,
+    objects,
+    own_tables,
+    weights,
+)
 from tests.campaigns.fuzzing.reader import Reader
 
-MODULES = (annotation_files, objects, clips, caches, weights, clip_folders)
+MODULES = (annotation_files, own_tables, objects, clips, clip_sources, caches, weights, clip_folders)
 READERS: dict[str, Reader] = {reader.name: reader for module in MODULES for reader in module.READERS}

@@ -49,6 +49,10 @@ def write_lines(path: Path, *lines: Any) -> str:
         ("msrvtt_caption", {"val_csv": "val.csv"}, ["train", "test"]),
         ("msrvtt_qa", {}, ["train", "test"]),
         ("msrvtt_qa", {"msrvtt_qa_val_json": "val.jsonl"}, ["train", "val", "test"]),
+        ("csv", {"test_csv": "test.csv"}, ["train", "test"]),
+        ("csv", {"val_csv": "val.csv"}, ["train", "val", "test"]),
+        ("csv", {"data_csv": "none.csv"}, ["train", "val", "test"]),
+        ("csv", {"do_eval": True, "data_csv": "none.csv"}, ["test"]),
     ],
 )
 def test_splits_are_those_that_the_task_would_read_or_those_asked_for(
@@ -145,6 +149,40 @@ def test_training_questions_are_checked_with_the_answers_to_choose_from(tmp_path
         read_list(args, "train")
 
 
+def test_of_a_table_all_is_read_that_a_task_would_read(tmp_path: Path):
+    path = write_lines(
+        tmp_path / "all.csv",
+        "split,video,caption,question,answer,option_1,option_2",
+        "train,a/v1.mp4,a dog,what?,a dog,,",
+        "train,a/v1,a dog,,,,",
+        "train,v2, ,,,,",
+        "train,v3,,who?,,,",
+        "test,v4,,,2,a cat,a cow",
+        "test,v5,,,1,a cat,",
+    )
+    args = arguments(datatype="csv", data_csv=path, object_path=str(tmp_path))
+    assert args.split_names() == ["train", "test"] and args.task == "csv"
+    (tmp_path / "v1.json").touch()
+    train, test = (read_list(args, name) for name in args.split_names())
+    assert train.video_ids == ["a/v1", "v2", "v3"] and train.object_names == {"a/v1": "v1"}
+    assert train.files == {"a/v1": "a/v1.mp4", "v2": "v2", "v3": "v3"}
+    assert set(train.findings) == {
+        Finding("empty_caption", "v2", path, "1 in train"),
+        Finding("repeated_row", "a/v1", path, "2 times in train: a dog"),
+        Finding("empty_question", "v2", path, "question 2: no text or no answer"),
+        Finding("empty_question", "v3", path, "question 3: no text or no answer"),
+    }
+    assert test.findings == [Finding("empty_question", "v5", path, "question 2: an option without text")]
+    assert list(compare_splits(args, [train, test])) == []
+    empty = write_lines(tmp_path / "none.csv", "video,text", "v1,a dog")
+    with pytest.raises(
+        ValueError, match=r"none\.csv: no row of test that a task reads; tables have the columns video, c"
+    ):
+        read_list(arguments(datatype="csv", test_csv=empty), "test")
+    with pytest.raises(ValueError, match="--train_csv is required, or --data_csv"):
+        read_list(arguments(datatype="csv", test_csv=empty), "train")
+
+
 def test_videos_of_several_splits_and_captions_of_none_are_noted(tmp_path: Path):
     data = write_captions(tmp_path, v1=["a dog"], v3=["a cat", "a cow"], v4=["a hen"], v5=["a pig"])
     gone = Finding("no_caption", "v5", "", "")
@@ -171,6 +209,14 @@ def test_videos_are_found_by_their_stem_and_others_named(tmp_path: Path):
     assert found.files == {"a": str(folder / "deep" / "a.avi"), "c": str(folder / "c.mp4")} and found.lmdb is None
     assert found.missing == ["b"]
     assert found.unreferenced == [Finding("unreferenced_video", "more", str(folder / "more.webm"), "")]
+
+
+def test_videos_of_a_table_are_found_by_their_paths(tmp_path: Path):
+    touch(tmp_path / "a" / "v.avi", tmp_path / "w.mp4", tmp_path / "b" / "more.mp4")
+    split = ListedSplit("test", ["a/v", "b/w"], [], files={"a/v": "a/v.avi", "b/w": "b/w"})
+    found = locate_videos(arguments(datatype="csv", features_path=str(tmp_path)), [split])
+    assert found.files == {"a/v": str(tmp_path / "a" / "v.avi")} and found.missing == ["b/w"]
+    assert {finding.video_id for finding in found.unreferenced} == {"w", "more"}
 
 
 def test_videos_of_webvid_are_found_where_the_shard_writer_looks(tmp_path: Path):

@@ -13,7 +13,6 @@ from modules.config import ModelConfig
 from utils.data.captions import (
     CaptionArguments,
     has_validation,
-    is_given,
     list_flag,
     open_split,
     read_split,
@@ -63,7 +62,7 @@ def test_each_split_has_its_list_or_the_usual_numbers(flags: dict[str, str], lis
     args = arguments(**flags)
     assert {name: list_flag(args, name) for name in lists} == lists
     assert has_validation(args) == validates
-    assert is_given(args, "val_csv") == ("val_csv" in flags)
+    assert args.is_list_given("val") == ("val_csv" in flags)
 
 
 def test_listed_videos_are_read_in_their_order_with_all_their_captions(tmp_path: Path):

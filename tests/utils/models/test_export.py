@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modules.config import Behaviour
+from modules.config import Behaviour, ModelConfig, from_dict
 from modules.tasks.answering import AnswerModel
 from modules.tasks.captioning import CaptionModel
 from modules.tasks.pretrain import PretrainModel
@@ -102,7 +102,8 @@ def test_a_folder_has_the_parameters_and_what_they_are(tmp_path: Path, datatype:
     assert not {"clip_archive", "labelmap_path", "lr"} & set(config["arguments"]) and "answers" not in config["model"]
     saved, state = load(run / "best.bin"), read_checkpoint(out)
     assert equal(state["model"], saved["model"])
-    assert state["config"] == saved["config"] and state["behaviour"] == saved["behaviour"]
+    assert from_dict(ModelConfig, state["config"]) == from_dict(ModelConfig, saved["config"])
+    assert state["behaviour"] == saved["behaviour"]
     size = sum(path.stat().st_size for path in out.iterdir())
     assert 0 <= size - sum(value.nbytes for value in saved["model"].values()) < 60_000
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in out.iterdir())

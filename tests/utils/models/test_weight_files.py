@@ -114,7 +114,7 @@ def test_safetensors_that_are_damaged_or_missing_are_an_error(tmp_path: Path):
         (tmp_path / f"{name}.safetensors").write_bytes(content)
         with pytest.raises(CheckpointError, match=rf"{name}\.safetensors: no readable safetensors file .*fetch it"):
             read_safetensors(tmp_path / f"{name}.safetensors")
-    with pytest.raises(CheckpointError, match=r"absent\.safetensors: no such file"):
+    with pytest.raises(CheckpointError, match=r"absent\.safetensors: no safetensors file: there is no such file"):
         read_safetensors(tmp_path / "absent.safetensors")
 
 
