@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from modules.utils_object_tractor import (
     PROBLEMS,
     ObjectFileError,
     ObjectReport,
+    choose_of_frames,
     load_object_file,
     trajectory_ids,
 )
@@ -382,9 +383,28 @@ def read_record(
 ) -> ObjectRecord:
     """Return the objects in a clip's file; arguments and errors as `load_objects`."""
     loaded = load_objects(path, label_map, settings, report, frame_size)
+    return _record(loaded, settings, detected_frames(path, len(loaded["objects"])))
+
+
+def record_of_frames(
+    frames: Sequence[Mapping[str, Any]],
+    where: str,
+    label_map: Mapping[str, Any],
+    settings: ObjectSettings,
+    report: ObjectReport,
+    frame_indices: np.ndarray,
+) -> ObjectRecord:
+    """As `read_record`, of what an object file would hold; `where` names it, `frame_indices` (T,) are its frames."""
+    count, rules = settings.object_count, settings.rules
+    loaded = choose_of_frames(
+        list(frames), where, count, label_map, report, rules.object_rule, rules.rect_order, None, settings.frames
+    )
+    return _record(loaded, settings, frame_indices)
+
+
+def _record(loaded: dict[str, Any], settings: ObjectSettings, indices: np.ndarray | None) -> ObjectRecord:
     tracks, sums = _trajectories(loaded, settings)
     listed = trajectory_ids(sums, settings.object_count, settings.rules.object_rule)
-    indices = detected_frames(path, len(loaded["objects"]))
     return ObjectRecord(loaded["objects"], loaded["obj_cls"], tracks, listed, indices)
 
 

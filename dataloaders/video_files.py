@@ -190,7 +190,11 @@ def read_frames(path: Path, settings: SampleSettings) -> ClipFrames:
     The picture is that of `frames_to_tensor`, which changes no frame of this size.
     """
     crop = partial(crop_frame, resolution=settings.resolution)
-    clip = read_clip(path, settings.max_frames, settings.frames, crop)
+    return clip_frames(read_clip(path, settings.max_frames, settings.frames, crop))
+
+
+def clip_frames(clip: Clip) -> ClipFrames:
+    """The frames of a clip for samples, whole or cut to the model's picture, with the size that its boxes are of."""
     size = (clip.width, clip.height)
     return ClipFrames(clip.frames, size, size, clip.frame_indices.tolist(), clip.notes)
 

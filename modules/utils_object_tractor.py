@@ -240,12 +240,33 @@ def load_object_file(
             other rect order. It is not yet counted in `report`.
     """
     raw_frames = _read_frames(path)
+    return choose_of_frames(
+        raw_frames, str(path), object_count, label_map, report, rule, rect_order, frame_size, expected_frames
+    )
+
+
+def choose_of_frames(
+    raw_frames: list[Any],
+    where: str,
+    object_count: int,
+    label_map: Mapping[str, Any],
+    report: ObjectReport,
+    rule: str = "intended",
+    rect_order: str = "xyxy",
+    frame_size: tuple[int, int] | None = None,
+    expected_frames: int | None = None,
+) -> dict[str, Any]:
+    """As `load_object_file`, of what such a file holds: a list with {"objects": [...]} per frame.
+
+    Args:
+        where: names them in the report.
+    """
     report.files += 1
     if expected_frames is not None and len(raw_frames) != expected_frames:
         raise ObjectFileError(
             "wrong_frame_counts", f"has objects for {len(raw_frames)} frames, {expected_frames} frames are sampled"
         )
-    usable = usable_objects(raw_frames, label_map["label_to_idx"], str(path), report, rect_order, frame_size)
+    usable = usable_objects(raw_frames, label_map["label_to_idx"], where, report, rect_order, frame_size)
     objects = np.full((len(raw_frames), object_count, 4), PADDING, dtype=np.float32)
     classes = np.zeros((len(raw_frames), object_count), dtype=np.int64)
     conf_set: dict[int, float] = {}
@@ -267,7 +288,7 @@ def load_object_file(
             for name, score in pairs:
                 attributes[class_index][name] += score
     if not conf_set:
-        report.note("clips_without_objects", str(path))
+        report.note("clips_without_objects", where)
     names = {index: name for name, index in label_map["label_to_idx"].items() if index in conf_set}
     sentence = _attribute_sentence([(names[index], attributes[index]) for index in conf_set])
     found = {"objects": objects, "obj_cls": classes, "attr_sentence": sentence, "conf_set": conf_set}

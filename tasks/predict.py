@@ -4,6 +4,7 @@ python tasks/predict.py caption VIDEO... --checkpoint output/caption_msrvtt/best
 python tasks/predict.py answer VIDEO --question "what is the dog doing" --checkpoint output/qa_msrvtt/best.bin
 python tasks/predict.py match VIDEO... --text "a dog runs" --text "a cat sleeps" --checkpoint ...
 python tasks/predict.py search FOLDER --query "a dog runs" --checkpoint output/retrieval_msrvtt/best.bin
+python tasks/predict.py caption VIDEO --checkpoint ... --detector hf --weights hf-hub:OWNER/NAME
 python tasks/predict.py embed FOLDER --texts captions.txt --output features.npz --checkpoint ViT-B-16.pt
 """
 
@@ -32,6 +33,7 @@ from utils.inference.embedding import read_texts, require_place
 from utils.inference.loading import add_released_flags
 from utils.inference.predictor import CHOSEN, NO_REPEAT, Predictor
 from utils.inference.search_index import SearchIndex
+from utils.preparation.choosing import DetectorSettings
 from utils.runtime.checkpoint import CheckpointError
 from utils.runtime.terminal import show_error, show_json, show_lines
 from utils.settings.fields import add_flags, flags_of
@@ -179,7 +181,11 @@ def _common_flags() -> argparse.ArgumentParser:
     common.add_argument(
         "--checkpoint", required=True, help="own (its run's config.json is read too), released, or CLIP"
     )
-    common.add_argument("--object_path", help="folder of object files {stem}.json; without it no objects are seen")
+    common.add_argument(
+        "--object_path",
+        help="folder of object files {stem}.json; without it, or --detector, no objects are seen. With --detector: "
+        "what is found is kept there, and read the next time",
+    )
     common.add_argument("--labelmap_path", help="label map of the object files; default: the training run's")
     common.add_argument("--clip_archive", help="CLIP weights for what the checkpoint lacks")
     common.add_argument("--clip_model", help="name in open_clip's table of CLIP weights without a configuration")
@@ -192,7 +198,8 @@ def _common_flags() -> argparse.ArgumentParser:
     common.add_argument(
         "--video_backend", choices=BACKENDS, help="decoder of videos; default: OpenCV, PyAV where it fails"
     )
-    add_flags(common, FrameCacheSettings, show_default=True)
+    for kind in (DetectorSettings, FrameCacheSettings):
+        add_flags(common, kind, show_default=True)
     common.add_argument("--num_thread_reader", type=int, default=0, help="processes that read videos")
     common.add_argument("--batch_size_val", type=int, default=8, help="videos at once")
     common.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -216,7 +223,8 @@ def main(argv: list[str] | None = None) -> int:
     names = (
         "object_path", "labelmap_path", "clip_archive", "clip_model", "activation", "image_resolution", "need_object",
         "use_action", "feature_framerate", "video_backend", "num_thread_reader", "batch_size_val", "device",
-        "precision", *CHOSEN, *(flag.name for flag in flags_of(FrameCacheSettings)),
+        "precision", *CHOSEN,
+        *(flag.name for kind in (DetectorSettings, FrameCacheSettings) for flag in flags_of(kind)),
     )  # fmt: skip
     try:
         flags = {name: getattr(args, name) for name in names}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dataloaders.object_files import ObjectFiles
-from dataloaders.object_store import ObjectRules, ObjectSettings, ObjectStore, build_object_store
+from dataloaders.object_store import ObjectRules, ObjectSettings, ObjectStore, build_object_store, record_of_frames
+from modules.utils_object_tractor import ObjectFileError, ObjectReport
 
 LABELS = {"label_to_idx": {"man": 1, "dog": 2}}
 SETTINGS = ObjectSettings(object_count=2, frames=2)
@@ -40,6 +41,13 @@ def test_records_are_those_of_a_store(tmp_path: Path, trajectory: str):
     for part, stored in zip(found, expected, strict=True):
         np.testing.assert_array_equal(part, stored)
     assert len(np.unique(found.tracks)) == (3 if trajectory == "track" else 2)
+    frames = json.loads((tmp_path / "a.json").read_bytes())
+    own = record_of_frames(frames, "a", LABELS, settings, ObjectReport(), np.array([0, 5]))
+    for part, stored in zip(own[:4], expected, strict=False):
+        np.testing.assert_array_equal(part, stored)
+    assert own.frame_indices is not None and own.frame_indices.tolist() == [0, 5]
+    with pytest.raises(ObjectFileError, match="has objects for 1 frames, 2 frames are sampled"):
+        record_of_frames(frames[:1], "a", LABELS, settings, ObjectReport(), np.array([0]))
 
 
 def test_files_are_found_in_both_folders_and_absent_ones_are_none(tmp_path: Path):

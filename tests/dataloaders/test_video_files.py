@@ -24,6 +24,7 @@ from dataloaders.video_files import (
     PathVideos,
     VideoFolder,
     VideoLmdb,
+    clip_frames,
     find_named_videos,
     find_videos,
     frame_key,
@@ -334,3 +335,8 @@ def test_frames_are_those_of_the_whole_pictures(tmp_path: Path):
     cut = read_frames(path, SETTINGS)
     assert {frame.shape for frame in cut.frames} == {(32, 32, 3)} and cut.original_size == (100, 64)
     assert torch.equal(frames_to_tensor(cut.frames, 32), whole)
+    uncut = clip_frames(read_sampled(path, SETTINGS))
+    assert torch.equal(frames_to_tensor(uncut.frames, 32), whole) and uncut.frames[0].shape == (64, 100, 3)
+    assert (uncut.original_size, uncut.stored_size, uncut.frame_indices) == (
+        cut.original_size, cut.stored_size, cut.frame_indices,
+    )  # fmt: skip

@@ -16,6 +16,7 @@ from dataloaders.frames import Clip, read_clip
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store
 from modules.boxes import iou_matrix
+from tests.utils.preparation import tiny_detectors
 from tests.world import Downstream
 from utils import extract_objects
 from utils.preparation.detection_files import VinVLDetections
@@ -240,3 +241,32 @@ def test_unreadable_videos_are_left_out_and_counted(downstream: Downstream, clip
     assert extract_objects.main(argv) == 3
     captured = capsys.readouterr()
     assert "bad.mp4: not a video" in captured.err and "1 videos" in captured.out
+
+
+def test_a_detector_that_looks_for_words_makes_a_label_map_of_them_and_goes_on_where_it_was(
+    clips: Path, tmp_path: Path, capsys
+):
+    pytest.importorskip("transformers", reason="detectors of transformers: requirements-optional.txt")
+    (tmp_path / "captions.txt").write_text("a dog chases two dogs\na man walks a dog near a red car\na man sleeps\n")
+    weights = tiny_detectors.save_owl(tmp_path / "owl")
+    argv = [str(clips), "--output", str(tmp_path / "o"), "--detector", "hf", "--weights", str(weights), *FRAMES]
+    argv += ["--prompts", f"captions:{tmp_path / 'captions.txt'}", "--device", "cpu"]
+    assert extract_objects.main([*argv, "--most", "2"]) == 0
+    label_map = load_label_map(tmp_path / "o_label_map.json")
+    assert label_map["label_to_idx"] == {"dog": 1, "man": 2}
+    found = {
+        entry["class"]
+        for video_id in CLIPS
+        for frame in json.loads((tmp_path / "o" / f"{video_id}.json").read_bytes())
+        for entry in frame["objects"]
+    }
+    assert found and found <= {"dog", "man"}
+    store = ObjectStore(build_object_store(tmp_path / "o", label_map, ObjectSettings(4, frames=4)))
+    assert store.report["files"] == 3 and store.report["kept_boxes"] and not store.report["unknown_classes"]
+    (tmp_path / "o" / "video1.json").unlink()
+    capsys.readouterr()
+    assert extract_objects.main([*argv, "--most", "2"]) == 0
+    assert "1 videos" in (out := capsys.readouterr().out) and "2 were there" in out
+    assert extract_objects.main([*argv, "--most", "3"]) == 0
+    assert "3 videos" in capsys.readouterr().out, "other prompts, other boxes"
+    assert len(load_label_map(tmp_path / "o_label_map.json")["label_to_idx"]) == 3

@@ -49,6 +49,7 @@ from utils.evaluation.retrieval import (
     first_stage,
     pair_scores,
 )
+from utils.inference.detection import ChosenDetector, DetectedClips
 from utils.inference.embedding import Embeddings, check_texts, text_array
 from utils.inference.loading import load_for_inference, use_settings
 from utils.models.setup import ModelClass
@@ -117,7 +118,9 @@ class Predictor:
             folder of object files {stem}.json (without one a model with objects sees none), `labelmap_path`, `device`,
             `precision`, `batch_size_val`, `num_thread_reader`, `feature_framerate`, `on_bad_video`. `precision` auto is
             bf16 on CUDA and on processors with bf16 matrix instructions; scores are fp32 whatever it is. `max_frames`
-            and `max_words` are for CLIP weights; a trained model keeps its own.
+            and `max_words` are for CLIP weights; a trained model keeps its own. `detector`, a name or a `Detector`,
+            finds the objects in the frames that are read, with flags of its own (utils/preparation/choosing.py);
+            nothing is written unless `object_path` is given too, where what is found is kept for the next time.
 
     Raises:
         CheckpointError, ValueError, FileNotFoundError: something is missing or does not fit; names file and remedy.
@@ -133,6 +136,7 @@ class Predictor:
     ) -> None:
         given = {**DEFAULTS, **{name: value for name, value in flags.items() if value is not None}}
         self._chosen = {name: given.pop(name) for name in CHOSEN if name in given}
+        self.detector = ChosenDetector(given)
         self.settings = use_settings(checkpoint, given)
         sizes = self.settings.model
         self.settings.model = replace(sizes, **{n: v for n, v in self._chosen.items() if getattr(sizes, n) is None})
@@ -143,6 +147,7 @@ class Predictor:
         self.has_object_files = "object_path" in given
         self._models: dict[ModelClass, Any] = {}
         self._objects: ObjectFiles | None = None
+        self._detected: DetectedClips | None = None
         self._has_looked = False
 
     def caption(self, videos: Sequence[str | Path], search: SearchSettings | None = None) -> Captions:
@@ -236,7 +241,7 @@ class Predictor:
         if texts:
             text_ids, text_features = text_array(texts, "texts"), self.encode_texts(texts).features
             self._note_cut(texts, model.config)
-        clips = self._clips(model, ids.tolist())
+        clips = self._clips(model, ids.tolist(), with_objects=False)
         bank = encode_videos(model, clips, self.runtime, self.settings, with_objects=False)
         pooled = self.pool(bank.tokens)
         assert pooled is not None
@@ -255,7 +260,8 @@ class Predictor:
         """
         model = self.model(RetrievalModel)
         with_objects = model.is_trained("matching")
-        return encode_videos(model, self._clips(model, videos), self.runtime, self.settings, with_objects=with_objects)
+        clips = self._clips(model, videos, with_objects=with_objects)
+        return encode_videos(model, clips, self.runtime, self.settings, with_objects=with_objects)
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> TextBank:
@@ -332,8 +338,8 @@ class Predictor:
         return sample_settings(self.settings, config, training=False)
 
     def object_files(self, config: ModelConfig) -> ObjectFiles | None:
-        """The object files of clips; None for a model without objects, or without `object_path`."""
-        if config.need_object and not self._has_looked:
+        """The object files of clips; None for a model without objects, without `object_path`, or with a detector."""
+        if config.need_object and not self._has_looked and not self.detector.is_given:
             self._has_looked = True  # the models of a checkpoint have the same sizes, and one remark is enough
             self._objects = self._open_objects(config)
         return self._objects if config.need_object else None
@@ -345,13 +351,32 @@ class Predictor:
         label_map = load_label_map(self.settings.labelmap_path)
         return ObjectFiles(self.settings.object_path, label_map, object_settings(self.settings, config))
 
-    def reader(self, config: ModelConfig, videos: Sequence[str]) -> ClipReader:
-        """Reads these clips by path; the object file of a clip has its stem."""
+    def detected(self, config: ModelConfig) -> DetectedClips | None:
+        """Clips in which a detector finds the objects; None without one, or for a model without objects."""
+        if self.detector.is_given and not self._has_looked:
+            self._has_looked = True
+            if config.need_object:
+                self._detected = self.detector.clips(self._source, self.settings, config, self.runtime.device)
+            else:
+                self.log("--detector: this model was trained without objects; none are looked for")
+        return self._detected
+
+    def reader(self, config: ModelConfig, videos: Sequence[str], *, with_objects: bool = True) -> ClipReader:
+        """Reads these clips by path; the object file of a clip has its stem.
+
+        Args:
+            with_objects: whether they are needed, so that a detector has to look for them.
+        """
+        settings = self.sample_settings(config)
+        if self.detector.is_given:
+            detected = self.detected(config) if with_objects else None
+            original = replace(settings, choices=replace(settings.choices, box_coordinates="original"))
+            return ClipReader(detected, original, detected) if detected else ClipReader(self._source, settings)
         stems = {path: Path(path).stem for path in videos}
         objects = self.object_files(config)
         if objects and not any(objects.path(stem) for stem in stems.values()):
             self.log(f"{objects.object_path}: no object file of these videos; a model with objects sees none of them")
-        return ClipReader(self._source, self.sample_settings(config), objects, stems)
+        return ClipReader(self._source, settings, objects, stems)
 
     @cached_property
     def _source(self) -> VideoSource:
@@ -362,11 +387,13 @@ class Predictor:
     def batches(self, dataset: Dataset, collate_fn: Callable[..., Batch] = collate) -> Iterable[Batch]:
         """Batches of clips in order, with a progress bar if wanted."""
         loader = evaluation_loader(self.settings, dataset, self.runtime, collate_fn)
-        return tqdm(loader, unit="batch", desc="videos", disable=not self.progress)
+        yield from tqdm(loader, unit="batch", desc="videos", disable=not self.progress)
+        for line in self._detected.remarks(self.settings.labelmap_path) if self._detected else ():
+            self.log(line)
 
-    def _clips(self, model: Any, videos: Sequence[str | Path]) -> Iterable[Batch]:
+    def _clips(self, model: Any, videos: Sequence[str | Path], *, with_objects: bool = True) -> Iterable[Batch]:
         names = [str(path) for path in videos]
-        return self.batches(VideoDataset(names, self.reader(model.config, names)))
+        return self.batches(VideoDataset(names, self.reader(model.config, names, with_objects=with_objects)))
 
 
 def _cell(values: Tensor | None, row: int, column: int) -> float | None:

@@ -178,7 +178,10 @@ class SearchIndex:
             return None
 
     def _stamps(self) -> dict[str, str]:
-        """Size and time of each video and of its object file, by the video's path below the folder."""
+        """Size and time of each video and of its object file, by the video's path below the folder.
+
+        What a detector finds follows from the video and the key.
+        """
         objects = self.predictor.object_files(self.predictor.model(RetrievalModel).config)
         stamps = {}
         for path in videos_below(self.folder):
@@ -192,11 +195,13 @@ class SearchIndex:
         settings = self.predictor.settings
         config = self.predictor.model(RetrievalModel).config
         objects = self.predictor.object_files(config)
+        detected = self.predictor.detected(config) if self.predictor.can_rerank else None
         what = {
             "format": FORMAT,
             "checkpoint": checkpoint_stamp(settings.init_model or ""),
             "samples": self.predictor.sample_settings(config).seen(),
             "objects": objects and [objects.settings.stored(), label_map_hash(dict(objects.label_map))],
+            **({"detected": [detected.settings.stored(), detected.extraction.rule()]} if detected else {}),
             "model": asdict(config),
             "precision": settings.precision,
             "rerank": self.predictor.can_rerank,

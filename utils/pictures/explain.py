@@ -126,6 +126,8 @@ def explain(predictor: Predictor, video: str | Path, text: str | None = None) ->
     clip = read_sampled(video, settings)
     text = _own_caption(predictor, video) if text is None else text
     key = sample_key(settings.seed, 0, 0)
+    if predictor.detector.is_given:
+        raise ValueError("what a detector finds on the fly is not shown: make object files of it (--object_path)")
     objects = predictor.object_files(config)
     record = objects.get(Path(video).stem) if objects else None
     if objects and record is None:

@@ -14,6 +14,7 @@ from dataloaders.files import file_stamp
 from dataloaders.frames import Clip
 from modules.foreign_text import class_name
 from utils.runtime.checkpoint import load
+from utils.runtime.precision import autocast
 
 Frame = list[dict[str, Any]]  # objects of one frame, as in the object files: class, rect, conf, ...
 COCO_HEADS = 91
@@ -41,6 +42,7 @@ class TorchvisionDetector:
         weights: a local state dict, or "DEFAULT": torchvision's own, downloaded.
         classes: names of the classes from 1 on; needed for weights that are not torchvision's 91 of COCO.
         score_threshold, max_boxes: less confident boxes, and those beyond the number, are left out.
+        device, precision: where and how to compute.
         batch_size: frames at once.
 
     Raises:
@@ -52,7 +54,8 @@ class TorchvisionDetector:
         model: str,
         weights: str,
         classes: Sequence[str] = (),
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
+        precision: str = "fp32",
         score_threshold: float = 0.2,
         max_boxes: int = 50,
         batch_size: int = 4,
@@ -61,7 +64,9 @@ class TorchvisionDetector:
             raise ValueError(f"torchvision has no detection model {model!r}")
         self.name = f"torchvision {model}, {Path(weights).name}"
         self.settings = {"score_threshold": score_threshold, "max_boxes": max_boxes, "classes": list(classes)}
-        self.device, self.batch_size = torch.device(device), batch_size
+        self.device, self.precision, self.batch_size = torch.device(device), precision, batch_size
+        if precision != "fp32":
+            self.settings["precision"] = precision
         self.score_threshold, self.max_boxes = score_threshold, max_boxes
         meta = torchvision.models.get_model_weights(model).DEFAULT.meta["categories"]
         if weights == "DEFAULT":
@@ -81,7 +86,8 @@ class TorchvisionDetector:
         found: list[Frame] = []
         for start in range(0, len(pictures), self.batch_size):
             part = [picture.to(self.device) for picture in pictures[start : start + self.batch_size]]
-            found += [self._frame(result) for result in self.model(part)]
+            with autocast(self.precision, self.device):
+                found += [self._frame(result) for result in self.model(part)]
         return found
 
     def _frame(self, result: Mapping[str, Tensor]) -> Frame:

@@ -18,7 +18,7 @@ from dataloaders.object_store import REPORT_FOLDER
 from modules.foreign_text import class_name
 from modules.utils_object_tractor import ObjectFileError, ObjectReport, usable_objects
 from utils.preparation.detectors import Detector, Frame
-from utils.preparation.label_maps import label_map_from_objects
+from utils.preparation.label_maps import label_map_from_names, label_map_from_objects
 
 
 class Extraction:
@@ -26,7 +26,7 @@ class Extraction:
 
     Args:
         detector: where boxes come from.
-        output: folder of the files.
+        output: folder of the files; None: nothing is kept.
         max_frames: frames of each video.
         frames: which frames those are.
         find_class: detector's class -> label map's, None for those it does not have.
@@ -40,7 +40,7 @@ class Extraction:
     def __init__(
         self,
         detector: Detector,
-        output: Path,
+        output: Path | None,
         max_frames: int,
         frames: FrameSettings,
         find_class: Callable[[str], str | None],
@@ -60,8 +60,10 @@ class Extraction:
         Raises:
             UnreadableVideo: the video of such a file cannot be read.
         """
+        if self.output is None or not self.object_file(video.stem).is_file():
+            return False
         path = self._report(video.stem)
-        if not path.is_file() or not (self.output / f"{video.stem}.json").is_file():
+        if not path.is_file():
             return False
         try:
             report = {**json.loads(path.read_bytes())}
@@ -83,14 +85,43 @@ class Extraction:
             UnreadableVideo, ValueError: no frame decodes, or the detector has nothing for it that training would read.
         """
         clip = read_clip(video, self.max_frames, self.frames)
-        found = self.detector.detect(video.stem, clip)
-        frames = [{"objects": self._mapped(frame)} for frame in found]
+        frames = self.find(video.stem, clip)
+        self.keep(video, clip, frames)
+        return sum(len(frame["objects"]) for frame in frames)
+
+    def find(self, video_id: str, clip: Clip) -> list[dict[str, Frame]]:
+        """What the detector finds in a clip, as an object file has it, under the label map's names.
+
+        Raises:
+            ValueError: the detector has nothing for it that training would read.
+        """
+        frames = [{"objects": self._mapped(frame)} for frame in self.detector.detect(video_id, clip)]
         self._check(frames, clip)
+        return frames
+
+    def keep(self, video: Path, clip: Clip, frames: list[dict[str, Frame]]) -> None:
+        """Write the file of what was found, and the report on it; nothing without a folder."""
+        if self.output is None:
+            return
         # Killed between the two, a run must not leave a report that vouches for another run's file.
         self._report(video.stem).unlink(missing_ok=True)
-        atomic_write_text(self.output / f"{video.stem}.json", json.dumps(frames))
+        atomic_write_text(self.object_file(video.stem), json.dumps(frames))
         atomic_write_text(self._report(video.stem), json.dumps(self._described(video, clip), indent=1))
-        return sum(len(frame["objects"]) for frame in frames)
+
+    def object_file(self, video_id: str) -> Path:
+        """The file of a video."""
+        assert self.output is not None
+        return self.output / f"{video_id}.json"
+
+    def is_of_others(self, video_id: str) -> bool:
+        """Whether a video's file is there that no extraction made, so that it must not be written over."""
+        is_there = self.output is not None and self.object_file(video_id).is_file()
+        return is_there and not self._report(video_id).is_file()
+
+    def unknown_classes(self, label_map: str | Path) -> str:
+        """A line on the classes that the label map of this name does not have, the most frequent first."""
+        listed = ", ".join(f"{name} {count}" for name, count in self.unknown.most_common(20))
+        return f"boxes of classes that {label_map} does not have, left out: {listed}"
 
     def _mapped(self, frame: Frame) -> Frame:
         kept = []
@@ -119,12 +150,17 @@ class Extraction:
         self.dropped += report.degenerate_boxes + report.outside_boxes
 
     def _report(self, video_id: str) -> Path:
-        return self.output / REPORT_FOLDER / f"{video_id}.json"
+        path = self.object_file(video_id)
+        return path.parent / REPORT_FOLDER / path.name
 
-    def _made_from(self, video: Path) -> dict[str, Any]:
+    def rule(self) -> dict[str, Any]:
+        """All that the objects of any video depend on, as plain values."""
         detector = {"detector": self.detector.name, **self.detector.settings}
         frames = {"max_frames": self.max_frames, **self.frames.rule()}
-        return {**detector, **frames, **self.naming, "video": file_stamp(video)}
+        return {**detector, **frames, **self.naming}
+
+    def _made_from(self, video: Path) -> dict[str, Any]:
+        return {**self.rule(), "video": file_stamp(video)}
 
     def _described(self, video: Path, clip: Clip) -> dict[str, Any]:
         return {
@@ -167,10 +203,10 @@ def extract_all(extraction: Extraction, videos: Sequence[Path], *, overwrite: bo
     return Outcome(done, boxes, failed)
 
 
-def write_label_map(folder: Path) -> str:
-    """Write {folder}_label_map.json of all object files in a folder; what was done."""
+def write_label_map(folder: Path, names: Sequence[str] = ()) -> str:
+    """Write {folder}_label_map.json of names, or else of all object files in a folder; what was done."""
     try:
-        content, _ = label_map_from_objects(folder)
+        content = label_map_from_names(Counter(names)) if names else label_map_from_objects(folder)[0]
     except ValueError as error:
         return f"no label map: {error}"
     path = folder.with_name(f"{folder.name}_label_map.json")

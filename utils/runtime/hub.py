@@ -23,7 +23,8 @@ FORM = f"{HUB_PREFIX}OWNER/NAME or {HUB_PREFIX}OWNER/NAME@REVISION"
 NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,199}))?", re.ASCII)
 DEFAULT_REVISION = "main"
 SECONDS = 20.0  # that the hub may take to answer, before it counts as out of reach
-# What says what the weights are; `label_map.json` and `answers.json` are of utils/export_model.py.
+# What says what the weights are; `label_map.json` and `answers.json` are of utils/export_model.py, and detectors that
+# look for words have a tokenizer.
 CONFIGURATION = (
     "config.json",
     "open_clip_config.json",
@@ -31,6 +32,13 @@ CONFIGURATION = (
     "processor_config.json",
     "label_map.json",
     "answers.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
 )
 # Forms of the weights, the best first; an index is followed by its parts.
 WEIGHTS = (
