@@ -88,6 +88,7 @@ class ModelFolder:
             where = {"pretrained_model_name_or_path": None, "state_dict": load(self.path / PICKLED_WEIGHTS)}
         else:
             raise ValueError(f"{self.path}: no weights in it: {', '.join(SAFE_WEIGHTS)} or {PICKLED_WEIGHTS}")
+        self._check_size(kind)
         with _explained(self.path, self.kind):
             model, report = kind.from_pretrained(
                 config=self.config, dtype=torch.float32, output_loading_info=True, **where
@@ -98,6 +99,17 @@ class ModelFolder:
                 "fetch the folder again"
             )
         return model
+
+    def _check_size(self, kind: Any) -> None:
+        """Raise ValueError for a configuration of more numbers than the files have bytes, before memory is taken."""
+        there = sum(file.stat().st_size for file in self.path.iterdir() if file.suffix in (".safetensors", ".bin"))
+        with _explained(self.path, self.kind), torch.device("meta"):
+            wanted = sum(parameter.numel() for parameter in kind(self.config).parameters())
+        if wanted > there:
+            raise ValueError(
+                f"{self.path}/config.json: states a model of {wanted:,} numbers, the files beside it have {there:,} "
+                "bytes; fetch the folder again"
+            )
 
 
 def _import_transformers() -> None:
