@@ -15,4 +15,6 @@ from tests.campaigns.fuzzing import (
 from tests.campaigns.fuzzing.reader import Reader
 
 MODULES = (annotation_files, own_tables, objects, clips, clip_sources, caches, weights, clip_folders)
-READERS: dict[str, Reader] = {reader.name: reader for module in MODULES for reader in module.READERS}
+ALL = [reader for module in MODULES for reader in module.READERS]
+READERS: dict[str, Reader] = {reader.name: reader for reader in ALL}
+assert len(READERS) == len(ALL), "two readers of one name"

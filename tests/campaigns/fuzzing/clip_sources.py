@@ -127,7 +127,7 @@ TAR = (
 )
 TABLE = (*KNOWN_TEXT, *csv_mutators("caption", "video", checked=("text",)))
 READERS = (
-    Reader("captions-csv", _make_table, {"captions.csv": TABLE}, _read_table, (BadCsv, ValueError)),
+    Reader("clips-csv", _make_table, {"captions.csv": TABLE}, _read_table, (BadCsv, ValueError)),
     *(
         Reader(f"clips-tar-{name}", _make_tar(kind), {"0.tar": TAR}, _read_tar, (BadTar,))
         for name, kind in (("pax", tarfile.PAX_FORMAT), ("gnu", tarfile.GNU_FORMAT))
