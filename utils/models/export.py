@@ -24,6 +24,7 @@ from utils.runtime.checkpoint import FORMAT, VERSION, CheckpointError, Checkpoin
 from utils.runtime.exported import ANSWERS_FILE, CONFIG_FILE, WEIGHTS_FILE, exported_folder, read_checkpoint
 from utils.runtime.run_log import LABEL_MAP_FILE, read_metrics
 from utils.runtime.run_settings import SEEN_OF_A_CLIP, RunFiles, find_run, seen_settings
+from utils.settings.arguments import OWN
 from utils.settings.fields import flat_values, from_flat
 from utils.settings.groups import UseSettings
 
@@ -31,6 +32,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CARD_FILE = "README.md"
 BEST_FILE = "best.bin"
 METRICS_FILE, METRIC_LINES = "metrics.json", "metrics.jsonl"
+TASK_BY_FLAG = {"beam_size": "caption", "questions_per_clip": "qa"}  # flags that only this task has
 LABELS = ("label_to_idx", "attribute_to_idx")  # of a label map; others are not read
 
 
@@ -171,7 +173,10 @@ def _data_and_task(source: Source) -> tuple[str | None, str | None]:
     """Names of the data set and the task, as far as the run says them."""
     if source.run is None:
         return source.content.get("data"), source.content.get("task")
-    datatype = source.run.config["arguments"].get("datatype")
+    arguments = source.run.config["arguments"]
+    datatype = arguments.get("datatype")
+    if datatype == OWN:  # which says no task
+        return OWN, next((task for flag, task in TASK_BY_FLAG.items() if flag in arguments), None)
     if not isinstance(datatype, str) or not re.fullmatch(r"[a-z0-9]+(_[a-z]+)?", datatype):
         return None, None
     data, _, task = datatype.rpartition("_")

@@ -281,3 +281,15 @@ def test_scores_on_the_card_are_those_of_just_this_checkpoint(tmp_path: Path):
     (run / "metrics.jsonl").unlink()
     export(run, tmp_path / "other")
     assert "*None are known of this checkpoint.*" in (tmp_path / "other/README.md").read_text()
+
+
+@pytest.mark.parametrize(("flag", "task"), [("beam_size", "caption"), ("questions_per_clip", "qa"), ("lr", None)])
+def test_the_task_of_a_run_on_a_table_of_ones_own_is_told_by_its_flags(tmp_path: Path, flag: str, task: str | None):
+    run = write_run(tmp_path / "run", "msrvtt_caption")
+    config = json.loads((run / "config.json").read_bytes())
+    config["arguments"] |= {"datatype": "csv", flag: 1}
+    (run / "config.json").write_text(json.dumps(config))
+    export(run, tmp_path / "out")
+    config = json.loads((tmp_path / "out/config.json").read_bytes())
+    assert (config["data"], config["task"]) == ("csv", task)
+    assert read_checkpoint(tmp_path / "out")["data"] == "csv"
