@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from modules.foreign_text import read_json
+from modules.foreign_text import read_json, why_no_file
 from utils.models.random_clip import is_random_archive
 from utils.models.torchscript_archive import read_torchscript, root_class
 from utils.runtime.checkpoint import CheckpointError, is_own, is_torchscript, load
@@ -70,8 +70,8 @@ def _read_parts(path: Path) -> dict[str, Tensor]:
         if Path(name).name != name or Path(name).suffix not in SUFFIXES:
             raise CheckpointError(f"{path}: names the part {name!r}, which is no weight file beside it")
         part = path.parent / name
-        if not part.is_file():
-            raise CheckpointError(f"{path}: its part {name} is not beside it; fetch all parts")
+        if reason := why_no_file(part):
+            raise CheckpointError(f"{path}: its part {name[:200]} is not beside it ({reason}); fetch all parts")
         tensors = read_safetensors(part) if part.suffix == ".safetensors" else load(part)
         wanted = {key for key, place in places.items() if place == name}
         if set(tensors) != wanted:

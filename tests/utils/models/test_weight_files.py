@@ -147,7 +147,9 @@ def test_a_part_outside_the_folder_is_not_read(tmp_path: Path, monkeypatch: pyte
 
 def test_a_part_that_is_missing_or_holds_something_else_is_an_error(tmp_path: Path):
     index = write_index(tmp_path, dict.fromkeys(STATE, "one.safetensors"))
-    with pytest.raises(CheckpointError, match=r"its part one\.safetensors is not beside it; fetch all parts"):
+    with pytest.raises(
+        CheckpointError, match=r"its part one\.safetensors is not beside it \(there is no such file\); fetch all"
+    ):
         read_weight_file(index)
     for there in ({**STATE, "more": torch.ones(1)}, {"visual.a": STATE["visual.a"]}):
         write(tmp_path / "one.safetensors", there)
