@@ -90,7 +90,7 @@ class Embeddings:
         arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         try:
             with atomic_file(path) as file:
-                np.savez(file, allow_pickle=False, **arrays)
+                np.savez(file, **arrays)
         except OSError as error:
             raise ValueError(
                 f"{path} cannot be written ({error.strerror}): free space there, then start again"

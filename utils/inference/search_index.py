@@ -251,7 +251,7 @@ class SearchIndex:
         try:
             with atomic_file(self.path) as file:
                 key, text = np.array(self._key()), np.array(json.dumps(stamps))
-                np.savez(file, allow_pickle=False, key=key, stamps=text, **arrays)
+                np.savez(file, key=key, stamps=text, **arrays)
         except OSError as error:  # such as a full disk
             self.predictor.log(f"{self.path}: cannot be written ({error}); what was encoded is not kept")
 
