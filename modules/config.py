@@ -323,6 +323,9 @@ class ModelConfig:
         return self.max_frames + 1 + self.num_trajectories + self.num_actions + self.context_length + 1
 
 
+MATCHING_LOSSES = ("released", "contrastive")
+
+
 @dataclass
 class Behaviour:
     """Choices between what the released model or its losses do and what they intend, which is the default.
@@ -335,6 +338,7 @@ class Behaviour:
         contrastive_video_gradient: released False: the contrastive loss of pre-training reaches the text tower alone.
         choice_frames_normalised: released False: multiple choice trains on normalised frames, but scores plain ones.
         answer_head: "classifier"; released "vocabulary": an answer is its first token, among the whole vocabulary.
+        matching_loss: "released", the squared distance of tokens and words, or "contrastive".
     """
 
     matching_norm_axis: str = "feature"
@@ -344,9 +348,12 @@ class Behaviour:
     contrastive_video_gradient: bool = True
     choice_frames_normalised: bool = True
     answer_head: str = "classifier"
+    matching_loss: str = "released"
 
     def __post_init__(self) -> None:
         _check_types(self)
+        if self.matching_loss not in MATCHING_LOSSES:
+            raise ValueError(f"matching_loss {self.matching_loss!r}: choose one of {', '.join(MATCHING_LOSSES)}")
 
     @classmethod
     def preset(cls, name: str) -> Behaviour:

@@ -37,10 +37,11 @@ def config(**choices: Any) -> ModelConfig:
     return ModelConfig(**{**SIZES, **choices})
 
 
-def model(cls: type = PretrainModel, behaviour: str = "intended", seed: int = 0, **choices: Any) -> Any:
+def model(cls: type = PretrainModel, behaviour: str | Behaviour = "intended", seed: int = 0, **choices: Any) -> Any:
     """A tiny model with drawn weights, the raw parameters large enough to matter."""
     torch.manual_seed(seed)
-    made = cls(config(**choices), Behaviour.preset(behaviour))
+    chosen = Behaviour.preset(behaviour) if isinstance(behaviour, str) else behaviour
+    made = cls(config(**choices), chosen)
     initialise(made)
     with torch.no_grad():
         for name, parameter in made.named_parameters():

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from typing import NamedTuple
+from collections.abc import Set
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from modules.batch import Batch
 from modules.collectives import global_mean
 from modules.encoded import Encoded
 from modules.fusion_encoder import VideoTokens
+from modules.objectives.assignment import Pairs, assign, assign_all
 from modules.objectives.base import Objective
+from modules.objectives.word_contrast import cosines, word_contrast
 
 OBJECT_NOUN, ACTION_VERB = "object_noun", "action_verb"
 
@@ -23,7 +23,8 @@ class SetMatching(Objective):
     """Trajectories are assigned to nouns, actions to verbs, one to one; the end token counts as either.
 
     The losses are the squared distances of matched pairs over the number of pairs of both kinds: their sum is the
-    released loss. Text is detached.
+    released loss. With `Behaviour.matching_loss` "contrastive" each is the mean of `word_contrast`, scores are cosines,
+    and the end token is for all rows without a word. Text is detached.
     """
 
     NAMES = (OBJECT_NOUN, ACTION_VERB)
@@ -46,9 +47,25 @@ class SetMatching(Objective):
         batch, text, tokens = encoded.batch, encoded.detached_text, _tokens(encoded.detached_video)
         scores = self.scores(batch, encoded.detached_video, text, encoded.active)
         solved = self.solve(batch, scores)
+        if self.is_contrastive:
+            words = {OBJECT_NOUN: batch["noun_positions"], ACTION_VERB: batch["verb_positions"]}
+            return {
+                name: global_mean(*word_contrast(tokens[name], text, batch["text_ids"], words[name], pairs))
+                for name, pairs in solved.items()
+            }
         count = sum(len(pairs.sample) for pairs in solved.values())
         return {name: global_mean(squared_distance(tokens[name], text, pairs), count) for name, pairs in solved.items()}
 
+    @property
+    def is_contrastive(self) -> bool:
+        """Whether it is the contrastive form."""
+        return self.behaviour.matching_loss == "contrastive"
+
+    def similarities(self, tokens: Tensor, text: Tensor) -> Tensor:
+        """What a softmax over words is taken of, fp32: (B, R, E), (B, L, E) -> (B, R, L)."""
+        return cosines(tokens, text) if self.is_contrastive else dot_products(tokens, text)
+
+    @torch.no_grad()
     def scores(self, batch: Batch, video: VideoTokens, text: Tensor, names: Set[str]) -> dict[str, np.ndarray]:
         """Scores of trajectories with nouns (B, N, L) and of actions with verbs (B, A, L), by loss, on the host.
 
@@ -62,20 +79,21 @@ class SetMatching(Objective):
         is_end = torch.arange(text.shape[1], device=text.device) == batch["text_lengths"][:, None] - 1
         words = {OBJECT_NOUN: batch["noun_mask"], ACTION_VERB: batch["verb_mask"]}
         return {
-            name: word_scores(tokens, text, words[name] | is_end).cpu().numpy()
+            name: word_scores(self.similarities(tokens, text), words[name] | is_end).cpu().numpy()
             for name, tokens in _tokens(video).items()
             if name in names
         }
 
     def solve(self, batch: Batch, scores: dict[str, np.ndarray]) -> dict[str, Pairs]:
         """The assignment of used trajectories and of actions, from `scores`."""
+        solve = assign_all if self.is_contrastive else assign
         solved = {}
         if OBJECT_NOUN in scores:
-            solved[OBJECT_NOUN] = assign(scores[OBJECT_NOUN], batch["trajectory_counts"], batch["noun_positions"])
+            solved[OBJECT_NOUN] = solve(scores[OBJECT_NOUN], batch["trajectory_counts"], batch["noun_positions"])
         if ACTION_VERB in scores:
             skips = self.behaviour.action_matching_needs_objects
             rows = [self.config.num_actions if count or not skips else 0 for count in batch["trajectory_counts"]]
-            solved[ACTION_VERB] = assign(scores[ACTION_VERB], rows, batch["verb_positions"])
+            solved[ACTION_VERB] = solve(scores[ACTION_VERB], rows, batch["verb_positions"])
         return solved
 
 
@@ -85,51 +103,15 @@ def _tokens(video: VideoTokens) -> dict[str, Tensor]:
     return {name: tokens for name, tokens in found.items() if tokens is not None}
 
 
-class Pairs(NamedTuple):
-    """Matched pairs as flat index lists: sample, row of the video tokens, position of the word."""
-
-    sample: list[int]
-    row: list[int]
-    word: list[int]
-
-
-@torch.no_grad()
-def word_scores(tokens: Tensor, text: Tensor, is_word: Tensor) -> Tensor:
-    """Softmax over a sample's words of token · word (raw dot products), in fp32 whatever the autocast type.
-
-    Args:
-        tokens: (B, R, E) trajectories or actions.
-        text: (B, L, E).
-        is_word: (B, L), True at candidate words.
-
-    Returns:
-        (B, R, L) fp32, 0 where there is no word.
-    """
+def dot_products(tokens: Tensor, text: Tensor) -> Tensor:
+    """(B, R, E), (B, L, E) -> (B, R, L), in fp32 whatever the autocast type."""
     with torch.autocast(tokens.device.type, enabled=False):
-        scores = tokens.float() @ text.float().transpose(1, 2)
-    return scores.masked_fill(~is_word[:, None], float("-inf")).softmax(-1)
+        return tokens.float() @ text.float().transpose(1, 2)
 
 
-def assign(scores: np.ndarray, row_counts: Sequence[int], words: Sequence[Sequence[int]]) -> Pairs:
-    """Maximum-weight assignment of each sample's first `row_counts[b]` rows to its words.
-
-    Args:
-        scores: (B, R, L).
-        row_counts: usable rows per sample; 0 leaves the sample out.
-        words: word positions per sample.
-
-    Returns:
-        min(rows, words) pairs per sample; rows without a word and words without a row are left out.
-    """
-    pairs = Pairs([], [], [])
-    for sample, (count, positions) in enumerate(zip(row_counts, words, strict=True)):
-        if not count or not positions:
-            continue
-        rows, columns = linear_sum_assignment(scores[sample, :count][:, list(positions)], maximize=True)
-        pairs.sample.extend([sample] * len(rows))
-        pairs.row.extend(rows.tolist())
-        pairs.word.extend(positions[c] for c in columns)
-    return pairs
+def word_scores(similarities: Tensor, is_word: Tensor) -> Tensor:
+    """Softmax over a sample's words: (B, R, L), (B, L) True at candidate words -> (B, R, L), 0 where there is none."""
+    return similarities.masked_fill(~is_word[:, None], float("-inf")).softmax(-1)
 
 
 def squared_distance(tokens: Tensor, text: Tensor, pairs: Pairs) -> Tensor:

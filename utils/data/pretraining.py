@@ -13,8 +13,9 @@ from dataloaders.datasets.webvid import WebVidPretrainDataset
 from dataloaders.id_lists import read_frame_sizes
 from dataloaders.object_store import ObjectStore
 from dataloaders.pretrain_index import INDEX_FILE, PretrainIndex, prepare_pretrain_index
-from modules.config import ModelConfig, setting
+from modules.config import MATCHING_LOSSES, ModelConfig, setting
 from utils.data.clips import Log, SplitClips, counts, open_clips, prepare_objects, sample_settings
+from utils.data.loaders import Loader
 from utils.evaluation.pretraining import collate_whole_captions
 from utils.runtime.distributed import Runtime
 from utils.runtime.sampler import GlobalBatchSampler
@@ -26,6 +27,12 @@ class PretrainArguments(Arguments):
     """Flags of pre-training alone."""
 
     eval_samples: int = setting(1000, "with --do_eval: training samples whose losses are computed", minimum=1)
+    matching_loss: str | None = setting(
+        None,
+        "how trajectories and actions learn their words: by squared distance, as released, or contrastive; default: "
+        "the checkpoint's own, released for a new model",
+        choices=MATCHING_LOSSES,
+    )
 
 
 @dataclass(frozen=True)
@@ -115,4 +122,4 @@ def losses_loader(args: Arguments, dataset: Dataset, samples: int, runtime: Runt
         length, batch_size, rank=runtime.rank, world_size=runtime.world_size, seed=args.seed, epoch=0, shuffle=False
     )
     workers = args.num_thread_reader
-    return DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate_whole_captions)
+    return Loader(dataset, workers, batch_sampler=sampler, collate_fn=collate_whole_captions)

@@ -33,7 +33,11 @@ ModelClass = Callable[[ModelConfig, Behaviour], Any]
 
 
 def setup_model(
-    model_class: ModelClass, settings: UseSettings, log: Callable[[str], None], answers: Sequence[str] = ()
+    model_class: ModelClass,
+    settings: UseSettings,
+    log: Callable[[str], None],
+    answers: Sequence[str] = (),
+    matching_loss: str | None = None,
 ) -> Any:
     """Build a task's model and fill it: the checkpoint first, then CLIP for what the checkpoint does not have.
 
@@ -45,12 +49,13 @@ def setup_model(
         settings: its `model` then says what the model has, also where nothing was chosen.
         answers: classes of an answer classifier; without them a checkpoint's own. A checkpoint's classifier of other
             answers is left out.
+        matching_loss: of `Behaviour`; None: as everything else of the behaviour.
 
     Raises:
         CheckpointError, ValueError: a file is missing, is of another kind, or does not fit; the message names it.
     """
     torch.manual_seed(settings.seed)
-    model = _Setup(model_class, settings, log, tuple(answers)).model()
+    model = _Setup(model_class, settings, log, tuple(answers), matching_loss).model()
     settings.follow(model.config)
     return model
 
@@ -63,6 +68,7 @@ class _Setup:
     settings: UseSettings
     log: Callable[[str], None]
     answers: tuple[str, ...]
+    matching_loss: str | None
 
     def model(self) -> Any:
         """The model, filled from the kind of file that `--init_model` turns out to be."""
@@ -85,6 +91,12 @@ class _Setup:
                 f"--clip_archive {where}: a model that was exported by this project; name it with --init_model"
             )
         return where
+
+    def behaviour(self, otherwise: Behaviour) -> Behaviour:
+        """What the flags choose of the behaviour, over another one."""
+        preset = self.settings.behaviour
+        chosen = Behaviour.preset(preset) if preset else otherwise
+        return replace(chosen, matching_loss=self.matching_loss or chosen.matching_loss)
 
     def build(self, outline: TaskModel) -> Any:
         """A model with drawn values."""
@@ -118,7 +130,7 @@ class _Setup:
             choices = {**clip.described, **self.settings.model.given()}
             config = config_from_clip(clip.state, answers=self.answers, **choices)
             state = self.at_resolution(clip.state, POSITIONS, config, path)
-            outline = self.outline(config, Behaviour.preset(self.settings.behaviour or "intended"), state, path)
+            outline = self.outline(config, self.behaviour(Behaviour.preset("intended")), state, path)
             check_clip(outline, state)
             header = _header(clip, outline, path)
             model = self.build(outline)
@@ -157,11 +169,11 @@ class _Setup:
     def from_own(self, state: dict[str, Any], path: Path) -> Any:
         """A model of a checkpoint of this project, for the same task or another one."""
         check_own(state, path)
-        choices, preset = self.settings.model, self.settings.behaviour
+        choices = self.settings.model
         try:
             saved: ModelConfig = from_dict(ModelConfig, state["config"])
             config = replace(choices.over(saved), answers=self.answers or saved.answers)
-            behaviour = Behaviour.preset(preset) if preset else from_dict(Behaviour, state["behaviour"])
+            behaviour = self.behaviour(from_dict(Behaviour, state["behaviour"]))
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
         weights = dict(state["model"])
@@ -190,7 +202,7 @@ class _Setup:
         try:
             config = config_from_released(state, answers=self.answers, **choices)
             state = self.at_resolution(state, f"clip.{POSITIONS}", config, path)
-            outline = self.outline(config, Behaviour.preset(self.settings.behaviour or "released"), state, path)
+            outline = self.outline(config, self.behaviour(Behaviour.preset("released")), state, path)
             result = convert(state, outline)
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error

@@ -1,14 +1,14 @@
-"""Assignment of video tokens to words: scores, the best pairs, and their distance."""
+"""Set matching: scores of video tokens with words, and both forms of the loss."""
 
 from __future__ import annotations
 
-from itertools import permutations
-
-import numpy as np
 import pytest
 import torch
 
-from modules.objectives.set_matching import Pairs, SetMatching, assign, squared_distance, word_scores
+from modules.config import MATCHING_LOSSES, Behaviour
+from modules.objectives.assignment import Pairs
+from modules.objectives.set_matching import SetMatching, dot_products, squared_distance, word_scores
+from modules.objectives.word_contrast import cosines
 from tests import tiny
 
 
@@ -19,43 +19,18 @@ def normal(*shape: int) -> torch.Tensor:
 def test_scores_are_a_softmax_over_the_words_of_a_sample():
     tokens, text = normal(2, 3, 8), normal(2, 5, 8)
     is_word = torch.tensor([[False, True, False, True, True], [False, True, False, False, False]])
-    scores = word_scores(tokens, text, is_word)
+    scores = word_scores(dot_products(tokens, text), is_word)
     assert scores.shape == (2, 3, 5) and not scores[~is_word[:, None].expand_as(scores)].any()
     torch.testing.assert_close(scores[0][:, [1, 3, 4]], (tokens[0] @ text[0, [1, 3, 4]].t()).softmax(-1))
     assert (scores[1, :, 1] == 1).all()
 
 
-def test_scores_are_single_precision_under_autocast_and_without_gradient():
-    tokens, text = 5 * normal(1, 3, 64).requires_grad_(), normal(1, 4, 64)
-    is_word = torch.ones(1, 4, dtype=torch.bool)
+@pytest.mark.parametrize("similarities", [dot_products, cosines])
+def test_similarities_are_single_precision_under_autocast(similarities):
+    tokens, text = 5 * normal(1, 3, 64), normal(1, 4, 64)
     with torch.autocast("cpu", torch.bfloat16):
-        scores = word_scores(tokens, text, is_word)
-    assert torch.equal(scores, word_scores(tokens, text, is_word)) and not scores.requires_grad
-
-
-@pytest.mark.parametrize("words", [[1, 2, 4, 5], [0, 3], [2]], ids=str)
-@pytest.mark.parametrize("rows", [1, 2, 3])
-def test_the_assignment_is_the_best_of_all(rows: int, words: list[int]):
-    scores = np.random.default_rng(rows + 10 * len(words)).random((1, 5, 6))
-    pairs = assign(scores, [rows], [words])
-    size = min(rows, len(words))
-    assert len(set(pairs.row)) == len(set(pairs.word)) == len(pairs.row) == size
-    assert set(pairs.row) <= set(range(rows)) and set(pairs.word) <= set(words) and set(pairs.sample) == {0}
-    every = (
-        zip(some, chosen, strict=True)
-        for some in permutations(range(rows), size)
-        for chosen in permutations(words, size)
-    )
-    best = max(sum(scores[0, row, word] for row, word in pairing) for pairing in every)
-    assert scores[0, pairs.row, pairs.word].sum() == pytest.approx(best)
-
-
-def test_samples_are_apart_and_those_without_rows_or_words_are_left_out():
-    scores = np.zeros((4, 2, 3))
-    scores[1, 0, 2] = scores[1, 1, 0] = scores[3, 0, 1] = 1
-    pairs = assign(scores, [0, 2, 2, 1], [[0, 1], [0, 2], [], [0, 1]])
-    assert sorted(zip(*pairs, strict=True)) == [(1, 0, 2), (1, 1, 0), (3, 0, 1)]
-    assert assign(scores, [0] * 4, [[0]] * 4) == Pairs([], [], [])
+        found = similarities(tokens, text)
+    assert torch.equal(found, similarities(tokens, text))
 
 
 def test_the_distance_is_the_mean_square_summed_over_pairs():
@@ -87,6 +62,35 @@ def test_only_the_wanted_kinds_are_scored_and_a_clip_without_boxes_takes_part_wi
     both = matching.scores(batch, encoded.video, encoded.text, set(matching.available))
     assert set(matching.solve(batch, both)["object_noun"].sample) == {1}
     assert matching.solve(batch, {}) == {}
+
+
+@pytest.mark.parametrize("form", MATCHING_LOSSES)
+def test_either_form_teaches_trajectories_and_actions(form: str):
+    model = tiny.model(behaviour=Behaviour(matching_loss=form))
+    batch, matching = (
+        tiny.collate([tiny.sample(i, model.config, boxes=4) for i in range(3)]),
+        model.objective(SetMatching),
+    )
+    losses = matching.losses(model.encoded(batch))
+    assert losses.keys() == set(matching.available)
+    for name, part in (("object_noun", "trajectories"), ("action_verb", "actions")):
+        model.zero_grad()
+        losses[name].backward(retain_graph=True)
+        assert any(model.get_parameter(name).grad is not None for name in model.part(part))
+
+
+def test_in_the_contrastive_form_every_trajectory_and_action_has_a_word_or_the_end_token():
+    model = tiny.model(behaviour=Behaviour(matching_loss="contrastive"))
+    batch, matching = (
+        tiny.collate([tiny.sample(i, model.config, boxes=4) for i in range(3)]),
+        model.objective(SetMatching),
+    )
+    encoded = model.encoded(batch)
+    solved = matching.solve(batch, matching.scores(batch, encoded.video, encoded.text, set(matching.available)))
+    assert len(solved["object_noun"].row) == sum(batch["trajectory_counts"])
+    assert len(solved["action_verb"].row) == 3 * model.config.num_actions
+    named = [set(positions) for positions in batch["verb_positions"]]
+    assert all(word in named[sample] for sample, _, word in zip(*solved["action_verb"], strict=True))
 
 
 def test_a_model_without_the_tokens_does_not_have_the_loss():

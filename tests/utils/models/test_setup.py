@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from modules.config import Behaviour
 from modules.initialise import resize_positions
+from modules.objectives.set_matching import SetMatching
 from modules.tasks.pretrain import PretrainModel
 from tests import tiny
 from tests.utils.checkpoints import released_state
@@ -21,6 +22,8 @@ from tests.utils.models.small_clip import SIZES, STATE, equal
 from utils.models.random_clip import ClipSizes, random_state_dict, save_archive
 from utils.models.setup import POSITIONS, setup_model
 from utils.runtime.checkpoint import CheckpointError, model_content, save_atomically
+from utils.settings.fields import from_flat
+from utils.settings.groups import UseSettings
 from utils.settings.parser import parse_arguments
 
 OBJECTS = ("--need_object", "--use_action", "--object_count", "4", "--num_actions", "2")
@@ -73,6 +76,18 @@ def test_an_own_checkpoint_comes_back_with_its_behaviour(archive: Path, tmp_path
     assert len(lines) == 1 and "parameters taken" in lines[0]
     chosen, _ = make(archive, *OBJECTS, "--init_model", str(tmp_path / "own.bin"), "--behaviour", "intended")
     assert chosen.behaviour == Behaviour()
+
+
+def test_the_matching_loss_is_chosen_over_the_behaviour_and_stays_in_checkpoints(archive: Path, tmp_path: Path):
+    settings = from_flat(UseSettings, {"clip_archive": str(archive), "need_object": True, "max_words": 12})
+    model = setup_model(PretrainModel, settings, [].append, matching_loss="contrastive")
+    assert model.behaviour == Behaviour(matching_loss="contrastive")
+    assert model.objective(SetMatching).is_contrastive
+    save_atomically(model_content(model, 0, 0), tmp_path / "own.bin")
+    again = from_flat(UseSettings, {"clip_archive": str(archive), "init_model": str(tmp_path / "own.bin")})
+    assert setup_model(PretrainModel, again, [].append).behaviour == model.behaviour
+    other = setup_model(PretrainModel, again, [].append, matching_loss="released")
+    assert other.behaviour == Behaviour() and not other.objective(SetMatching).is_contrastive
 
 
 def test_the_width_of_heads_comes_from_the_archive_and_stays_in_checkpoints(tmp_path: Path):
