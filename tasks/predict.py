@@ -28,6 +28,7 @@ from dataloaders.video_files import list_videos
 from modules.beam_search import SearchSettings
 from modules.config import ACTIVATIONS
 from modules.tasks.captioning import CaptionModel
+from utils.data.loaders import StalledWorker
 from utils.evaluation.bad_videos import BadVideos
 from utils.inference.embedding import read_texts, require_place
 from utils.inference.loading import add_released_flags
@@ -38,7 +39,7 @@ from utils.runtime.checkpoint import CheckpointError
 from utils.runtime.terminal import show_error, show_json, show_lines
 from utils.settings.fields import add_flags, flags_of
 
-USER_ERRORS = (CheckpointError, BadVideos, UnreadableVideo, FileNotFoundError, ValueError)
+USER_ERRORS = (CheckpointError, BadVideos, UnreadableVideo, StalledWorker, FileNotFoundError, ValueError)
 
 
 class Output:

@@ -20,6 +20,7 @@ from dataloaders.samples import SampleSettings, collate
 from dataloaders.video_files import CachedVideos, open_videos
 from modules.config import ModelConfig
 from modules.utils_object_tractor import PROBLEMS
+from utils.data.loaders import Loader
 from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.distributed import Runtime
 from utils.runtime.sampler import EvaluationSampler, GlobalBatchSampler
@@ -255,10 +256,10 @@ def train_loader(
         seed=args.seed,
         epoch=0,
     )
-    loader = DataLoader(
+    loader = Loader(
         dataset,
+        args.num_thread_reader,
         batch_sampler=sampler,
-        num_workers=args.num_thread_reader,
         collate_fn=collate_fn,
         pin_memory=runtime.device.type == "cuda",
         persistent_workers=args.num_thread_reader > 0,
@@ -275,11 +276,11 @@ def evaluation_loader(
     settings: ReadSettings, dataset: Dataset, runtime: Runtime, collate_fn: Callable[..., Any] = collate
 ) -> DataLoader:
     """This rank's part of the data, in order, no sample twice."""
-    return DataLoader(
+    return Loader(
         dataset,
+        settings.num_thread_reader,
         sampler=EvaluationSampler(len(dataset), runtime.rank, runtime.world_size),  # type: ignore[arg-type]
         batch_size=settings.batch_size_val,
-        num_workers=settings.num_thread_reader,
         collate_fn=collate_fn,
         pin_memory=runtime.device.type == "cuda",
     )

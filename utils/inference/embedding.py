@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -87,7 +88,7 @@ class Embeddings:
             ValueError: it cannot be written there (`require_place` finds out earlier), or the disk is full.
         """
         require_place(path)
-        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        arrays: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         try:
             with atomic_file(path) as file:
                 np.savez(file, **arrays)

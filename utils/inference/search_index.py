@@ -247,7 +247,8 @@ class SearchIndex:
                 raise ValueError(f"its {name} fits no tokens")  # a mask follows its tokens
 
     def _write(self, stamps: dict[str, str], tokens: VideoTokens) -> None:
-        arrays = {name: part.numpy() for name, part in zip(TOKEN_PARTS, tokens, strict=True) if part is not None}
+        numbers = zip(TOKEN_PARTS, tokens, strict=True)
+        arrays: dict[str, Any] = {name: part.numpy() for name, part in numbers if part is not None}
         try:
             with atomic_file(self.path) as file:
                 key, text = np.array(self._key()), np.array(json.dumps(stamps))

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from dataloaders.decoders import UnreadableVideo
 from dataloaders.files import NO_LOCKS, file_lock
 from dataloaders.tfrecord import DamagedRecord
+from utils.data.loaders import StalledWorker
 from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.checkpoint import CheckpointError
 from utils.runtime.distributed import Runtime, find_runtime
@@ -25,6 +26,7 @@ USER_ERRORS = (
     NonFiniteLoss,
     DamagedRecord,
     UnreadableVideo,
+    StalledWorker,
     OSError,
     ValueError,
 )
