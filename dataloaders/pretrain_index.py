@@ -18,6 +18,7 @@ from dataloaders.caption_store import CaptionArrays, CaptionWriter, PackedCaptio
 from dataloaders.files import atomic_write_text
 from dataloaders.parallel import chunked, ordered_map
 from dataloaders.stored_clips import resolve_shard
+from dataloaders.tag_rules import TAGS_VERSION
 from dataloaders.tagging import TAGGERS, TaggedCaption, make_tagger, tag_caption
 from modules.config import VOCAB_SIZE
 from modules.foreign_text import iterate_lines, read_json
@@ -192,6 +193,7 @@ def prepare_pretrain_index(
         "index": fingerprint_file(index_path),
         "index_dir": relative,
         "tagger": tagger,
+        "tags_version": TAGS_VERSION,
         "vocab_size": vocab_size,
     }
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from HanTa import HanoverTagger as hanta
 
+from dataloaders.tag_rules import NOUN, VERB, correct_kinds
 from modules.tokenizer import ClipTokenizer, split_words
 
-NOUN, VERB = 1, 2
 SPACY_MODEL = "en_core_web_sm"
 CACHED_ANALYSES = 1 << 17
 LONGEST_WORD = 40  # letters that are analysed; HanTa's time grows with their square, and few words are longer
 
 
-class Tagger(Protocol):
-    """Gives each word of a sentence its part of speech.
+class Tagger(ABC):
+    """Gives each word of a sentence its part of speech: what a library says, corrected by `tag_rules`.
 
     `name` is the choice of `--tagger`; it is recorded in caches and in a run's configuration.
     """
@@ -27,7 +28,14 @@ class Tagger(Protocol):
 
     def kinds(self, words: Sequence[str]) -> list[int]:
         """Return NOUN, VERB or 0 for each of the words, which are those of `modules.tokenizer.split_words`."""
-        ...
+        if not words:
+            return []
+        split = split_negations(words)
+        return correct_kinds(split, self.library_kinds(split))
+
+    @abstractmethod
+    def library_kinds(self, words: Sequence[str]) -> list[int]:
+        """Return what the library says of one or more words, whose negations are split: NOUN, VERB or 0 for each."""
 
 
 class TaggedCaption(NamedTuple):
@@ -65,7 +73,7 @@ class _Analyser(hanta.HanoverTagger):
         return analysis
 
 
-class HantaTagger:
+class HantaTagger(Tagger):
     """HanTa with the English model inside its package: pure Python, no download.
 
     It speaks the tags of the British National Corpus (C5): NN* and NP* are nouns; VV*, VD* and VH* verbs; VB* is only
@@ -79,12 +87,11 @@ class HantaTagger:
         self._tagger = _Analyser(str(Path(hanta.__file__).parent / "morphmodel_en.pgz"))
 
     def tags(self, words: Sequence[str]) -> list[str]:
-        """Return the C5 tag of each word."""
+        """Return the C5 tag of each of one or more words."""
         # Captions are in lower case here, so capitals must not count against proper names.
-        analysed = [word[:LONGEST_WORD] for word in split_negations(words)]
-        return self._tagger.tag_sent(analysed, taglevel=0, casesensitive=False) if words else []
+        return self._tagger.tag_sent([word[:LONGEST_WORD] for word in words], taglevel=0, casesensitive=False)
 
-    def kinds(self, words: Sequence[str]) -> list[int]:
+    def library_kinds(self, words: Sequence[str]) -> list[int]:
         """Return NOUN, VERB or 0 for each word."""
         return [kind_of_c5(tag) for tag in self.tags(words)]
 
@@ -105,7 +112,7 @@ def split_negations(words: Sequence[str]) -> list[str]:
     return moved
 
 
-class SpacyTagger:
+class SpacyTagger(Tagger):
     """spaCy's small English model; both spaCy and the model are optional to install."""
 
     name = "spacy"
@@ -124,11 +131,9 @@ class SpacyTagger:
             raise ImportError(f"--tagger spacy needs its model: python -m spacy download {SPACY_MODEL}") from error
         self._doc: Callable[..., Any] = Doc
 
-    def kinds(self, words: Sequence[str]) -> list[int]:
+    def library_kinds(self, words: Sequence[str]) -> list[int]:
         """Return NOUN, VERB or 0 for each word; auxiliaries ("is", "can") are not verbs."""
-        if not words:
-            return []
-        document = self._pipeline(self._doc(self._pipeline.vocab, words=split_negations(words)))
+        document = self._pipeline(self._doc(self._pipeline.vocab, words=list(words)))
         kinds = {"NOUN": NOUN, "PROPN": NOUN, "VERB": VERB}
         return [kinds.get(token.pos_, 0) for token in document]
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from dataloaders import pretrain_index
+from dataloaders.built_caches import FINGERPRINT_FILE
+from dataloaders.caption_store import array_path
 from dataloaders.pretrain_index import (
     ClipPlace,
     PretrainIndex,
@@ -19,6 +21,7 @@ from dataloaders.pretrain_index import (
     read_path_index,
 )
 from dataloaders.stored_clips import resolve_shard
+from dataloaders.tag_rules import TAGS_VERSION
 from modules.tokenizer import ClipTokenizer
 from tests.dataloaders.test_built_caches import refuse
 
@@ -86,6 +89,25 @@ def test_prepared_once_and_again_when_an_input_changes(tmp_path: Path, monkeypat
         assert prepare_pretrain_index(path, tmp_path / "shards", tmp_path / "cache") == folder
     write_set(tmp_path / "shards", CAPTIONS[:1])
     assert len(PretrainIndex(prepare_pretrain_index(path, tmp_path / "shards", tmp_path / "cache"))) == 1
+
+
+@pytest.mark.parametrize("version", [None, 1, TAGS_VERSION + 1])
+def test_tags_of_other_rules_are_made_anew(
+    tmp_path: Path, version: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_set(tmp_path)
+    folder = prepare_pretrain_index(path, tmp_path)
+    kinds, tags = array_path(folder, "kinds"), array_path(folder, "kinds").read_bytes()
+    kinds.write_bytes(bytes(len(tags)))
+    assert prepare_pretrain_index(path, tmp_path) == folder and kinds.read_bytes() != tags, "it is current"
+    fingerprint = json.loads((folder / FINGERPRINT_FILE).read_text())
+    assert fingerprint.pop("tags_version") == TAGS_VERSION
+    if version is not None:
+        fingerprint["tags_version"] = version
+    (folder / FINGERPRINT_FILE).write_text(json.dumps(fingerprint))
+    with caplog.at_level("INFO"):
+        assert prepare_pretrain_index(path, tmp_path) == folder
+    assert kinds.read_bytes() == tags and f"{folder} was built from other inputs" in caplog.text
 
 
 def test_each_vocabulary_has_its_own(tmp_path: Path) -> None:

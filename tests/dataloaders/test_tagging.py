@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from dataloaders import tagging
-from dataloaders.tagging import NOUN, VERB, HantaTagger, kind_of_c5, make_tagger, split_negations, tag_caption
+from dataloaders.tagging import NOUN, VERB, HantaTagger, Tagger, kind_of_c5, make_tagger, split_negations, tag_caption
 from modules.tokenizer import ClipTokenizer, split_words
 
 
@@ -103,7 +103,7 @@ def test_missing_spacy_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_spacy_tags_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    tags = {"man": "NOUN", "paris": "PROPN", "is": "AUX", "riding": "VERB"}
+    tags = {"man": "NOUN", "paris": "PROPN", "is": "AUX", "riding": "VERB", "growing": "ADJ", "cyan": "PROPN"}
 
     def pipeline(words: list[str]) -> list[SimpleNamespace]:
         return [SimpleNamespace(pos_=tags.get(word, "DET")) for word in words]
@@ -113,7 +113,21 @@ def test_spacy_tags_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spacy", spacy)
     tokens = SimpleNamespace(Doc=lambda vocab, words: words)
     monkeypatch.setitem(sys.modules, "spacy.tokens", tokens)
-    assert make_tagger("spacy").kinds(["a", "man", "is", "riding", "paris"]) == [0, NOUN, 0, VERB, NOUN]
+    tagger = make_tagger("spacy")
+    assert tagger.kinds(["a", "man", "is", "riding", "paris"]) == [0, NOUN, 0, VERB, NOUN]
+    assert tagger.kinds(["a", "cyan", "man", "is", "growing"]) == [0, 0, NOUN, 0, VERB], "corrected as HanTa's"
+
+
+def test_what_any_library_says_is_corrected() -> None:
+    class Silent(Tagger):
+        name = "silent"
+
+        def library_kinds(self, words: Sequence[str]) -> list[int]:
+            assert list(words) == ["dogs", "do", "n't", "bark", "but", "are", "growing"]
+            return [0] * len(words)
+
+    assert Silent().kinds(split_words("dogs don't bark but are growing")) == [0, 0, 0, 0, 0, 0, VERB]
+    assert Silent().kinds([]) == []
 
 
 def test_unknown_tagger_is_an_error() -> None:

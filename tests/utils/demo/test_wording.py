@@ -7,6 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from dataloaders.tagging import NOUN, VERB, make_tagger
+from modules.tokenizer import split_words
 from tests.utils.demo.small_world import scenes_of, values_in
 from utils.demo.wording import captions, options, questions
 from utils.demo.world import COLORS, MOTIONS, SHAPES, Scene, Thing, make_scene, plan_clips
@@ -24,6 +26,20 @@ def test_captions_name_everything_and_determine_the_scene():
             for names, field in ((COLORS, "color"), (SHAPES, "shape"), (MOTIONS, "motion")):
                 expected = Counter(getattr(thing, field) for thing in clip.scene)
                 assert Counter(word for word in words if word in names) == expected
+
+
+@pytest.mark.parametrize("same_shape", [False, True])
+def test_shapes_are_tagged_as_nouns_and_motions_as_verbs(same_shape: bool):
+    tagger, rng = make_tagger("hanta"), np.random.default_rng(0)
+    kinds = {word: {kind} for names, kind in ((COLORS, 0), (SHAPES, NOUN), (MOTIONS, VERB)) for word in names}
+    found: dict[str, set[int]] = {}
+    for clip in plan_clips(2, 100, 0, 0, same_shape=same_shape):
+        for caption in captions(clip.scene, rng, 5):
+            words = split_words(caption)
+            for word, kind in zip(words, tagger.kinds(words), strict=True):
+                found.setdefault(word, set()).add(kind)
+    assert {word: found.pop(word) for word in kinds} == kinds
+    assert all(kind == {0} for kind in found.values()), "articles and the like"
 
 
 def test_questions_have_one_answer():
