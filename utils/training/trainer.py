@@ -386,6 +386,7 @@ class Trainer:
         check_own(state, path)
         if changed := follow_choices(self.model.behaviour, state["behaviour"]):
             self.log.info(f"{path.name} goes on as it was trained, with {', '.join(changed)}")
+            self.log.write_run({n: v for n, v in self.arguments.items() if n != "local_rank"}, self.model)
         check_same_run(state, self._position(), self.model.behaviour, path)
         load_parameters(self.model, state["model"], path)
         restore_optimizer(self.optimizer, state["optimizer"], path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 
 import pytest
@@ -67,6 +68,7 @@ def test_a_run_of_before_goes_on_with_the_negatives_that_it_began_with_however_o
         assert resumed.fit().step == 6 * epochs
         assert resumed.model.behaviour.same_clip_negatives
         assert load(tmp_path / "restore.bin")["behaviour"]["same_clip_negatives"] is True
+        assert json.loads((tmp_path / "config.json").read_bytes())["behaviour"]["same_clip_negatives"] is True
     assert "restore.bin goes on as it was trained, with same_clip_negatives True" in (tmp_path / "log.txt").read_text()
 
 
