@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Literal, TypedDict, TypeVar, cast
 
 import torch
@@ -43,6 +44,7 @@ class Collated(TypedDict, total=False):
 class Batch(Collated, total=False):
     """A finished batch. Text columns are cut to L <= W, trajectories to the longest list."""
 
+    clip_keys: Tensor  # (B,) int64 of `video_id`, equal for the same clip; without it each clip counts as another one
     text_lengths: Tensor  # (Q,) int64, tokens, start and end included
     box_index: Tensor  # (K,) int64, real boxes among the B·T·O slots
     trajectory_counts: list[int]  # of each clip
@@ -84,7 +86,7 @@ def finish_batch(collated: Collated | Mapping[str, Any]) -> Batch:
 
     Returns:
         With text, `text_lengths`; for what is masked, tagged or predicted in it, its positions and indices; with boxes,
-        `box_index` and `trajectory_counts`.
+        `box_index` and `trajectory_counts`; with `video_id`, `clip_keys`.
 
     Raises:
         ValueError: something that is there needs something that is not; the message names both.
@@ -101,7 +103,15 @@ def finish_batch(collated: Collated | Mapping[str, Any]) -> Batch:
         batch["trajectory_ids"] = batch["trajectory_ids"][:, : max(1, int(counts.max()))]
     if "text_mask" in batch:
         _finish_text(batch)
+    if "video_id" in batch:
+        batch["clip_keys"] = clip_keys(batch["video_id"])
     return batch
+
+
+def clip_keys(video_ids: Sequence[str]) -> Tensor:
+    """63 bits of each id's BLAKE2: (B,) int64, equal for equal ids on every rank, else different for all purposes."""
+    digests = [blake2b(str(video_id).encode(), digest_size=8).digest() for video_id in video_ids]
+    return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests], dtype=torch.int64)
 
 
 def _finish_text(batch: Batch) -> None:

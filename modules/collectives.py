@@ -46,14 +46,27 @@ def gather_constant(x: Tensor) -> Tensor:
         return gather(x.detach())
 
 
-def global_mean(total: Tensor, count: int) -> Tensor:
+def global_mean(total: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
     """Sum of this rank's terms over the number of terms on all ranks, times the number of ranks.
 
     So scaled, DDP's mean of gradients over ranks is the gradient of the global mean, however unevenly the terms are
     spread. The count is known on the host; only its sum over ranks lives on the device. 0 terms give 0.
+
+    Args:
+        kept: () number of the terms that count, where only the device knows it; the others are 0.
     """
     if world_size() == 1:
-        return total / max(count, 1)
-    everywhere = torch.tensor(float(count), device=total.device)
+        return local_mean(total, count, kept)
+    everywhere = torch.tensor(float(count), device=total.device) if kept is None else kept.float()
     dist.all_reduce(everywhere)
     return total * world_size() / everywhere.clamp(min=1)
+
+
+def local_mean(total: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
+    """Sum of this rank's terms over their number, as in `global_mean`; 0 terms give 0."""
+    mean = total / max(count, 1)
+    if kept is None:
+        return mean
+    # A GPU divides by a number of the host a last digit otherwise than by one of its own. The factor is exactly 1 where
+    # all terms count, so that the mean is then the same, bit for bit, as without `kept`.
+    return mean * (torch.full_like(kept, count) / kept.clamp(min=1))

@@ -33,6 +33,8 @@ NAMED = {
     "activation": ACTIVATIONS,
 }
 FORMER_SIZES = ("frame_dropout",)  # in the configuration of checkpoints that an earlier version wrote
+# Fields of `Behaviour` that files of an earlier version lack, and what their models were trained with.
+UNSTATED: Mapping[str, Any] = {"same_clip_negatives": True, "matching_loss": "released"}
 
 
 def setting(
@@ -338,6 +340,8 @@ class Behaviour:
         contrastive_video_gradient: released False: the contrastive loss of pre-training reaches the text tower alone.
         choice_frames_normalised: released False: multiple choice trains on normalised frames, but scores plain ones.
         answer_head: "classifier"; released "vocabulary": an answer is its first token, among the whole vocabulary.
+        same_clip_negatives: released True: another caption of a clip, or a caption that it shares with another clip,
+            may be a negative (modules/true_pairs.py).
         matching_loss: "released", the squared distance of tokens and words, or "contrastive".
     """
 
@@ -348,6 +352,7 @@ class Behaviour:
     contrastive_video_gradient: bool = True
     choice_frames_normalised: bool = True
     answer_head: str = "classifier"
+    same_clip_negatives: bool = False
     matching_loss: str = "released"
 
     def __post_init__(self) -> None:
@@ -369,6 +374,7 @@ class Behaviour:
                 contrastive_video_gradient=False,
                 choice_frames_normalised=False,
                 answer_head="vocabulary",
+                same_clip_negatives=True,
             )
         raise ValueError(f"behaviour {name!r}: choose intended or released")
 
@@ -399,10 +405,11 @@ def _is_pixel_value(value: Any) -> bool:
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
     """Rebuild a ModelConfig or Behaviour from a checkpoint's plain dict; ValueError for names that it does not have.
 
-    Fields that were of the model once, and are of its training now, are left out.
+    Fields that were of the model once, and are of its training now, are left out; what `UNSTATED` names is filled in.
     """
     known = {field.name for field in dataclasses.fields(cls)}
     values = {name: value for name, value in values.items() if name not in FORMER_SIZES}
+    values = {**{name: value for name, value in UNSTATED.items() if name in known}, **values}
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(

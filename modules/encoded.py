@@ -13,6 +13,7 @@ from modules.batch import Batch
 from modules.fusion_encoder import VideoTokens
 from modules.heads import SampleDropout
 from modules.random_streams import uniform
+from modules.true_pairs import TruePairs, text_keys, true_pairs
 
 
 class Encoded:
@@ -58,6 +59,14 @@ class Encoded:
         """Logits of clips and texts; frames have a gradient if the similarity header is trained."""
         video = self.video if "similarity" in self.trained else self.detached_video
         return self.model.similarity_logits(video, self.text, self.batch["text_lengths"])
+
+    @cached_property
+    def true_pairs(self) -> TruePairs | None:
+        """Which texts are true of which clips; None in released behaviour, where each clip has its own text alone."""
+        if self.model.behaviour.same_clip_negatives:
+            return None
+        keys = text_keys(self.batch["text_ids"], self.batch["text_lengths"])
+        return true_pairs(keys, self.batch.get("clip_keys"))
 
     def hidden_frames(self, video: VideoTokens) -> Tensor | None:
         """Samples of which the fusion encoder sees trajectories alone in this step: (B,) bool, or None for no sample.

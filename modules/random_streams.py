@@ -15,13 +15,27 @@ from torch import Tensor
 
 _LOW32 = 0xFFFFFFFF
 _LOW64 = 0xFFFFFFFFFFFFFFFF
+_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # of splitmix64
 
 
 def _splitmix64(value: int) -> int:
-    value = (value + 0x9E3779B97F4A7C15) & _LOW64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _LOW64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _LOW64
+    value = (value + _GOLDEN) & _LOW64
+    value = ((value ^ (value >> 30)) * _FIRST) & _LOW64
+    value = ((value ^ (value >> 27)) * _SECOND) & _LOW64
     return value ^ (value >> 31)
+
+
+def splitmix64(values: Tensor) -> Tensor:
+    """A permutation of the int64 numbers that looks random, elementwise on the device of `values`."""
+
+    def right(x: Tensor, bits: int) -> Tensor:
+        return (x >> bits) & (_LOW64 >> bits)  # the sign is shifted in, and masked out again
+
+    golden, first, second = (number - (1 << 64) for number in (_GOLDEN, _FIRST, _SECOND))
+    values = values + golden  # sums and products wrap
+    values = (values ^ right(values, 30)) * first
+    values = (values ^ right(values, 27)) * second
+    return values ^ right(values, 31)
 
 
 def sample_key(seed: int, epoch: int, index: int) -> int:

@@ -25,7 +25,7 @@ from modules.decoder import CachedDecoder
 from modules.fusion_encoder import VideoTokens
 from modules.objectives.answers import Answers
 from modules.objectives.masked_tokens import MaskedTokens
-from modules.objectives.matching import Matching
+from modules.objectives.matching import Matching, Pool
 from modules.objectives.next_tokens import NextTokens
 from modules.objectives.set_matching import SetMatching
 from modules.released_checkpoint import config_from_released, convert, released_names
@@ -188,11 +188,16 @@ def _next_token_rows(g: Golden, task: str, model: TaskModel, batch: dict, video:
 
 def _matching_rows(g: Golden, task: str, model: TaskModel, batch: dict) -> Check:
     """The two rows that the matching head reads, of positives and negatives."""
-    pairs = model.objective(Matching).pairs(model.encoded(batch))
+    pairs = _pairs(model, batch)
     ends = model.fusion.text_start + pairs.text_lengths.numpy() - 1
     all_rows = g.stored(f"{task}.fusion_vtm")
     stored = np.stack([all_rows[:, model.fusion.mean_row], all_rows[np.arange(len(ends)), ends]], axis=1)
     return g.check(f"{task}.fusion_vtm", model.fusion.matching_rows(*pairs), stored=stored)
+
+
+def _pairs(model: TaskModel, batch: dict) -> Pool:
+    matching, encoded = model.objective(Matching), model.encoded(batch)
+    return matching.pairs(encoded, matching.negatives(encoded))
 
 
 def retrieval(golden: Golden) -> Iterator[Check]:
@@ -390,7 +395,7 @@ def corner_cases(golden: Golden) -> Iterator[Check]:
         if video.actions is not None:
             yield golden.check(f"{name}.action_tokens", video.actions)
         yield golden.check(f"{name}.frame_features", video.frames.flatten(0, 1))
-        pairs = model.objective(Matching).pairs(model.encoded(batch))
+        pairs = _pairs(model, batch)
         yield golden.check(f"{name}.fusion_vtm_video_row", model.fusion.matching_rows(*pairs)[:, 0])
         yield _assignments(golden, name, model, batch, video, text)
         yield from _losses(golden, name, model, batch)

@@ -25,7 +25,7 @@ from modules.object_encoder import ObjectEncoder
 from modules.objectives.captions import Captions
 from modules.objectives.contrastive import Contrastive, PretrainContrastive
 from modules.objectives.masked_tokens import MaskedTokens
-from modules.objectives.matching import Matching, matching_loss
+from modules.objectives.matching import Matching, Negatives, matching_loss
 from modules.objectives.next_tokens import NextTokens
 from modules.objectives.set_matching import SetMatching
 from modules.tasks.captioning import CaptionModel
@@ -284,19 +284,21 @@ class PlainMatching(Matching):
     """All rows of every pair, and a square of scores of which the diagonal is read."""
 
     def loss(self, encoded: Encoded) -> TokenLoss:
-        pairs, model = self.pairs(encoded), encoded.model
+        negatives, model = self.negatives(encoded), encoded.model
+        pairs = self.pairs(encoded, negatives)
         context, end = model.fusion.context(pairs.video), pairs.text_lengths - 1
-        text = model.encode_text(encoded.batch["text_ids"]).detach()[self._text_order(encoded)]
+        text = model.encode_text(encoded.batch["text_ids"]).detach()[self._text_order(negatives)]
         rows = fusion(model.fusion, context, text, pairs.text_mask, end)
         mean = rows[:, model.fusion.mean_row]
         last = rows[torch.arange(len(end), device=end.device), context.tokens.shape[1] + end]
-        return matching_loss(matching_scores(self.head, torch.stack([mean, last], dim=1)), 3)
+        scores = matching_scores(self.head, torch.stack([mean, last], dim=1))
+        return matching_loss(scores, 3, self.counted(negatives))
 
-    def _text_order(self, encoded: Encoded) -> Tensor:
+    @staticmethod
+    def _text_order(negatives: Negatives) -> Tensor:
         """Which text each of the 3·B pairs has."""
-        ids = encoded.batch["text_ids"]
-        own = torch.arange(len(ids), device=ids.device)
-        return torch.stack([own, own, self.negatives(encoded).text], dim=1).flatten()
+        own = torch.arange(len(negatives.text), device=negatives.text.device)
+        return torch.stack([own, own, negatives.text], dim=1).flatten()
 
 
 def _token_loss(head: VocabularyHead, encoded: Encoded, rows: list[Tensor], label_smoothing: float = 0.0) -> TokenLoss:

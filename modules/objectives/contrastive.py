@@ -11,6 +11,7 @@ from torch import Tensor
 from modules.collectives import global_mean, rank
 from modules.encoded import Encoded
 from modules.objectives.base import Objective
+from modules.true_pairs import TruePairs
 
 
 class Contrastive(Objective):
@@ -28,7 +29,7 @@ class Contrastive(Objective):
 
     def losses(self, encoded: Encoded) -> dict[str, Tensor]:
         """`contrastive`."""
-        return {"contrastive": contrastive_loss(*encoded.similarity)}
+        return {"contrastive": contrastive_loss(*encoded.similarity, encoded.true_pairs)}
 
 
 class PretrainContrastive(Contrastive):
@@ -40,10 +41,24 @@ class PretrainContrastive(Contrastive):
         return parts if self.behaviour.contrastive_video_gradient else parts - {"frames", "similarity"}
 
 
-def contrastive_loss(text_to_video: Tensor, video_to_text: Tensor) -> Tensor:
-    """Mean of the two InfoNCE losses of this rank's rows (B, G) against the global batch."""
+def contrastive_loss(text_to_video: Tensor, video_to_text: Tensor, true_pairs: TruePairs | None = None) -> Tensor:
+    """Mean of the InfoNCE losses of this rank's rows (B, G) against the global batch, in both directions.
+
+    Args:
+        true_pairs: what is no negative of a row; a row without any negative is left out of the mean.
+    """
     batch = text_to_video.shape[0]
     target = torch.arange(batch, device=text_to_video.device) + rank() * batch
+    kept = None
+    if true_pairs is not None:
+        text_to_video = _with_negatives_alone(text_to_video, true_pairs.text_to_video, target)
+        video_to_text = _with_negatives_alone(video_to_text, true_pairs.video_to_text, target)
+        kept = (~torch.cat(true_pairs)).any(1).sum()
     total = F.cross_entropy(text_to_video.float(), target, reduction="sum")
     total = total + F.cross_entropy(video_to_text.float(), target, reduction="sum")
-    return global_mean(total / 2, batch)
+    return global_mean(total, 2 * batch, kept)
+
+
+def _with_negatives_alone(logits: Tensor, is_true: Tensor, own: Tensor) -> Tensor:
+    """Logits (B, G) without those of further true pairs, beside the own ones (B,)."""
+    return logits.float().masked_fill(is_true.scatter(1, own[:, None], False), float("-inf"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from modules.batch import Batch, finish_batch, to_device
+from modules.batch import Batch, clip_keys, finish_batch, to_device
 from tests import tiny
 
 LENGTHS = (3, 5, 2)
@@ -100,3 +100,13 @@ def test_trimmed_batch_equals_untrimmed():
     a, b = model(trimmed), model(full)
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_clips_have_keys_by_their_ids_which_are_the_same_on_every_machine():
+    batch = finish_batch({"video_id": ["video7", "video8", "video7", "bär"]})
+    keys = batch["clip_keys"]
+    assert keys.dtype == torch.int64 and keys[0] == keys[2] and len(set(keys.tolist())) == 3 and (keys >= 0).all()
+    assert clip_keys(["video7"]).tolist() == [int(keys[0])] and clip_keys([]).shape == (0,)
+    assert int(keys[0]) == 0xC0E894BF4762E197 >> 1, "as `b2sum -l 64` gives it"
+    assert len(clip_keys([f"video{number}" for number in range(50_000)]).unique()) == 50_000
+    assert "clip_keys" not in finish_batch(texts())

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from modules.collectives import gather, gather_constant, global_mean, rank, world_size
+from modules.collectives import gather, gather_constant, global_mean, local_mean, rank, world_size
 from tests.processes import run_ranks
 
 
@@ -41,6 +41,8 @@ def main(argv: list[str]) -> None:
         "mean": [mean.item(), total.grad.item()],
         "one sided": global_mean(torch.tensor(4.0 * own), 2 * own).item(),
         "no terms": global_mean(torch.tensor(0.0), 0).item(),
+        "kept": global_mean(torch.tensor([6.0, 10.0][own]), 4, torch.tensor([3, 1][own])).item(),
+        "none kept": global_mean(torch.tensor(0.0), 4, torch.tensor(0)).item(),
     }
     Path(argv[0], f"{own}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
@@ -75,7 +77,8 @@ def test_the_mean_over_ranks_of_losses_and_gradients_is_that_over_all_terms(rank
     assert sum(found["mean"][0] for found in ranks) / 2 == (6 + 10) / 4
     assert [found["mean"][1] / 2 for found in ranks] == [1 / 4, 1 / 4]
     assert sum(found["one sided"] for found in ranks) / 2 == 4 / 2
-    assert [found["no terms"] for found in ranks] == [0, 0]
+    assert [found["no terms"] for found in ranks] == [found["none kept"] for found in ranks] == [0, 0]
+    assert [found["kept"] for found in ranks] == [found["mean"][0] for found in ranks]
 
 
 def test_a_single_process_is_all_there_is():
@@ -87,3 +90,7 @@ def test_a_single_process_is_all_there_is():
     assert gather_constant(torch.tensor([True, False])).tolist() == [True, False]
     assert [global_mean(torch.tensor(6.0), count).item() for count in (1, 3)] == [6, 2]
     assert global_mean(torch.tensor(0.0), 0) == 0
+    assert global_mean(torch.tensor(6.0), 4, torch.tensor(3)) == 2 and local_mean(torch.tensor(6.0), 3) == 2
+    assert global_mean(torch.tensor(0.0), 4, torch.tensor(0)) == 0
+    for count in range(1, 99):
+        assert local_mean(torch.tensor(0.1), count, torch.tensor(count)) == local_mean(torch.tensor(0.1), count)

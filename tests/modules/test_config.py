@@ -226,6 +226,14 @@ def test_a_configuration_comes_back_from_its_plain_form():
     assert from_dict(Behaviour, dataclasses.asdict(released)) == released
 
 
+def test_a_file_of_before_is_of_a_model_that_had_same_clip_negatives():
+    for preset in ("intended", "released"):
+        saved = dataclasses.asdict(Behaviour.preset(preset))
+        assert from_dict(Behaviour, saved) == Behaviour.preset(preset)
+        del saved["same_clip_negatives"]
+        assert from_dict(Behaviour, saved) == dataclasses.replace(Behaviour.preset(preset), same_clip_negatives=True)
+
+
 OF_CLIP = {
     "activation": "gelu", "head_width": 80, "text_head_width": 64, "pixel_mean": (0.5, 0.5, 0.0),
     "pixel_std": (0.5, 1, 0.25),

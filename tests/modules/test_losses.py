@@ -28,6 +28,22 @@ def test_accuracy_is_the_share_of_targets_that_score_highest():
     assert found.accuracy == 0.75 and not found.accuracy.requires_grad
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_targets_that_do_not_count_are_in_no_mean(smoothing: float):
+    scores, targets = logits(5, 7), torch.tensor([0, 6, 3, 3, 2])
+    counts = torch.tensor([True, False, True, False, True])
+    found, alone = (
+        token_loss(scores, targets, smoothing, counts),
+        token_loss(scores[counts], targets[counts], smoothing),
+    )
+    torch.testing.assert_close(found, alone)
+    every, plain = token_loss(scores, targets, smoothing, counts | True), token_loss(scores, targets, smoothing)
+    assert torch.equal(every.loss, plain.loss) and torch.equal(every.accuracy, plain.accuracy)
+    none = token_loss(scores.requires_grad_(), targets, smoothing, counts & False)
+    none.loss.backward()
+    assert none.loss == 0 and none.accuracy == 0 and scores.grad is not None and not scores.grad.any()
+
+
 def test_no_target_at_all_has_loss_zero_with_a_gradient():
     scores = torch.zeros(0, 7, requires_grad=True)
     found = token_loss(scores, torch.zeros(0, dtype=torch.int64))

@@ -1,6 +1,6 @@
 import torch
 
-from modules.random_streams import keep_mask, numpy_generator, sample_key, uniform
+from modules.random_streams import keep_mask, numpy_generator, sample_key, splitmix64, uniform
 
 KEYS = torch.tensor([sample_key(0, 0, i) for i in range(2000)])
 
@@ -33,3 +33,17 @@ def test_keep_mask_scales_what_it_keeps():
     assert mask.shape == (2000, 3, 50)
     assert set(mask.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
     assert abs(mask.mean() - 1) < 0.01
+
+
+def test_splitmix64_gives_its_published_numbers_and_those_of_keys():
+    """The first outputs of the reference code with seed 0; its states are multiples of one number."""
+    states = torch.arange(3) * (0x9E3779B97F4A7C15 - 2**64)
+    assert [value % 2**64 for value in splitmix64(states).tolist()] == [
+        0xE220A8397B1DCDAF,
+        0x6E789E6AA1B965F4,
+        0x06C45D188009454F,
+    ]
+    key = 0
+    for part in (42, 3, -7):
+        key = int(splitmix64(torch.tensor(key ^ part)))
+    assert (key % 2**64) >> 1 == sample_key(42, 3, -7)

@@ -15,7 +15,7 @@ from typing import Any
 
 from dataloaders.files import file_stamp
 from dataloaders.frames import FRAME_RULE
-from modules.config import Behaviour, ModelConfig
+from modules.config import UNSTATED, Behaviour, ModelConfig
 from modules.foreign_text import parse_json, read_bytes
 from utils.runtime.checkpoint import FORMAT, VERSION, CheckpointError, check_own, load
 from utils.runtime.safetensors_files import read_metadata, read_safetensors
@@ -101,9 +101,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged: its {' or '.join(NAMES)} is no name; {AGAIN}")
     if "answers" in content["model"]:
         raise CheckpointError(f"{path}: its model has answers, which belong into {ANSWERS_FILE}; {AGAIN}")
-    # Nothing is guessed; whoever adds a field to a model lets the folders of before go without it.
+    # Nothing is guessed; whoever adds a field to a model lets the folders of before go without it (`UNSTATED`).
     for name, kind in (("model", ModelConfig), ("behaviour", Behaviour)):
-        missing = {field.name for field in dataclasses.fields(kind)} - {"answers"} - set(content[name])
+        missing = {field.name for field in dataclasses.fields(kind)} - {"answers", *UNSTATED} - set(content[name])
         if missing:
             raise CheckpointError(f"{path}: its {name} does not say {', '.join(sorted(missing))}; {AGAIN}")
     return {

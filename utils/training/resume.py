@@ -11,11 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modules.config import UNSTATED
 from utils.runtime.checkpoint import CheckpointError
 from utils.runtime.distributed import Runtime
 from utils.training.optimizer import BertAdam
 
 SAME = ("steps_per_epoch", "gradient_accumulation_steps", "global_batch_size")
+
+
+def follow_choices(behaviour: Any, saved: Mapping[str, Any]) -> list[str]:
+    """Set the choices that a file may lack to those that the saved run was trained with; says which ones change.
+
+    Args:
+        behaviour: the model's Behaviour dataclass.
+        saved: the file's, by name.
+    """
+    changed = []
+    for name in sorted(set(UNSTATED) & set(vars(behaviour))):
+        then, now = saved.get(name, UNSTATED[name]), getattr(behaviour, name)
+        if then != now and type(then) is type(now):
+            setattr(behaviour, name, then)
+            changed.append(f"{name} {then}")
+    return changed
 
 
 def check_same_run(state: Mapping[str, Any], position: Mapping[str, int], behaviour: Any, source: str | Path) -> None:

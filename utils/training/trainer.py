@@ -25,6 +25,7 @@ from utils.settings.groups import TrainSettings
 from utils.training.optimizer import BertAdam, freeze_layers, parameter_groups
 from utils.training.resume import (
     check_same_run,
+    follow_choices,
     gather_random_states,
     restore_optimizer,
     restore_random_states,
@@ -383,6 +384,9 @@ class Trainer:
             )
         state = load(path)
         check_own(state, path)
+        if changed := follow_choices(self.model.behaviour, state["behaviour"]):
+            self.log.info(f"{path.name} goes on as it was trained, with {', '.join(changed)}")
+            self.log.write_run({n: v for n, v in self.arguments.items() if n != "local_rank"}, self.model)
         check_same_run(state, self._position(), self.model.behaviour, path)
         load_parameters(self.model, state["model"], path)
         restore_optimizer(self.optimizer, state["optimizer"], path)

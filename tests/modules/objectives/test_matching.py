@@ -10,10 +10,12 @@ from modules.backbone import Logits
 from modules.fusion_encoder import VideoTokens
 from modules.objectives.contrastive import Contrastive
 from modules.objectives.matching import Matching, hard_negatives, interleave, matching_loss
-from modules.random_streams import sample_key
+from modules.random_streams import sample_key, uniform
 from modules.tasks.retrieval import RetrievalModel
+from modules.true_pairs import true_pairs
 from tests import tiny
 from tests.modules.tasks.test_retrieval import retrieval_batch
+from tests.modules.test_true_pairs import CLIPS, TEXTS, batch_of, plain
 
 
 def test_given_negatives_are_used():
@@ -133,6 +135,105 @@ def test_a_draw_depends_on_the_key_of_its_sample_alone():
     drawn = [hard_negatives(scores, scores, keys(6) + (torch.arange(6) >= 3) * step) for step in range(1, 9)]
     assert all(torch.equal(one.video[:3], first.video[:3]) for one in drawn)
     assert any(not torch.equal(one.video[3:], first.video[3:]) for one in drawn)
+
+
+def plain_draw(scores: torch.Tensor, is_true: torch.Tensor, stream: str) -> list[int]:
+    """Row by row, among what is wrong alone; the own place where nothing is."""
+    points, drawn = uniform(keys(len(scores)), stream, 1)[:, 0].tolist(), []
+    for row, point in enumerate(points):
+        wrong = [column for column in range(scores.shape[1]) if not is_true[row, column]]
+        shares = scores[row, wrong].double().softmax(-1).cumsum(-1).tolist()
+        drawn.append(next((one for one, share in zip(wrong, shares, strict=True) if share > point), row))
+    return drawn
+
+
+def test_draws_are_those_of_the_loop_over_wrong_pairs():
+    """However similar true pairs are; some rows have nothing that is wrong."""
+    draw, missing = torch.Generator().manual_seed(0), 0
+    for size, kinds in ((8, 2), (8, 3), (30, 5), (30, 12), (64, 60)):
+        clips, texts = torch.randint(kinds, (2, size), generator=draw)
+        is_true = plain(clips.tolist(), texts.tolist())
+        scores = logits(size, size) + 50 * is_true
+        drawn = hard_negatives(scores, scores.t(), keys(size), true_pairs(texts, clips))
+        assert drawn.video.tolist() == plain_draw(scores, is_true, "negative video")
+        assert drawn.text.tolist() == plain_draw(scores.t(), is_true.t(), "negative text")
+        missing += int((drawn.video == torch.arange(size)).sum())
+    assert missing
+
+
+@pytest.mark.parametrize("point", [0.0, 1.0, float("nan")])
+def test_rounding_never_falls_on_a_true_pair(monkeypatch: pytest.MonkeyPatch, point: float):
+    """At both ends of the table, where the first and the last two samples are of one clip."""
+    monkeypatch.setattr("modules.objectives.matching.uniform", lambda *_: torch.full((6, 1), point))
+    clips = torch.tensor([0, 0, 1, 2, 3, 3])
+    drawn = hard_negatives(logits(6, 6), logits(6, 6), keys(6), true_pairs(torch.arange(6), clips))
+    for index in drawn:
+        assert ((index >= 0) & (index < 6)).all() and not (clips[index] == clips).any()
+
+
+def test_where_no_pair_but_the_own_is_true_draws_losses_and_gradients_are_the_same_bit_for_bit():
+    for size in (2, 5, 7):
+        scores = 5 * logits(size, size)
+        own = true_pairs(torch.arange(size), torch.arange(size))
+        for one, other in zip(
+            hard_negatives(scores, scores, keys(size), own), hard_negatives(scores, scores, keys(size)), strict=True
+        ):
+            assert torch.equal(one, other)
+    found = []
+    for released in (False, True):
+        model = tiny.model(RetrievalModel, dropout=0.5)
+        model.behaviour.same_clip_negatives = released
+        losses = model(retrieval_batch(7, model))
+        tiny.total(losses).backward()
+        found.append([*losses.values(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_the_loss_is_the_mean_over_positives_and_wrong_pairs_as_far_as_there_are_any():
+    """Of eight samples two have no negative, two a wrong text alone and two a wrong video alone."""
+    model = tiny.model(RetrievalModel).eval()
+    batch = batch_of(CLIPS, TEXTS, model)
+    found = model(batch)
+    matching, is_true, terms, right = model.objective(Matching), plain(CLIPS, TEXTS), [], 0
+    negatives = matching.negatives(model.encoded(batch))
+    video, text = model.encode_video(batch), model.encode_text(batch["text_ids"])
+    for i in range(8):
+        pairs = [(int(negatives.video[i]), i)] * bool((~is_true[i]).any())
+        pairs += [(i, int(negatives.text[i]))] * bool((~is_true[:, i]).any())
+        assert not any(is_true[caption, clip] for clip, caption in pairs)
+        for clip, caption in [*pairs, *[(i, i)] * bool(pairs)]:
+            rows = model.fusion.matching_rows(
+                video.select(torch.tensor([clip])),
+                text[[caption]],
+                batch["text_mask"][[caption]],
+                batch["text_lengths"][[caption]],
+            )
+            scores, target = model.matching_head(rows)[0], int(clip == caption)
+            terms.append(-scores.log_softmax(-1)[target])
+            right += int(scores.argmax() == target)
+    assert len(terms) == 6 + 4 + 4
+    torch.testing.assert_close(found["vtm"], torch.stack(terms).mean())
+    assert float(found["vtm_accuracy"]) == pytest.approx(right / len(terms))
+
+
+@pytest.mark.parametrize(
+    ("clips", "texts"), [("aaaa", [0, 1, 2, 3]), ("abcd", [4, 4, 4, 4]), ("aa", [0, 0])], ids=["clip", "text", "both"]
+)
+def test_a_batch_in_which_all_is_true_teaches_nothing_and_has_gradients(clips: str, texts: list[int]):
+    model = tiny.model(RetrievalModel)
+    losses = model(batch_of([*clips], texts, model))
+    tiny.total(losses).backward()
+    assert {name: value.item() for name, value in losses.items()} == {"vtm": 0, "contrastive": 0, "vtm_accuracy": 0}
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)
+
+
+def test_in_released_behaviour_it_makes_no_difference_which_clips_are_the_same():
+    model = tiny.model(RetrievalModel, behaviour="released")
+    batch = batch_of(CLIPS, TEXTS, model)
+    found, without = model(batch), model({name: value for name, value in batch.items() if name != "clip_keys"})
+    assert all(torch.equal(found[name], without[name]) for name in found)
+    negatives = model.objective(Matching).negatives(model.encoded(batch))
+    assert plain(CLIPS, TEXTS)[torch.arange(8), negatives.video].any()
 
 
 def test_pairs_of_a_sample_stand_together():

@@ -90,6 +90,16 @@ def test_the_matching_loss_is_chosen_over_the_behaviour_and_stays_in_checkpoints
     assert other.behaviour == Behaviour() and not other.objective(SetMatching).is_contrastive
 
 
+def test_a_checkpoint_of_before_keeps_the_negatives_that_it_was_trained_with(archive: Path, tmp_path: Path):
+    content = model_content(save_own(tmp_path / "own.bin"), 7, 1)
+    del content["behaviour"]["same_clip_negatives"]
+    save_atomically(content, tmp_path / "own.bin")
+    model, _ = make(archive, *OBJECTS, "--init_model", str(tmp_path / "own.bin"))
+    assert model.behaviour == Behaviour(same_clip_negatives=True)
+    chosen, _ = make(archive, *OBJECTS, "--init_model", str(tmp_path / "own.bin"), "--behaviour", "intended")
+    assert chosen.behaviour == Behaviour()
+
+
 def test_the_width_of_heads_comes_from_the_archive_and_stays_in_checkpoints(tmp_path: Path):
     save_archive(random_state_dict(replace(SIZES, head_width=16)), tmp_path / "clip.pt")
     model, _ = make(tmp_path / "clip.pt", *OBJECTS)

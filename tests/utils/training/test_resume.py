@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 
 import pytest
 import torch
 from torch import nn
 
+from modules.config import Behaviour
 from tests.utils.toy_run import ToyBehaviour, ToyModel, make_settings, make_trainer
 from utils.runtime.checkpoint import CheckpointError, load
 from utils.runtime.distributed import Runtime
 from utils.training.optimizer import BertAdam
 from utils.training.resume import (
     check_same_run,
+    follow_choices,
     gather_random_states,
     restore_optimizer,
     restore_random_states,
     untouched_random_state,
 )
+from utils.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 ONE = Runtime(0, 1, 0, CPU)
@@ -46,6 +51,35 @@ def test_a_run_that_did_not_know_a_choice_goes_on(tmp_path):
     del state["behaviour"]["preset"]
     torch.save(state, tmp_path / "restore.bin")
     assert make_trainer(make_settings(tmp_path)).fit().step == 12
+
+
+def test_a_run_of_before_goes_on_with_the_negatives_that_it_began_with_however_often_it_is_resumed(tmp_path):
+    def trainer(epochs: int) -> Trainer:
+        model = ToyModel()
+        model.behaviour = Behaviour()
+        return make_trainer(make_settings(tmp_path, epochs=epochs), model=model)
+
+    trainer(1).fit()
+    state = load(tmp_path / "restore.bin")
+    del state["behaviour"]["same_clip_negatives"]
+    torch.save(state, tmp_path / "restore.bin")
+    for epochs in (2, 3):
+        resumed = trainer(epochs)
+        assert resumed.fit().step == 6 * epochs
+        assert resumed.model.behaviour.same_clip_negatives
+        assert load(tmp_path / "restore.bin")["behaviour"]["same_clip_negatives"] is True
+        assert json.loads((tmp_path / "config.json").read_bytes())["behaviour"]["same_clip_negatives"] is True
+    assert "restore.bin goes on as it was trained, with same_clip_negatives True" in (tmp_path / "log.txt").read_text()
+
+
+def test_choices_that_a_file_states_are_followed_where_they_are_such():
+    behaviour = Behaviour()
+    assert follow_choices(behaviour, dataclasses.asdict(Behaviour())) == [] and behaviour == Behaviour()
+    assert follow_choices(behaviour, {"same_clip_negatives": "yes"}) == [] and behaviour == Behaviour()
+    assert follow_choices(behaviour, {"answer_head": "vocabulary"}) == ["same_clip_negatives True"]
+    assert behaviour == Behaviour(same_clip_negatives=True)
+    assert follow_choices(behaviour, dataclasses.asdict(Behaviour())) == ["same_clip_negatives False"]
+    assert follow_choices(ToyBehaviour(), {}) == []
 
 
 def test_all_that_differs_from_the_saved_run_is_named_together_with_the_remedy():
