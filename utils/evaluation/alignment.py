@@ -242,7 +242,7 @@ def figure(share: Share) -> Figure:
 
 
 def _percent(top: np.ndarray, bottom: np.ndarray) -> float:
-    return float(100 * top.sum() / bottom.sum())
+    return 100 * float(top.sum() / bottom.sum())
 
 
 def alignment_lines(figures: Mapping[str, Any]) -> list[str]:
