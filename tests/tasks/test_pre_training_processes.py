@@ -135,6 +135,7 @@ def test_two_processes_end_like_one_with_the_same_global_batch(world: World, tmp
             assert other[name] == pytest.approx(mine[name], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_validate_like_one(world: World, tmp_path: Path):
     """Clips have one to three things, and the ranks different numbers of them: means of means would differ."""
     flags = ["--val_csv", str(world.msrvtt / "test.csv"), "--val_features_path", str(world.msrvtt / "videos")]

@@ -12,6 +12,7 @@ import pytest
 
 from tests.utils.checkpoints import save_tiny
 from tests.world import World
+from utils.report.summary import read_alignment
 from utils.score_alignment import main
 
 
@@ -44,6 +45,9 @@ def test_the_demo_world_has_all_figures_with_intervals_and_chance(world: World, 
     for name, one in figures.items():
         assert 0 <= one["low"] <= one["percent"] <= one["high"] <= 100, name
         assert (one["chance"] is None) == (name == "in_caption")
+    summary = read_alignment(tmp_path / "a.json")
+    assert summary["alignment"] == {"nouns": figures["nouns"]["percent"], "verbs": figures["f1"]["percent"]}
+    assert summary["alignment_details"]["clips"] == len(ids)
     said = capsys.readouterr().out
     assert "things whose trajectory gets their noun" in said and "95 % interval" in said and "  F1" in said
     assert f"{len(ids)} clips" in said

@@ -72,11 +72,7 @@ def test_summary_has_last_evaluation_and_both_ends_of_each_loss(tmp_path: Path, 
         ("retrieval/metrics.json", '{"metrics": ', "metrics.json is not JSON"),
         ("retrieval/metrics.json", "[1]", "metrics.json has no metrics; run the task again"),
         ("alignment.json", "[1]", "alignment.json lacks figures"),
-        (
-            "alignment.json",
-            '{"clips": 3, "figures": {"nouns": {"percent": 1, "chance": 2}}}',
-            "lacks figures (KeyError('f1'",
-        ),
+        ("alignment.json", '{"clips": 3, "figures": {"nouns": {"percent": 1, "chance": 2}}}', "lacks figures"),
         ("pretrain/metrics.jsonl", "{\n", "metrics.jsonl, line 1 is not JSON"),
     ],
 )
