@@ -112,7 +112,8 @@ def score_alignment(predictor: Predictor, clips: Clips, world: World | None) -> 
     reader = predictor.reader(model.config, list(clips.captions))
     matching = caption_matching(model, clips.captions, reader, predictor.settings)
     assert matching is not None
-    if not any(reader.record(path) for path in clips.captions):
+    objects = predictor.object_files(model.config)
+    if objects is None or not any(objects.path(Path(path).stem) for path in clips.captions):
         raise ValueError(f"{predictor.settings.object_path} has no object file of these {len(clips.captions)} videos")
     words = None if world is None else OpenWords(model, world.sentences, predictor.runtime)
 
@@ -133,7 +134,7 @@ def score_alignment(predictor: Predictor, clips: Clips, world: World | None) -> 
 def _opened(words: OpenWords, world: World | None, matching: CaptionMatching, batch: Batch, video: Any) -> list[Any]:
     """Counts of each clip; None of those without truth, or that cannot be read."""
     assert world is not None
-    classes = [matching.classes(batch, row) for row in range(len(batch["video_id"]))]
+    classes = [[] if reason else matching.classes(batch, row) for row, reason in enumerate(batch["bad_video"])]
     true = [world.true.get(Path(path).stem) for path in batch["video_id"]]
     counts = words(batch, video, classes, [own or TrueWords(set(), set()) for own in true])
     return [None if own is None else one for own, one in zip(true, counts, strict=True)]

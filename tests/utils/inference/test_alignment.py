@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from utils.evaluation.open_alignment import Sentence, TrueWords
 from utils.inference.alignment import CAPTION_FILES, WORDS, Clips, find_clips, score_alignment
 from utils.inference.alignment import World as Truth
 from utils.predictor import Predictor
+
+SENTENCES = [Sentence("a star is growing", "star", "growing")]
 
 
 def test_the_caption_file_of_a_held_out_split_comes_first(tmp_path: Path):
@@ -36,7 +39,7 @@ def test_unreadable_clips_are_left_out_where_asked_and_those_without_truth_stay(
     model = save_tiny(tmp_path)
     truth = true_words(world.msrvtt / "truth.json")
     own = {Path(first).stem: TrueWords(*truth[Path(first).stem])}
-    only = Truth(own, [Sentence("a star is growing", "star", "growing")])
+    only = Truth(own, SENTENCES)
     with pytest.raises(BadVideos, match="no video|not a video"):
         score_alignment(Predictor(model, **flags), some, only)
     found = score_alignment(Predictor(model, on_bad_video="skip", **flags), some, only)
@@ -45,3 +48,19 @@ def test_unreadable_clips_are_left_out_where_asked_and_those_without_truth_stay(
     assert set(found.figures) <= {*WORDS, *(f"nouns_{count}" for count in (1, 2, 3))}
     assert len(found.by_words()) == len(found.figures)
     assert found.content()["figures"]["end"]["of"] == found.figures["end"].of
+
+
+def test_a_broken_object_file_is_a_clip_that_cannot_be_read(world: World, tmp_path: Path):
+    clips = find_clips(world.msrvtt, None, 3)
+    first, second, _ = clips.captions
+    objects = tmp_path / "objects"
+    objects.mkdir()
+    (objects / f"{Path(first).stem}.json").write_text("[")
+    shutil.copy(world.msrvtt / "objects" / f"{Path(second).stem}.json", objects)
+    truth = Truth({video: TrueWords(*own) for video, own in true_words(world.msrvtt / "truth.json").items()}, SENTENCES)
+    flags = {"object_path": str(objects), "labelmap_path": str(world.label_map), "device": "cpu"}
+    model = save_tiny(tmp_path)
+    with pytest.raises(BadVideos, match=f"{Path(first).stem}.json"):
+        score_alignment(Predictor(model, **flags), clips, truth)
+    found = score_alignment(Predictor(model, on_bad_video="skip", **flags), clips, truth)
+    assert found.clips == 2 and Path(first).stem in found.skipped[0] and found.figures["nouns"].of > 0
