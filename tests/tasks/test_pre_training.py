@@ -18,6 +18,7 @@ from modules.tasks.pretrain import PretrainModel
 from tasks.pre_training import main
 from tests.dataloaders.datasets.test_webvid import damage
 from tests.world import World
+from utils import score_alignment
 from utils.models.clip_weights import CLIP_URL
 from utils.runtime.checkpoint import load, model_content, save_atomically
 from utils.runtime.run_log import read_metrics
@@ -104,6 +105,12 @@ def test_training_evaluation_and_a_later_evaluation_agree(world: World, tmp_path
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert metrics["zero_shot"] == {name: found[1][name] for name in metrics["zero_shot"]}
     assert metrics["losses"]["clips"] == 24
+    command = [str(tmp_path / "run/ckpt/pytorch_model.bin.2"), "--data", str(world.msrvtt), "--device", "cpu"]
+    assert score_alignment.main([*command, "--output", str(tmp_path / "alignment.json")]) == 0
+    for name, figure in json.loads((tmp_path / "alignment.json").read_text())["figures"].items():
+        if f"alignment_{name}" in found[1]:
+            assert found[1][f"alignment_{name}"] == pytest.approx(figure["percent"])
+            assert found[1].get(f"alignment_{name}_chance") == pytest.approx(figure["chance"])
 
 
 @pytest.mark.parametrize("more", [["--val_object_path", ""], []])
