@@ -45,6 +45,24 @@ def caption_texts(path: str | Path, videos: Iterable[str] | None = None, flag: s
         raise ValueError(f"{path}: no caption{'' if wanted is None else ' of the listed videos'} ({flag})")
 
 
+def captions_by_video(path: str | Path, flag: str = "--captions") -> dict[str, list[str]]:
+    """Captions of each video, both in the order of the file, which is one of those that `caption_texts` reads.
+
+    Raises:
+        FileNotFoundError, ValueError: as `caption_texts`; or it does not say which video a caption is of.
+    """
+    path = annotation_file(path, "file of captions", flag)
+    found: dict[str, list[str]] = {}
+    for video, caption in _pairs(path):
+        if video is None:
+            raise ValueError(f"{path} does not say which video a caption is of ({flag})")
+        if caption.strip() and not is_no_caption(caption):
+            found.setdefault(video, []).append(caption)
+    if not found:
+        raise ValueError(f"{path}: no caption ({flag})")
+    return found
+
+
 def _pairs(path: Path) -> Iterator[tuple[str | None, str]]:
     """Video, where the file says it, and caption."""
     kind = path.suffix.lower()

@@ -111,6 +111,11 @@ class ObjectRecord(NamedTuple):
     trajectory_ids: np.ndarray  # (2 * O,) int64, 0 padded at the end
     frame_indices: np.ndarray | None = None  # (T,) int64 numbers of the frames in the video, where they are known
 
+    def named_trajectories(self, names: Sequence[str]) -> dict[int, str]:
+        """Class name by trajectory, from the names by index; all boxes of a trajectory are of one class."""
+        pairs = zip(self.tracks.flat, self.classes.flat, strict=True)
+        return {int(track): names[int(label)] for track, label in pairs if track}
+
 
 def pack_record(record: ObjectRecord) -> bytes:
     """Return the stored form of a record."""

@@ -51,8 +51,11 @@ class ClipReader:
             UnusableClip: no frame can be had from it, or its boxes are of other frames.
         """
         frames = self.videos.read(video_id, self.settings)
-        record = self.objects.get(self.object_names.get(video_id, video_id)) if self.objects else None
-        return clip_part(frames, record, self.settings, key, video_id)
+        return clip_part(frames, self.record(video_id), self.settings, key, video_id)
+
+    def record(self, video_id: str) -> ObjectRecord | None:
+        """The objects of a clip; None when it has none."""
+        return self.objects.get(self.object_names.get(video_id, video_id)) if self.objects else None
 
     def blank(self) -> Sample:
         """Tensors of the right shapes, without a valid frame, in place of a clip that cannot be read."""

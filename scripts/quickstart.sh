@@ -134,6 +134,8 @@ stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" -
   --test_clips "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
   --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
 stage multiple_choice_more_clips choose_among_many
+stage alignment env OMP_NUM_THREADS=1 "$PY" utils/score_alignment.py "$OUT/pretrain/restore.bin" --data "$OUT/queries/msrvtt" \
+  --clips "$QUERIES" --output "$OUT/alignment.json"
 if [ -n "$COMPARE" ]; then
   WITHOUT=_without_objects
   stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from utils.data.pretraining import (
     pretraining_dataset,
     validation_clips,
 )
-from utils.evaluation.pretraining import evaluate_losses
-from utils.evaluation.retrieval import evaluate_retrieval
+from utils.evaluation.alignment import CaptionMatching, caption_matching
+from utils.evaluation.pretraining import evaluate_losses, evaluate_zero_shot
 from utils.models.setup import setup_model
 from utils.runtime.distributed import Runtime
 from utils.runtime.run_log import RunLog
@@ -78,14 +79,22 @@ class Pretraining:
         Trainer(model, self.runtime, args, make_loader, steps, weights, self.log, validate).fit()
 
     def validate(self, step: int) -> dict[str, Any]:
-        """Zero-shot retrieval on the validation clips."""
+        """Zero-shot retrieval on the validation clips, and how often their trajectories find their nouns."""
         assert self.validation is not None
         clips, args = self.validation, self.args
         batches = evaluation_loader(args, VideoDataset(clips.split.video_ids, clips.reader), self.runtime)
-        scored = evaluate_retrieval(self.model, clips.split, batches, self.runtime, args)
-        result = {**scored.metrics(), "skipped": len(clips.missing) + len(scored.skipped)}
+        scored, found = evaluate_zero_shot(self.model, clips.split, batches, self.runtime, args, self.matching)
+        result = {**scored.metrics(), "skipped": len(clips.missing) + len(scored.skipped), **found}
         self.log.scores(f"zero-shot retrieval after step {step}", result)
         return result
+
+    @cached_property
+    def matching(self) -> CaptionMatching | None:
+        """Matches the trajectories of the validation clips with their captions, where there are any."""
+        clips = self.validation
+        if clips is None:
+            return None
+        return caption_matching(self.model, clips.split.by_video(), clips.reader, self.args)
 
     def evaluate(self) -> None:
         """Score retrieval, and the losses of the first training samples in evaluation mode."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from utils.export_model import parse_arguments
+from utils.report.summary import ALIGNMENT_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -132,7 +133,9 @@ def test_the_quickstart_writes_where_it_is_called_if_a_folder_is_given(
 
 
 @pytest.mark.parametrize("arguments", [[], ["--smoke"]])
-def test_the_quickstart_ends_with_the_command_that_exports_a_model_it_trained(caller: Path, arguments: list[str]):
+def test_the_quickstart_measures_alignment_and_ends_with_the_export_of_a_trained_model(
+    caller: Path, arguments: list[str]
+):
     installed(caller, "requirements.txt")
     output = caller / "my output"
     clips = output / "demo/msrvtt"  # what the last stages read
@@ -141,6 +144,13 @@ def test_the_quickstart_ends_with_the_command_that_exports_a_model_it_trained(ca
     lines = said(caller, "quickstart.sh", *arguments, VENV="venv", NPROC="1", OUTPUT_DIR="my output")
     command = shlex.split(lines[-1])
     assert command[:2] == [str(caller / "venv/bin/python"), str(ROOT / "utils/export_model.py")]
+    measured = lines.index("utils/score_alignment.py")
+    clips = "20" if arguments else "500"
+    assert lines[measured + 1 : measured + 8] == [
+        str(output / "pretrain/restore.bin"), "--data", str(output / "queries/msrvtt"), "--clips", clips,
+        "--output", str(output / ALIGNMENT_FILE),
+    ]  # fmt: skip
+    assert lines.index("utils/summarise_quickstart.py") > measured
     args = parse_arguments(command[2:])
     trained = [lines[index + 1] for index, line in enumerate(lines) if line == "--output_dir"]
     assert str(args.source) in trained and args.source == output / "captioning"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dataloaders.caption_files import caption_texts
+from dataloaders.caption_files import caption_texts, captions_by_video
 
 PAIRS = [("v1", "a dog"), ("v2", "two cats, running"), ("v1", "the dog")]
 RECORDS = [{"video_id": video, "caption": text} for video, text in PAIRS]
@@ -48,6 +48,7 @@ def test_captions_of_every_form_are_read_all_or_of_some_videos(tmp_path: Path, f
     assert list(caption_texts(path, ["v2", "v9"])) == ["two cats, running"]
     with pytest.raises(ValueError, match=r"no caption of the listed videos \(--captions\)"):
         list(caption_texts(path, ["v9"]))
+    assert captions_by_video(path) == {"v1": ["a dog", "the dog"], "v2": ["two cats, running"]}
 
 
 @pytest.mark.parametrize(("name", "text"), [("c.txt", "a dog\n\n the dog \n"), ("c.json", '["a dog", "", "the dog"]')])
@@ -56,6 +57,8 @@ def test_captions_without_videos(tmp_path: Path, name: str, text: str):
     assert list(caption_texts(tmp_path / name)) == ["a dog", "the dog"]
     with pytest.raises(ValueError, match="does not say which video a caption is of"):
         list(caption_texts(tmp_path / name, ["v1"]))
+    with pytest.raises(ValueError, match=r"does not say which video a caption is of \(--captions\)"):
+        captions_by_video(tmp_path / name)
 
 
 def test_what_stands_for_a_missing_caption_is_passed_over(tmp_path: Path):
@@ -85,3 +88,9 @@ def test_files_of_another_form_are_named(tmp_path: Path, name: str, content: Any
 def test_a_file_that_is_not_there_is_named_by_its_flag(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"none\.txt: no such file of captions \(--captions\)"):
         list(caption_texts(tmp_path / "none.txt"))
+
+
+def test_a_table_of_blank_captions_has_none_by_video(tmp_path: Path):
+    (tmp_path / "c.csv").write_text("video,caption\nv, \nw,nan\n")
+    with pytest.raises(ValueError, match=r"c.csv: no caption \(--captions\)"):
+        captions_by_video(tmp_path / "c.csv")

@@ -18,6 +18,7 @@ from modules.tasks.pretrain import PretrainModel
 from tasks.pre_training import main
 from tests.dataloaders.datasets.test_webvid import damage
 from tests.world import World
+from utils import score_alignment
 from utils.models.clip_weights import CLIP_URL
 from utils.runtime.checkpoint import load, model_content, save_atomically
 from utils.runtime.run_log import read_metrics
@@ -96,11 +97,34 @@ def test_training_evaluation_and_a_later_evaluation_agree(world: World, tmp_path
     lines = train(world, tmp_path / "run", *SHORT, *validation, "--eval_every", "1")
     found = [line for line in lines if line["kind"] == "evaluation"]
     assert [line["step"] for line in found] == [1, 2] and found[0]["videos"] == 8
+    names = ("nouns", "nouns_1", "nouns_chance", "end", "end_chance", "in_caption", "named", "in_caption_end")
+    assert all(0 <= line[f"alignment_{name}"] <= 100 for line in found for name in names)
+    assert 0 < found[0]["alignment_things"] == found[1]["alignment_things"]
     flags = [flag for flag in world.flags(tmp_path / "eval", *validation) if flag != "--do_train"]
     assert main([*flags, "--do_eval", "--init_model", str(tmp_path / "run/ckpt/pytorch_model.bin.2")]) == 0
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert metrics["zero_shot"] == {name: found[1][name] for name in metrics["zero_shot"]}
     assert metrics["losses"]["clips"] == 24
+    command = [str(tmp_path / "run/ckpt/pytorch_model.bin.2"), "--data", str(world.msrvtt), "--device", "cpu"]
+    assert score_alignment.main([*command, "--output", str(tmp_path / "alignment.json")]) == 0
+    for name, figure in json.loads((tmp_path / "alignment.json").read_text())["figures"].items():
+        if f"alignment_{name}" in found[1]:
+            assert found[1][f"alignment_{name}"] == pytest.approx(figure["percent"])
+            assert found[1].get(f"alignment_{name}_chance") == pytest.approx(figure["chance"])
+
+
+@pytest.mark.parametrize("more", [["--val_object_path", ""], []])
+def test_without_objects_of_the_validation_clips_retrieval_alone_is_measured(
+    world: World, tmp_path: Path, more: list[str]
+):
+    validation = ["--val_csv", str(world.msrvtt / "test.csv"), "--val_features_path", str(world.msrvtt / "videos")]
+    flags = [flag for flag in world.flags(tmp_path, *validation, *more) if flag not in ("--do_train",)]
+    if not more:  # a model without objects
+        flags = [flag for flag in flags if flag not in ("--need_object", "--use_action")]
+        flags += ["--val_object_path", str(world.msrvtt / "objects")]
+    assert main([*flags, "--do_eval", "--eval_samples", "4"]) == 0
+    zero_shot = json.loads((tmp_path / "metrics.json").read_text())["zero_shot"]
+    assert zero_shot["videos"] == 8 and not [name for name in zero_shot if name.startswith("alignment")]
 
 
 # -- bad input that is counted or replaced

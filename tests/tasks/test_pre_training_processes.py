@@ -136,6 +136,20 @@ def test_two_processes_end_like_one_with_the_same_global_batch(world: World, tmp
 
 
 @pytest.mark.slow
+def test_two_processes_validate_like_one(world: World, tmp_path: Path):
+    """Clips have one to three things, and the ranks different numbers of them: means of means would differ."""
+    flags = ["--val_csv", str(world.msrvtt / "test.csv"), "--val_features_path", str(world.msrvtt / "videos")]
+    flags += ["--val_object_path", str(world.msrvtt / "objects"), "--batch_size_val", "3", "--do_eval"]
+    flags += ["--eval_samples", "4"]
+    found = []
+    for name, processes in (("one", 1), ("two", 2)):
+        asked = [flag for flag in world.flags(tmp_path / name, *flags) if flag != "--do_train"]
+        run_ranks(main, asked, tmp_path / f"logs_{name}", processes)
+        found.append(json.loads((tmp_path / name / "metrics.json").read_text())["zero_shot"])
+    assert found[0]["alignment_things"] > 0 and found[1] == pytest.approx(found[0], rel=1e-12)
+
+
+@pytest.mark.slow
 def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(world: World, tmp_path: Path):
     flags = ["--epochs", "2", "--batch_size", "4", "--save_every", "2", "--num_thread_reader", "2"]
     run_ranks(main, world.flags(tmp_path / "whole", *flags), tmp_path / "logs1")

@@ -44,13 +44,17 @@ def test_summary_has_last_evaluation_and_both_ends_of_each_loss(tmp_path: Path, 
         "invented": 0.0,
     }
     (tmp_path / "captioning" / "truth_scores.json").write_text(json.dumps(truth))
+    figures = {name: {"percent": percent, "chance": 20.5} for name, percent in (("nouns", 90.5), ("f1", 85.25))}
+    (tmp_path / "alignment.json").write_text(json.dumps({"figures": figures, "clips": 500}))
     assert main([str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["pretrain"]["zero_shot"]["t2v_R1"] == 10.0
     assert summary["pretrain"]["losses"]["mlm"] == [9.0, 2.0] and summary["pretrain"]["steps"] == 40
     assert summary["seconds"] == {"setup": 3, "render": 40, "total": 43}
     assert summary["retrieval"]["t2v_R1"] == 70.0 and "retrieval_without_objects" not in summary
+    assert summary["alignment"] == {"nouns": 90.5, "verbs": 85.25}
     out = capsys.readouterr().out
+    assert "500 clips: nouns 90.5 % (chance 20.5 %), verbs F1 85.2 % (chance 20.5 %)\n" in out
     assert "retrieval (fine-tuned)" in out and "50 questions of 5 options: 95.0 % right\n" in out
     assert "200 questions of 5 options: 96.5 % right\n" in out
     assert "captioning, 50 clips: CIDEr 1.750 Bleu_4 0.500\n" in out and summary["captioning"]["truth"] == truth
@@ -67,6 +71,8 @@ def test_summary_has_last_evaluation_and_both_ends_of_each_loss(tmp_path: Path, 
         ("seconds.tsv", "setup\n", "seconds.tsv: lines are a stage, a tab and seconds"),
         ("retrieval/metrics.json", '{"metrics": ', "metrics.json is not JSON"),
         ("retrieval/metrics.json", "[1]", "metrics.json has no metrics; run the task again"),
+        ("alignment.json", "[1]", "alignment.json lacks figures"),
+        ("alignment.json", '{"clips": 3, "figures": {"nouns": {"percent": 1, "chance": 2}}}', "lacks figures"),
         ("pretrain/metrics.jsonl", "{\n", "metrics.jsonl, line 1 is not JSON"),
     ],
 )

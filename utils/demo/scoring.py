@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from modules.foreign_text import read_json
 from utils.demo.world import COLORS, MOTIONS, SHAPES
 
 ATTRIBUTES = ("color", "shape", "motion")
 VALUES = {"color": set(COLORS), "shape": set(SHAPES), "motion": set(MOTIONS)}
 Mention = dict[str, str]  # attribute -> value, of those that a caption gives
+
+
+def true_words(path: Path) -> dict[str, tuple[set[str], set[str]]]:
+    """The shapes and the motions in each video of a truth.json.
+
+    Raises:
+        ValueError: it is not that of a demo world; names it.
+    """
+    truth = read_json(path)
+    try:
+        things = {video: entry["objects"] for video, entry in truth["videos"].items()}
+        return {
+            video: ({thing["shape"] for thing in own}, {thing["motion"] for thing in own})
+            for video, own in things.items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not the truth of a demo world ({error!r}); utils/make_demo_data.py writes it"
+        ) from error
 
 
 def mentions(caption: str) -> list[Mention]:

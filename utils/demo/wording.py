@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
-from utils.demo.world import Scene, Thing, sample_neighbour
+from utils.demo.world import COLORS, MOTIONS, SHAPES, Scene, Thing, sample_neighbour
 
 NUMBER_WORDS = ("zero", "one", "two", "three")
 OPTIONS = 5
@@ -109,3 +111,11 @@ def options(scene: Scene, others: list[Scene], rng: np.random.Generator) -> tupl
     order = rng.permutation(OPTIONS)
     texts = [captions(candidates[position], rng, 1)[0] for position in order]
     return texts, int(np.flatnonzero(order == 0)[0])
+
+
+def single_captions() -> Iterator[tuple[Thing, str]]:
+    """Every thing of the world with every caption of it alone."""
+    for color, shape, motion in product(COLORS, SHAPES, MOTIONS):
+        thing = Thing(color, shape, motion)
+        rng = np.random.default_rng(0)  # one thing has one order
+        yield from ((thing, text) for text in dict.fromkeys(_word((thing,), template, rng) for template in TEMPLATES))

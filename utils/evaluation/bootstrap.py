@@ -1,4 +1,4 @@
-"""Uncertainty of the difference between two runs on the same queries."""
+"""Uncertainty of a share, and of the difference between two runs on the same queries."""
 
 from __future__ import annotations
 
@@ -60,3 +60,30 @@ def _bootstrap_means(values: np.ndarray, samples: int, rng: np.random.Generator)
         else:
             part[:] = values[rng.integers(count, size=(len(part), count), dtype=np.int32)].sum(axis=1)
     return sums / count
+
+
+def ratio_interval(top: np.ndarray, bottom: np.ndarray, samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """Bootstrap of sum(top) / sum(bottom) over clips: 95 % percentile interval.
+
+    A bootstrap sample draws V clips with replacement, so that what belongs to one clip stays together. One whose
+    `bottom` is 0 is left out.
+
+    Args:
+        top, bottom: (V,) of each clip; `bottom` is not 0 everywhere.
+        samples, seed: as for `paired_bootstrap`.
+
+    Raises:
+        ValueError: the shapes differ, there are no samples, or the whole is 0.
+    """
+    if top.shape != bottom.shape or top.ndim != 1 or samples < 1 or not bottom.sum():
+        raise ValueError(f"no share of {top.shape} in {bottom.shape} clips of {bottom.sum():g}, {samples} samples")
+    rng = np.random.default_rng(seed)
+    count = len(top)
+    per_chunk = max(1, DRAWS_PER_CHUNK // count)
+    sums = []
+    for start in range(0, samples, per_chunk):
+        drawn = rng.integers(count, size=(min(per_chunk, samples - start), count), dtype=np.int32)
+        sums.append(np.stack([top[drawn].sum(1), bottom[drawn].sum(1)]))
+    tops, bottoms = np.concatenate(sums, axis=1)
+    low, high = np.percentile(tops[bottoms > 0] / bottoms[bottoms > 0], (2.5, 97.5))
+    return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Losses and accuracies of a pre-training model in evaluation mode."""
+"""A pre-training model in evaluation mode: losses and accuracies, zero-shot retrieval, what its trajectories find."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import Any
 
 import torch
 
+from dataloaders.caption_split import CaptionSplit
 from dataloaders.samples import Sample, collate
 from modules.batch import Batch, to_device
+from modules.fusion_encoder import VideoTokens
+from utils.evaluation.alignment import CaptionMatching, Matched, alignment_metrics
+from utils.evaluation.retrieval import RetrievalResult, evaluate_retrieval
 from utils.runtime.distributed import Runtime
+from utils.settings.groups import ReadSettings
 
 
 def collate_whole_captions(samples: Sequence[Sample]) -> Batch:
@@ -44,3 +49,29 @@ def evaluate_losses(model: Any, batches: Iterable[Batch], runtime: Runtime) -> d
         return {"clips": 0}
     means = runtime.sum(torch.stack([sums[name] for name in names])) / (steps * runtime.world_size)
     return {**dict(zip(names, means.tolist(), strict=True)), "clips": clips * runtime.world_size}
+
+
+def evaluate_zero_shot(
+    model: Any,
+    split: CaptionSplit,
+    videos: Iterable[Batch],
+    runtime: Runtime,
+    settings: ReadSettings,
+    matching: CaptionMatching | None,
+) -> tuple[RetrievalResult, dict[str, float | int]]:
+    """Retrieval, and `alignment_metrics` where there is `matching`; the clips are encoded once for both.
+
+    Args:
+        model, split, videos: as for `evaluate_retrieval`, as are the errors.
+    """
+    mine: list[list[Matched]] = []
+
+    def observe(batch: Batch, tokens: VideoTokens) -> None:
+        if matching is not None:
+            mine.extend(matching(batch, tokens))
+
+    scored = evaluate_retrieval(model, split, videos, runtime, settings, observe=observe)
+    if matching is None:
+        return scored, {}
+    clips = [[Matched(*one) for one in clip] for part in runtime.gather_json(mine) for clip in part]
+    return scored, alignment_metrics(clips)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from utils.runtime.precision import autocast
 from utils.settings.groups import ReadSettings
 
 TEXTS_TOGETHER = 256  # encoded at once
+Observer = Callable[[Batch, VideoTokens], None]
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def evaluate_retrieval(
     runtime: Runtime,
     settings: ReadSettings,
     ranking: RankingSettings = FIRST_STAGE,
+    observe: Observer | None = None,
 ) -> RetrievalResult:
     """Rank clips by their score with each text, and texts by their score with each clip.
 
@@ -110,11 +112,12 @@ def evaluate_retrieval(
         model: a backbone; with `rerank_top` one that has a matching head. Left in evaluation mode.
         split: captions of the clips.
         videos: this rank's part of the clips of `split`, in order (dataloaders/retrieval.py, VideoDataset).
+        observe: as in `encode_videos`.
 
     Raises:
         BadVideos: as `over_clips`.
     """
-    bank = encode_videos(model, videos, runtime, settings, with_objects=bool(ranking.rerank_top))
+    bank = encode_videos(model, videos, runtime, settings, with_objects=bool(ranking.rerank_top), observe=observe)
     split = split.only(split.video_ids[index] for index in bank.kept)
     texts = encode_texts(model, split.captions, runtime, settings)
     similarity = first_stage(model, texts, bank.tokens, runtime)
@@ -126,12 +129,19 @@ def evaluate_retrieval(
 
 
 def encode_videos(
-    model: Any, videos: Iterable[Batch], runtime: Runtime, settings: ReadSettings, *, with_objects: bool
+    model: Any,
+    videos: Iterable[Batch],
+    runtime: Runtime,
+    settings: ReadSettings,
+    *,
+    with_objects: bool,
+    observe: Observer | None = None,
 ) -> VideoBank:
     """Encode this rank's clips and gather those of all ranks.
 
     Args:
         with_objects: keep what the second stage reads: trajectories and actions.
+        observe: is shown each batch of this rank, on the device and under autocast, with all of its tokens.
 
     Raises:
         BadVideos: as `over_clips`.
@@ -141,6 +151,8 @@ def encode_videos(
 
     def encode(batch: Batch) -> Sequence[int]:
         tokens = model.encode_video(batch, features_need_grad=False)
+        if observe is not None:
+            observe(batch, tokens)
         if tokens.trajectories is not None:
             columns = config.num_trajectories
             tokens = tokens._replace(

@@ -21,6 +21,7 @@ NOT_LOSSES = {"kind", "step", "epoch", "lr", "grad_norm", "clips_per_second", "d
 SCORES: dict[str, tuple[str, tuple[float, float] | None]] = {
     "t2v_R1": ("text to video R@1, %", (0, 104)),
     "v2t_R1": ("video to text R@1, %", (0, 104)),
+    "alignment_nouns": ("things matched to their noun, %", (0, 104)),
     "accuracy": ("right answers, %", (0, 104)),
     "CIDEr": ("CIDEr", None),
     "Bleu_4": ("BLEU-4", None),

@@ -15,14 +15,15 @@ from dataloaders.frames import Clip
 from dataloaders.label_map import class_names
 from dataloaders.object_files import ObjectFiles
 from dataloaders.object_store import ObjectRecord
-from dataloaders.samples import ClipFrames, SampleSettings, clip_part, collate, frame_order, text_part, word_mask
-from dataloaders.tagging import Tagger, make_tagger, tag_caption
+from dataloaders.samples import ClipFrames, SampleSettings, clip_part, collate, frame_order
+from dataloaders.tagged_text import tagged_text
+from dataloaders.tagging import Tagger, make_tagger
 from dataloaders.video_files import read_sampled
 from modules.batch import Batch, to_device
 from modules.objectives.set_matching import Pairs, SetMatching
 from modules.random_streams import sample_key
 from modules.tasks.pretrain import PretrainModel
-from modules.tokenizer import ClipTokenizer, split_words
+from modules.tokenizer import ClipTokenizer
 from utils.inference.predictor import Predictor
 from utils.runtime.checkpoint import CheckpointError
 from utils.runtime.precision import autocast
@@ -195,16 +196,9 @@ def _batch(
     """One clip and its text as a finished batch, and the word at each of the text's positions."""
     size = (clip.width, clip.height)
     part = clip_part(ClipFrames(clip.frames, size, size, clip.frame_indices.tolist()), record, settings, key, name)
-    tokenizer = ClipTokenizer(settings.vocab_size)
-    tagged = tag_caption(text, tokenizer, tagger)
-    part |= text_part(tagged.ids, tokenizer, settings.max_words)
-    part["noun_mask"] = word_mask(tagged.is_noun, settings.max_words)
-    part["verb_mask"] = word_mask(tagged.is_verb, settings.max_words)
-    batch = collate([part])
-    _, word_index = tokenizer.encode_words(text)
-    whole = split_words(text)
-    inner = [whole[index] for index in word_index][: int(batch["text_lengths"][0]) - 2]
-    return batch, ["", *inner, NOTHING]
+    tagged = tagged_text(text, ClipTokenizer(settings.vocab_size), tagger, settings.max_words)
+    inner = [tagged.words[number] for number in tagged.word_numbers[1:-1]]
+    return collate([part | tagged.part]), ["", *inner, NOTHING]
 
 
 def _matches(scores: np.ndarray, pairs: Pairs, words: Sequence[str]) -> dict[int, WordMatch]:
@@ -215,12 +209,10 @@ def _matches(scores: np.ndarray, pairs: Pairs, words: Sequence[str]) -> dict[int
 
 
 def _classes(objects: ObjectFiles | None, record: ObjectRecord | None) -> dict[int, str]:
-    """Class name by trajectory id; all boxes of a trajectory are of one class."""
+    """Class name by trajectory id."""
     if objects is None or record is None:
         return {}
-    names = class_names(dict(objects.label_map))
-    pairs = zip(record.tracks.flat, record.classes.flat, strict=True)
-    return {int(track): names[int(label)] for track, label in pairs if track}
+    return record.named_trajectories(class_names(dict(objects.label_map)))
 
 
 def _trajectories(batch: Batch, classes: dict[int, str], matches: dict[int, WordMatch]) -> list[Trajectory]:

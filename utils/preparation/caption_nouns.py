@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -12,29 +12,13 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from dataloaders.caption_files import caption_texts
+from dataloaders.plurals import singulars
 from dataloaders.tagging import NOUN, Tagger
 from modules.foreign_text import is_class_name
 from modules.tokenizer import split_words
 from utils.preparation.class_names import class_mapper
 
 CACHED_CAPTIONS = 1 << 16  # data sets have many captions several times
-PLURALS = {
-    "men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot", "teeth": "tooth",
-    "mice": "mouse", "geese": "goose", "oxen": "ox",
-}  # fmt: skip
-# Their singular is another thing, or none.
-PLURAL_ONLY = frozenset(
-    ("glasses", "sunglasses", "pants", "jeans", "shorts", "trousers", "clothes", "scissors", "goggles", "news")
-)
-ENDINGS = (
-    ("men", ("man",)),
-    ("ies", ("y", "ie")),
-    ("ves", ("f", "fe", "ve")),
-    ("sses", ("ss",)), ("shes", ("sh", "she")), ("ches", ("ch", "che")), ("xes", ("x", "xe")), ("zes", ("z", "ze")),
-    ("oes", ("o", "oe")),
-    ("ses", ("se", "s")),
-    ("s", ("",)),
-)  # fmt: skip
 
 
 def count_nouns(captions: Iterable[str], tagger: Tagger) -> Counter[str]:
@@ -49,17 +33,6 @@ def count_nouns(captions: Iterable[str], tagger: Tagger) -> Counter[str]:
     for caption in tqdm(captions, unit="caption", disable=not sys.stderr.isatty()):
         counts.update(nouns(caption))
     return counts
-
-
-def singulars(word: str) -> Iterator[str]:
-    """What the singular of a plural may be; nothing for what does not look like one."""
-    if word in PLURALS:
-        yield PLURALS[word]
-    elif word not in PLURAL_ONLY and not word.endswith(("ss", "us", "is")):
-        for ending, replacements in ENDINGS:
-            if word.endswith(ending) and len(word) > len(ending) + 1:
-                yield from (word.removesuffix(ending) + replacement for replacement in replacements)
-                return
 
 
 def noun_names(counts: Counter[str]) -> Counter[str]:

@@ -17,6 +17,8 @@ MORE_CHOICES = "multiple_choice_more_clips"  # 100 questions alone leave several
 WITHOUT = "_without_objects"
 OTHERS = [name + ending for name in (CAPTIONS, ANSWERS) for ending in ("", WITHOUT)]
 TRUTH_FILE = "truth_scores.json"  # of utils/demo_score.py
+ALIGNMENT, ALIGNMENT_FILE = "alignment", "alignment.json"  # of utils/score_alignment.py
+ALIGNED = {"nouns": "nouns", "verbs": "f1"}  # figures of that file
 LOSSES = ("vtm", "mlm", "plm", "object_noun", "action_verb", "contrastive")
 METRICS = ("t2v_R1", "t2v_R5", "t2v_R10", "t2v_MedianR", "v2t_R1", "v2t_R5", "v2t_R10", "v2t_MedianR")
 
@@ -46,6 +48,32 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not isinstance(metrics, dict):
         raise ValueError(f"{path} has no metrics; run the task again that wrote it")
     return {**metrics, "truth": read_json(truth)} if truth.is_file() else metrics
+
+
+def read_alignment(path: Path) -> dict[str, Any]:
+    """`alignment`: `nouns` and `verbs` in percent; `alignment_details`: the same by chance, and the number of `clips`.
+
+    Nothing without the file.
+    """
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    try:
+        figures = {name: content["figures"][key] for name, key in ALIGNED.items()}
+        percent, chance = ({name: float(one[key]) for name, one in figures.items()} for key in ("percent", "chance"))
+        return {ALIGNMENT: percent, f"{ALIGNMENT}_details": {"chance": chance, "clips": int(content["clips"])}}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} lacks figures ({error!r}); run utils/score_alignment.py on demo clips again"
+        ) from error
+
+
+def _alignment_line(found: dict[str, float], details: dict[str, Any]) -> str:
+    chance = details["chance"]
+    return (
+        f"Words that find their things, {details['clips']} clips: nouns {found['nouns']:.1f} % (chance "
+        f"{chance['nouns']:.1f} %), verbs F1 {found['verbs']:.1f} % (chance {chance['verbs']:.1f} %)"
+    )
 
 
 def _caption_lines(name: str, found: dict[str, Any]) -> list[str]:
@@ -87,6 +115,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     }
     results = {name: read_result(folder / name) for name in (*FINE_TUNED, CHOICES, MORE_CHOICES, *OTHERS)}
     summary |= {name: result for name, result in results.items() if result is not None}
+    summary |= read_alignment(folder / ALIGNMENT_FILE)
     seconds = read_seconds(folder / "seconds.tsv")
     summary["seconds"] = {**seconds, "total": sum(seconds.values())}
     return summary
@@ -102,6 +131,8 @@ def table(summary: dict[str, Any]) -> list[str]:
     frame = pd.DataFrame({name.replace("_", " "): values for name, values in scores.items()}).T[list(METRICS)]
     frame = frame.astype(float).rename(columns=lambda metric: metric.replace("_", " "))
     lines += frame.to_string(float_format="{:.1f}".format, col_space=12).splitlines()
+    if ALIGNMENT in summary:
+        lines += ["", _alignment_line(summary[ALIGNMENT], summary[f"{ALIGNMENT}_details"])]
     choices = [summary[name] for name in (CHOICES, MORE_CHOICES) if name in summary]
     if choices:
         lines.append("")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from utils.demo.wording import OPTIONS
 from utils.report.sections import Section, left_out
-from utils.report.summary import ANSWERS, CAPTIONS, CHOICES, FINE_TUNED, MORE_CHOICES, OTHERS, RUNS
+from utils.report.summary import ALIGNMENT, ANSWERS, CAPTIONS, CHOICES, FINE_TUNED, MORE_CHOICES, OTHERS, RUNS
 
 RECALLS = (1, 5, 10)
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
@@ -23,6 +23,10 @@ TRUE_SHARES = {
     "shape": "shapes right of those named",
     "motion": "motions right of those named",
     "exact": "captions all true and complete",
+}
+ALIGNED_WORDS = {
+    "nouns": "things whose trajectory gets their noun",
+    "verbs": "motions that action queries name, F1",
 }
 NONE = "\u2013"
 
@@ -73,7 +77,7 @@ def _retrieval(summary: dict[str, Any]) -> list[Table]:
 
 
 def _others(summary: dict[str, Any]) -> list[Table]:
-    rows = []
+    rows = _alignment_rows(summary) if ALIGNMENT in summary else []
     for name in (CHOICES, MORE_CHOICES, *OTHERS):
         found = summary.get(name)
         if found is None:
@@ -88,6 +92,15 @@ def _others(summary: dict[str, Any]) -> list[Table]:
             rows.append([f"{_words(name)}: right answers", f"{found['accuracy']:.1f} %", baseline, asked])
     frame = pd.DataFrame(rows, columns=["measure", "result", "baseline", "asked on"])
     return [Table("Other tasks", frame)] if rows else []
+
+
+def _alignment_rows(summary: dict[str, Any]) -> list[list[str]]:
+    found, details = summary[ALIGNMENT], summary[f"{ALIGNMENT}_details"]
+    return [
+        [f"pretrain: {ALIGNED_WORDS[name]}", f"{value:.1f} %", f"{details['chance'][name]:.1f} % (chance)",
+         f"{details['clips']} clips"]
+        for name, value in found.items()
+    ]  # fmt: skip
 
 
 def _caption_rows(name: str, found: dict[str, Any]) -> list[list[str]]:

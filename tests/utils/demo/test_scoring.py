@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from utils.demo.scoring import mentions, score
+from utils.demo.scoring import mentions, score, true_words
 from utils.demo.wording import captions
 from utils.demo.world import sample_scene
 
@@ -52,3 +55,20 @@ def test_missing_things_are_not_exact_but_nothing_named_is_wrong():
     result = scored(a="a blue ring is resting")
     assert result["color"] == 100 and result["exact"] == 0 and result["invented"] == 0
     assert scored(a="")["exact"] == 0
+
+
+def test_true_words_of_each_video(tmp_path: Path):
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps({"videos": TRUTH}))
+    assert true_words(path) == {
+        "a": ({"star", "ring"}, {"drifting", "resting"}),
+        "b": ({"ring"}, {"resting"}),
+    }
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"videos": {"a": {}}}', '{"videos": {"a": {"objects": [1]}}}'])
+def test_another_truth_is_named(tmp_path: Path, content: str):
+    path = tmp_path / "truth.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"truth.json is not the truth of a demo world"):
+        true_words(path)

@@ -10,7 +10,7 @@ import pytest
 from dataloaders.tagging import NOUN, VERB, make_tagger
 from modules.tokenizer import split_words
 from tests.utils.demo.small_world import scenes_of, values_in
-from utils.demo.wording import captions, options, questions
+from utils.demo.wording import captions, options, questions, single_captions
 from utils.demo.world import COLORS, MOTIONS, SHAPES, Scene, Thing, make_scene, plan_clips
 
 
@@ -76,3 +76,13 @@ def test_options_hold_one_truth_and_one_that_differs_in_one_attribute(same_shape
         assert len(set(texts)) == 5
         assert values[answer] == Counter(value for thing in scene for value in thing)
         assert any((values[answer] - bag).total() == 1 for k, bag in enumerate(values) if k != answer)
+
+
+def test_single_captions_are_all_captions_of_every_thing_alone():
+    found: dict[Thing, set[str]] = {}
+    for thing, text in single_captions():
+        assert text not in found.setdefault(thing, set())
+        found[thing].add(text)
+    assert len(found) == len(COLORS) * len(SHAPES) * len(MOTIONS)
+    thing = Thing("orange", "star", "growing")
+    assert found[thing] == set(captions((thing,), np.random.default_rng(3), 8))

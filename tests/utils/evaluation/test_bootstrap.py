@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from utils.evaluation import bootstrap
-from utils.evaluation.bootstrap import paired_bootstrap
+from utils.evaluation.bootstrap import paired_bootstrap, ratio_interval
 
 
 def test_equal_runs_differ_by_exactly_nothing():
@@ -58,3 +58,20 @@ def test_values_that_cannot_be_compared_are_errors():
         paired_bootstrap(np.array([0, np.nan, 1]), np.zeros(3))
     with pytest.raises(ValueError, match="0 bootstrap samples"):
         paired_bootstrap(np.zeros(3), np.zeros(3), samples=0)
+
+
+def test_the_interval_of_a_share_is_that_of_clips_not_of_their_things():
+    """Things of one clip are right together: drawn one by one they would seem far surer."""
+    things = np.full(400, 3.0)
+    right = things * (np.arange(400) % 2)
+    low, high = ratio_interval(right, things, samples=4000)
+    assert (low + high) / 2 == pytest.approx(0.5, abs=0.01) and high - low == pytest.approx(2 * 1.96 * 0.025, rel=0.1)
+    assert ratio_interval(right, things, samples=4000) == (low, high)
+
+
+def test_the_interval_of_a_share_follows_clips_of_different_weight():
+    top, bottom = np.array([1.0, 0.0, 4.0]), np.array([1.0, 0.0, 4.0])
+    assert ratio_interval(top, bottom, samples=100) == (1, 1)  # samples of the empty clip alone are left out
+    for broken in (np.zeros(3), np.ones(2)):
+        with pytest.raises(ValueError, match="no share"):
+            ratio_interval(top, broken)

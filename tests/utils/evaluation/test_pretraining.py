@@ -2,9 +2,14 @@
 
 import torch
 
+from dataloaders.retrieval import VideoDataset
+from dataloaders.samples import collate
 from tests import tiny
-from utils.evaluation.pretraining import collate_whole_captions, evaluate_losses
+from tests.utils.evaluation.test_alignment import matched
+from tests.utils.evaluation.test_retrieval import Clips, captioned
+from utils.evaluation.pretraining import collate_whole_captions, evaluate_losses, evaluate_zero_shot
 from utils.runtime.distributed import find_runtime
+from utils.settings.groups import ReadSettings
 
 
 def items(model, count):
@@ -30,3 +35,23 @@ def test_means_over_batches_without_dropout_and_without_touching_the_model():
         expected = [model.eval()(batch) for batch in batches]
     for name in (*model.available_losses, "plm_accuracy", "vtm_accuracy"):
         assert abs(result[name] - sum(float(e[name]) for e in expected) / 2) < 1e-6
+
+
+def test_one_pass_over_the_clips_gives_retrieval_and_alignment():
+    model = tiny.model(vocab_size=2000)
+    split, read = captioned(range(5)), Clips(model.config)
+    data = VideoDataset(split.video_ids, read)
+    batches = [collate([data[0, index] for index in part]) for part in ((0, 1, 2), (3, 4))]
+    shown = []
+
+    def matching(batch, tokens):
+        """Clip i has i things and none of them right but in the last clip."""
+        assert tokens.trajectories is not None and len(tokens.trajectories) == len(batch["index"])
+        shown.extend(batch["index"])
+        return [[matched(index, index * (index == 4))] for index in batch["index"]]
+
+    runtime = find_runtime(device="cpu")
+    scored, found = evaluate_zero_shot(model, split, batches, runtime, ReadSettings(), matching)
+    assert shown == [0, 1, 2, 3, 4] and found["alignment_nouns"] == 40 and found["alignment_things"] == 10
+    alone, nothing = evaluate_zero_shot(model, split, batches, runtime, ReadSettings(), None)
+    assert nothing == {} and alone.metrics() == scored.metrics()

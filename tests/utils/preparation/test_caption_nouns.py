@@ -15,7 +15,6 @@ from utils.preparation.caption_nouns import (
     most_frequent,
     noun_names,
     prompts_from_captions,
-    singulars,
 )
 
 CAPTIONS = ["two dogs run", "a dog runs", "men cook", "a man and a woman cook", "a man runs", "a dog in a box"]
@@ -59,7 +58,6 @@ def test_a_plural_is_named_as_its_singular_where_that_is_a_noun_too(plural: str,
 def test_what_is_no_plural_stays():
     counts = Counter(["bus", "bu", "glass", "glasses", "gla", "pants", "pant", "tennis", "tenni", "as", "a"])
     assert set(noun_names(counts)) == set(counts) - {"a"}
-    assert not any(list(singulars(word)) for word in ("bus", "glass", "tennis", "glasses", "dog", "s"))
 
 
 def test_of_two_singulars_the_more_frequent_one_is_meant():

@@ -75,6 +75,8 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     summary = {
         "pretrain": {"zero_shot": SCORES, "losses": {"vtm": [0.7, 0.5]}, "steps": 1},
         "retrieval": {**SCORES, "t2v_R1": 70.0},
+        "alignment": {"nouns": 88.5, "verbs": 77.25},
+        "alignment_details": {"chance": {"nouns": 30.0, "verbs": 23.5}, "clips": 10},
         "multiple_choice": {"accuracy": 89.5, "questions": 10},
         "captioning": {"CIDEr": 4.25, "videos": 10, "truth": {"color": 77.5, "exact": 23.0, "invented": 0.25}},
         "question_answering": {"accuracy": 62.5, "majority": 6.25, "questions": 20},

@@ -13,4 +13,6 @@ def test_results_have_units_and_baselines(html: str):
     assert "multiple choice: right answers 89.5 % 20.0 % (chance, 5 options) 10 questions" in shown
     assert "question answering: right answers 62.5 % 6.2 % (the most frequent answer) 20 questions" in shown
     assert "captioning: CIDEr (0 to 10) 4.250 \u2013 10 clips" in shown and "captions all true and complete" in shown
+    assert "pretrain: things whose trajectory gets their noun 88.5 % 30.0 % (chance) 10 clips" in shown
+    assert "pretrain: motions that action queries name, F1 77.2 % 23.5 % (chance) 10 clips" in shown
     assert "setup 3, total 3" in shown
