@@ -104,16 +104,22 @@ for name in PRETRAINING QUESTION_ANSWERING CAPTIONING RETRIEVAL MULTIPLE_CHOICE;
   split "${name}_FLAGS"
   check_flags "${name}_FLAGS" "${WORDS[@]}"
 done
+
+script_of() { # task: how its scripts' names begin, nothing for no task
+  case "$1" in
+    question_answering) echo qa ;;
+    captioning) echo caption ;;
+    retrieval) echo retrieval ;;
+    multiple_choice) echo mc ;;
+  esac
+}
+
 WITH_LISTS=()
 for task in $TASKS; do
-  case "$task" in
-    question_answering) script=qa ;;
-    captioning) script=caption ;;
-    retrieval) script=retrieval ;;
-    multiple_choice) script=mc ;;
-    *) refuse "TASKS: there is no $task; there are $ALL_TASKS" ;;
-  esac
-  [ -f "$ROOT/scripts/${script}_$DATASET.sh" ] || refuse "TASKS: $task has no script for $DATASET (scripts/${script}_$DATASET.sh)"
+  script="$(script_of "$task")"
+  [ -n "$script" ] || refuse "TASKS: there is no $task; there are $ALL_TASKS"
+  script="${script}_$DATASET"
+  [ -f "$ROOT/scripts/$script.sh" ] || refuse "TASKS: $task has no script for $DATASET (scripts/$script.sh)"
   [ "$task" = question_answering ] || WITH_LISTS+=("$task")
 done
 [ "${#WITH_LISTS[@]}" -lt 2 ] || [ -z "${TRAIN_CSV:-}${VAL_CSV:-}${TEST_CSV:-}" ] ||
@@ -243,12 +249,7 @@ run_row() { # row, seed, flags of all stages...
     --seed "$seed" || return 1
   start="$run/pretraining/restore.bin"
   for task in $TASKS; do
-    case "$task" in
-      question_answering) script=qa ;;
-      captioning) script=caption ;;
-      retrieval) script=retrieval ;;
-      multiple_choice) script=mc ;;
-    esac
+    script="$(script_of "$task")"
     stage_flags "$task" "$@"
     run_stage "$run" "$task" "${script}_$DATASET" "$start" "${FLAGS[@]}" "${OWN[@]}" --seed "$seed" || return 1
     [ -z "$CHAIN" ] || start="$run/$task/best.bin"
