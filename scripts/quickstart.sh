@@ -24,16 +24,14 @@ OUT="${OUTPUT_DIR:-$ROOT/output/quickstart$([ -z "$SMOKE" ] || echo -smoke)}"
 case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 cd "$ROOT"
 mkdir -p "$OUT"
-# So small a model gains little from threads: two processes of one thread instead, or one with the GPU.
-PROCESSES="${NPROC:-$("$PY" -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1))')}"
-FRAMES=4 RATE=2 # of 12 candidates in the 6 s of a clip
 if [ -n "$SMOKE" ]; then
   CLIPS=96 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 RETRIEVAL_EPOCHS=1 CHOICE_EPOCHS=1
-  SHAPE_EPOCHS=1 BATCH=16 SHOW=4
+  SHAPE_EPOCHS=1 SHOW=4
 else
   CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=3 ANSWER_EPOCHS=6 CAPTION_EPOCHS=6 RETRIEVAL_EPOCHS=2 CHOICE_EPOCHS=2
-  SHAPE_EPOCHS=3 BATCH=16 SHOW=20
+  SHAPE_EPOCHS=3 SHOW=20
 fi
+source "$ROOT/scripts/demo.sh"
 
 : > "$OUT/seconds.tsv"
 stage() { # name, command...: run it and note its seconds
@@ -45,14 +43,6 @@ stage() { # name, command...: run it and note its seconds
   printf '%s\t%s\n' "$name" "$(($(date +%s) - begin))" >> "$OUT/seconds.tsv"
 }
 printf 'setup\t%s\n' "$(($(date +%s) - START))" >> "$OUT/seconds.tsv"
-
-OBJECTS=(--need_object --use_action --object_count 5 --labelmap_path "$OUT/demo/label_map.json")
-COMMON=(--clip_archive "$OUT/clip.pt" --num_thread_reader 0 --batch_size $((BATCH / PROCESSES)) --batch_size_val 50 --n_display "$SHOW"
-  --eval_every 100000 --feature_framerate "$RATE" --max_frames "$FRAMES" --max_words 32 --fusion_layers 3
-  --weight_decay 0.2 --dropout 0.1 --freeze_layer_num -1)
-# The towers and the object encoder learn more slowly than what reads them: at one rate for all, the noise of the first
-# thousand steps wears away what random features tell of boxes before anything reads it.
-RATES=(--lr 1e-3 --coef_lr 0.3 --object_lr 3e-4 --fusion_lr 5e-4)
 
 run_task() { # task, flags...
   local task="$1"
@@ -66,7 +56,7 @@ pretrain() { # output folder, further flags...
   run_task pre_training --do_train --output_dir "$folder" "${COMMON[@]}" --epochs "$EPOCHS" \
     --train_csv "$OUT/shards" --data_path "$OUT/shards/frozen_train_labels.json" \
     --val_csv "$OUT/demo/msrvtt/test.csv" --val_features_path "$OUT/demo/msrvtt/videos" \
-    "${RATES[@]}" --contrastive_weight 2 --frame_dropout 0.5 "$@"
+    "${RATES[@]}" "${PRETRAINING[@]}" "$@"
 }
 
 TUNED_ON="$OUT/demo/msrvtt"
@@ -88,12 +78,12 @@ choose() { # output folder, retrieval's folder, further flags...
 }
 
 caption() { # output folder, question answering's folder (it knows what belongs to what), further flags...
-  tune eval_captioning "$1" "$2/best.bin" "$CAPTION_EPOCHS" --every_epochs 2 --beam_size 5 --frame_dropout 0.3 "${@:3}"
+  tune eval_captioning "$1" "$2/best.bin" "$CAPTION_EPOCHS" "${CAPTIONING[@]}" "${@:3}"
   "$PY" utils/demo_score.py "$1/predictions.json" "$OUT/demo/msrvtt/truth.json"
 }
 
 answer() { # output folder, checkpoint to start from, epochs, further flags...
-  tune eval_qa "$1" "$2" "$3" --frame_dropout 0.6 --msrvtt_qa_train_json "$TUNED_ON/qa/train.jsonl" \
+  tune eval_qa "$1" "$2" "$3" "${ANSWERING[@]}" --msrvtt_qa_train_json "$TUNED_ON/qa/train.jsonl" \
     --msrvtt_qa_val_json "$TUNED_ON/qa/val.jsonl" --msrvtt_qa_test_json "$TUNED_ON/qa/test.jsonl" \
     --msrvtt_qa_anslabel_json "$TUNED_ON/qa/train_ans2label.json" "${@:4}"
 }

@@ -120,7 +120,7 @@ def test_the_quickstart_writes_where_it_is_called_if_a_folder_is_given(
     (caller / "venv/bin/python").write_text(FAKE + 'case "$*" in *make_demo_data*) kill $PPID ;; esac\n')
     copied = caller.parent / "repository"  # its own output is not to be touched
     (copied / "scripts").mkdir(parents=True)
-    for name in ("quickstart.sh", "environment.sh"):
+    for name in ("quickstart.sh", "environment.sh", "demo.sh"):
         (copied / "scripts" / name).write_text((SCRIPTS / name).read_text())
     for name in ("requirements.txt", "requirements-optional.txt"):
         (copied / name).write_text((ROOT / name).read_text())

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.utils.report.quickstart import Tags, write_json
+from tests.utils.ablation import keep
+from tests.utils.report.quickstart import Tags, section, text, write_json
 from utils.make_report import main
 
 
@@ -39,3 +40,18 @@ def test_damaged_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main([str(tmp_path)]) == 1
     assert "bad.png is no picture" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("place", ["", "ablation"])
+def test_an_ablation_has_a_section_where_there_is_one(tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]):
+    keep(tmp_path / place, "base", 0, [True, False])
+    keep(tmp_path / place, "trajectories", 0, [True, True])
+    assert main([str(tmp_path)]) == 0
+    html = (tmp_path / "report.html").read_text()
+    Tags(html)
+    shown = text(section(html, "ablation"))
+    assert "Question answering, 2 items" in shown and "+ trajectories 100.0 +50.0 [" in shown
+    assert "+ actions missing missing" in shown and "paired bootstrap" in shown
+    keep(tmp_path / place, "base", 1, [True, False], "--lr", "0.5")
+    assert main([str(tmp_path)]) == 1
+    assert "do not belong together" in capsys.readouterr().err

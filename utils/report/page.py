@@ -30,13 +30,16 @@ LEAD = (
 )
 
 
-def quickstart_page(folder: Path, demo: Path, frames: int, feature_framerate: float) -> str:
+def quickstart_page(
+    folder: Path, demo: Path, frames: int, feature_framerate: float, further: Sequence[Section] = ()
+) -> str:
     """The report page of a quickstart folder as HTML.
 
     Args:
         folder: has summary.json and the folders of the tasks; what is not there is left out with a sentence.
         demo: has the videos of the test clips in videos/, and truth.json.
         frames, feature_framerate: see `Strips`.
+        further: sections behind the results.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -54,6 +57,7 @@ def quickstart_page(folder: Path, demo: Path, frames: int, feature_framerate: fl
     truth = (read_json(demo / "truth.json") or {"videos": {}})["videos"]
     sections = [
         results_section(read_json(folder / "summary.json")),
+        *further,
         curve_section(folder),
         retrieval_section(retrieved, strips),
         caption_section(captions, truth, strips),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -51,6 +52,13 @@ def results_section(summary: dict[str, Any] | None) -> Section:
     note = f"Seconds of this run by stage (a stage that was done before takes few): {spent}." if seconds else ""
     lead = "" if tables else "summary.json has no result: this part is left out."
     return Section(title, anchor, lead, "results", {"tables": tables, "note": note})
+
+
+def ablation_section(tables: Iterable[tuple[str, pd.DataFrame]], note: str) -> Section:
+    """What each part adds: titles with their tables of texts, and how these are to be read."""
+    shown = [Table(title, frame) for title, frame in tables]
+    lead = "Each row is trained anew with one part more than the row before."
+    return Section("What each part adds", "ablation", lead, "results", {"tables": shown, "note": note})
 
 
 def _retrieval(summary: dict[str, Any]) -> list[Table]:

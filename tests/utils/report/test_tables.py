@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from tests.utils.report.quickstart import section, text
+from utils.report.tables import ablation_section
 
 
 def test_results_have_units_and_baselines(html: str):
@@ -16,3 +19,10 @@ def test_results_have_units_and_baselines(html: str):
     assert "pretrain: things whose trajectory gets their noun 88.5 % 30.0 % (chance) 10 clips" in shown
     assert "pretrain: motions that action queries name, F1 77.2 % 23.5 % (chance) 10 clips" in shown
     assert "setup 3, total 3" in shown
+
+
+def test_an_ablation_has_a_table_for_each_task():
+    frame = pd.DataFrame([{"row": "base", "right": "50.0"}])
+    made = ablation_section([("Questions", frame), ("Captions", frame)], "how to read it")
+    assert (made.anchor, made.kind, made.data["note"]) == ("ablation", "results", "how to read it")
+    assert [table.title for table in made.data["tables"]] == ["Questions", "Captions"]
