@@ -110,7 +110,7 @@ def finish_batch(collated: Collated | Mapping[str, Any]) -> Batch:
 
 def clip_keys(video_ids: Sequence[str]) -> Tensor:
     """63 bits of each id's BLAKE2: (B,) int64, equal for equal ids on every rank, else different for all purposes."""
-    digests = [blake2b(str(video_id).encode(), digest_size=8).digest() for video_id in video_ids]
+    digests = [blake2b(str(video_id).encode(errors="surrogatepass"), digest_size=8).digest() for video_id in video_ids]
     return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests], dtype=torch.int64)
 
 

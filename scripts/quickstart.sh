@@ -1,26 +1,29 @@
 #!/usr/bin/env bash
-# From a fresh clone to fine-tuned models: bash scripts/quickstart.sh [--smoke] [--compare]
+# From a fresh clone to fine-tuned models: bash scripts/quickstart.sh [--smoke] [--score_many] [--compare]
 #
 # Sets up .venv, renders a world of captioned demo clips with detections, writes shards, pre-trains a small model with
 # objects and actions, fine-tunes it for question answering, captioning, retrieval and multiple choice, and prints their
 # scores on held-out clips.
 # About half an hour on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
-# --compare: adds the same without objects and actions, and compares both on 500 more clips; and question answering on
+# --score_many: scores every task on 500 more clips too, since of 100 clips several percent are chance.
+# --compare: adds the same without objects and actions, and compares both on these clips; and question answering on
 # clips of things of one shape, with both rules of --trajectory.
+# SEED=N trains from other random values and in another order, on the same clips, in a folder of its own.
 # Results: output/quickstart/report.html, a page to look at, and summary.json (OUTPUT_DIR changes the folder). At the
 # end stands the command that writes a model as a folder to hand on.
 set -euo pipefail
 START=$(date +%s)
-SMOKE="" COMPARE=""
+SMOKE="" COMPARE="" MANY="" SEED="${SEED:-}"
 for argument in "$@"; do
   case "$argument" in
     --smoke) SMOKE=1 ;;
-    --compare) COMPARE=1 ;;
-    *) echo "unknown argument $argument; usage: bash scripts/quickstart.sh [--smoke] [--compare]" >&2; exit 2 ;;
+    --score_many) MANY=1 ;;
+    --compare) COMPARE=1 MANY=1 ;;
+    *) echo "unknown argument $argument; usage: bash scripts/quickstart.sh [--smoke] [--score_many] [--compare]" >&2; exit 2 ;;
   esac
 done
 source "$(dirname "$0")/environment.sh" requirements.txt
-OUT="${OUTPUT_DIR:-$ROOT/output/quickstart$([ -z "$SMOKE" ] || echo -smoke)}"
+OUT="${OUTPUT_DIR:-$ROOT/output/quickstart${SMOKE:+-smoke}${SEED:+-seed$SEED}}"
 case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 cd "$ROOT"
 mkdir -p "$OUT"
@@ -32,6 +35,7 @@ else
   SHAPE_EPOCHS=3 SHOW=20
 fi
 source "$ROOT/scripts/demo.sh"
+[ -z "$SEED" ] || COMMON+=(--seed "$SEED")
 
 : > "$OUT/seconds.tsv"
 stage() { # name, command...: run it and note its seconds
@@ -95,6 +99,14 @@ choose_among_many() { # with the options of QUERIES clips: of 100 questions seve
     "${OBJECTS[@]}" --object_path "$clips/objects"
 }
 
+score_zero_shot() { # ending of the folders' names, further flags...: the pre-trained model on QUERIES held-out clips
+  local ending="$1" clips="$OUT/queries/msrvtt"
+  shift
+  run_task pre_training --do_eval --output_dir "$OUT/queries$ending/pretrain" --init_model "$OUT/pretrain$ending/restore.bin" \
+    "${COMMON[@]}" --train_csv "$OUT/shards" --data_path "$OUT/shards/frozen_train_labels.json" --eval_samples "$BATCH" \
+    --val_csv "$clips/test.csv" --val_features_path "$clips/videos" "$@"
+}
+
 score_many() { # ending of the folders' names, further flags...: every task on QUERIES held-out clips
   local ending="$1" clips="$OUT/queries/msrvtt" folder="$OUT/queries$1"
   shift
@@ -103,6 +115,7 @@ score_many() { # ending of the folders' names, further flags...: every task on Q
     "${flags[@]}" --val_csv "$clips/test.csv" "$@"
   run_task eval_captioning --output_dir "$folder/captioning" --init_model "$OUT/captioning$ending/best.bin" \
     "${flags[@]}" --beam_size 5 "$@"
+  "$PY" utils/demo_score.py "$folder/captioning/predictions.json" "$clips/truth.json"
   run_task eval_qa --output_dir "$folder/question_answering" \
     --init_model "$OUT/question_answering$ending/best.bin" "${flags[@]}" --msrvtt_qa_test_json "$clips/qa/test.jsonl" "$@"
 }
@@ -110,7 +123,7 @@ score_many() { # ending of the folders' names, further flags...: every task on Q
 stage render "$PY" utils/make_demo_data.py --output_dir "$OUT/demo" --train_clips "$CLIPS" --val_clips "$HELD_OUT" \
   --test_clips "$HELD_OUT" --reserve "$QUERIES" --lsmdc_clips 0 --didemo_clips 0 \
   --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
-stage clip "$PY" utils/make_random_clip.py --preset demo --output "$OUT/clip.pt"
+stage clip "$PY" utils/make_random_clip.py --preset demo --output "$OUT/clip.pt" --seed "${SEED:-0}"
 stage shards "$PY" utils/webvid_to_tfrecord.py --csv "$OUT/demo/webvid/results_demo_train.csv" \
   --video_dir "$OUT/demo/webvid/videos" --output_dir "$OUT/shards" --size 64 --feature_framerate "$RATE" --workers 2
 stage pretrain pretrain "$OUT/pretrain" "${OBJECTS[@]}" --object_path "$OUT/demo/webvid/objects" \
@@ -126,13 +139,18 @@ stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" -
 stage multiple_choice_more_clips choose_among_many
 stage alignment env OMP_NUM_THREADS=1 "$PY" utils/score_alignment.py "$OUT/pretrain/restore.bin" --data "$OUT/queries/msrvtt" \
   --clips "$QUERIES" --output "$OUT/alignment.json"
+if [ -n "$MANY" ]; then
+  stage queries_zero_shot score_zero_shot "" "${OBJECTS[@]}" --object_path "$OUT/demo/webvid/objects" \
+    --val_object_path "$OUT/queries/msrvtt/objects"
+  stage queries score_many "" "${OBJECTS[@]}" --object_path "$OUT/queries/msrvtt/objects"
+fi
 if [ -n "$COMPARE" ]; then
   WITHOUT=_without_objects
-  stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT"
+  stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT" --loss_weights "$WEIGHTS"
   stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT/restore.bin" "$ANSWER_EPOCHS"
   stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/question_answering$WITHOUT"
   stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/captioning$WITHOUT"
-  stage queries score_many "" "${OBJECTS[@]}" --object_path "$OUT/queries/msrvtt/objects"
+  stage "queries_zero_shot$WITHOUT" score_zero_shot "$WITHOUT"
   stage "queries$WITHOUT" score_many "$WITHOUT"
   for task in retrieval captioning question_answering; do
     echo "== with objects and actions (A) and without (B): $task"

@@ -157,6 +157,22 @@ def test_the_quickstart_measures_alignment_and_ends_with_the_export_of_a_trained
     assert args.out == output / "exported/captioning" and str(args.out) not in trained
 
 
+def test_the_quickstart_trains_with_another_seed_in_a_folder_of_its_own_and_scores_more_clips(caller: Path):
+    installed(caller, "requirements.txt")
+    clips = caller / "out/demo/msrvtt"
+    clips.mkdir(parents=True)
+    (clips / "test.csv").write_text("key,vid_key,video_id,sentence\nret0,msr1,video1,a thing\n")
+    lines = said(caller, "quickstart.sh", "--score_many", VENV="venv", NPROC="1", OUTPUT_DIR="out", SEED="7")
+    assert lines.count("--seed") == lines.count("7") == 11 and "--loss_weights" in lines
+    folders = {lines[index + 1] for index, line in enumerate(lines) if line == "--output_dir"}
+    many = {
+        str(caller / "out/queries" / name) for name in ("pretrain", "retrieval", "captioning", "question_answering")
+    }
+    assert many <= folders
+    plain = said(caller, "quickstart.sh", VENV="venv", NPROC="1", OUTPUT_DIR="out")
+    assert many.isdisjoint(plain) and plain.count("--seed") == 1  # of the random CLIP weights
+
+
 def test_a_folder_of_the_search_path_for_folders_is_not_taken_for_the_repository(caller: Path):
     (caller / "elsewhere/scripts").mkdir(parents=True)
     done = subprocess.run(

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     batches = iter(make_loader(0, 0))
     batch = next(batches)
     seconds["first batch"] = time.time() - options.started
-    workers = [worker.pid for worker in getattr(batches, "_workers", [])]
+    workers = [worker.pid for worker in getattr(batches.batches, "_workers", [])]
     content = {
         "seconds_since_start": seconds,
         "peak_gb": peak_memory(),

@@ -64,6 +64,31 @@ def test_summary_has_last_evaluation_and_both_ends_of_each_loss(tmp_path: Path, 
     assert "50 held-out clips (chance R1 2.0 %)" in out and "mlm             9.000 ->    2.000" in out
 
 
+def test_what_was_scored_on_more_clips_is_in_the_summary_and_in_a_line(tmp_path: Path, capsys):
+    write_run(
+        tmp_path / "pretrain", {"kind": "train", "step": 1, "vtm": 1.0}, {"kind": "evaluation", "step": 1, **ZERO_SHOT}
+    )
+    (tmp_path / "seconds.tsv").write_text("setup\t3\n")
+    many = {**ZERO_SHOT, "videos": 500}
+    contents = {
+        "pretrain": {"losses": {}, "zero_shot": {**many, "t2v_R1": 91.5}},
+        "retrieval": {"metrics": {**many, "v2t_R1": 97.25}},
+        "captioning": {"metrics": {"CIDEr": 1.0, "videos": 500}},
+        "question_answering": {"metrics": {"accuracy": 98.5, "questions": 3000}},
+    }
+    for name, content in contents.items():
+        (tmp_path / "queries" / name).mkdir(parents=True)
+        (tmp_path / "queries" / name / "metrics.json").write_text(json.dumps(content))
+    (tmp_path / "queries/captioning/truth_scores.json").write_text(json.dumps({"exact": 93.5}))
+    assert main([str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "summary.json").read_text())["more_clips"]
+    assert found["pretrain"]["t2v_R1"] == 91.5 and found["captioning"]["truth"] == {"exact": 93.5}
+    assert (
+        "On 500 clips: zero-shot R1 91.5 and 10.0 %, retrieval R1 10.0 and 97.2 %, captions all true and complete "
+        "93.5 %, answers 98.5 % right\n"
+    ) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

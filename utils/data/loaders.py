@@ -34,20 +34,20 @@ class Loader(DataLoader):
 class _Batches:
     """The batches of one pass; its first ones are asked for when it is made, not when the first is read."""
 
-    def __init__(self, batches: Iterator[Any], workers: int) -> None:
-        self._batches, self._workers = batches, workers
+    def __init__(self, batches: Iterator[Any], processes: int) -> None:
+        self.batches, self._processes = batches, processes
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
         try:
-            return next(self._batches)
+            return next(self.batches)
         except RuntimeError as error:
             if not str(error).startswith("DataLoader timed out"):
                 raise
             raise StalledWorker(
-                f"no batch has come from {self._workers} reading processes for {PATIENCE:.0f} s: look whether videos, "
-                "object files and caches can still be read. The same command goes on from the last save; with "
+                f"no batch has come from {self._processes} reading processes for {PATIENCE:.0f} s: look whether "
+                "videos, object files and caches can still be read. The same command goes on from the last save; with "
                 "--num_thread_reader 0 it reads without processes of their own"
             ) from error

@@ -74,7 +74,12 @@ class Figure(NamedTuple):
 
 
 def count_matches(
-    classes: Sequence[str], text: TaggedText, noun_positions: Sequence[int], matched: Mapping[int, int]
+    classes: Sequence[str],
+    text: TaggedText,
+    noun_positions: Sequence[int],
+    matched: Mapping[int, int],
+    *,
+    end_is_word: bool,
 ) -> Matched:
     """Compare the words that trajectories are matched to with the names of their classes.
 
@@ -83,6 +88,7 @@ def count_matches(
         text: the caption.
         noun_positions: positions in the text that may be matched, the end token's last.
         matched: position by trajectory.
+        end_is_word: the end token is assigned as a word among others, and not to whatever has no word.
     """
     *nouns, end = noun_positions
     pieces: dict[int, list[int]] = {}  # positions by word
@@ -95,7 +101,9 @@ def count_matches(
     got = {row: of_word[text.word_numbers[at]] for row, at in matched.items() if at != end}
     named = {row: word for row, word in got.items() if fits[row, word]}
     in_caption = [bool(own.any()) for own in fits]
-    size = max(len(classes), len(noun_positions))  # a random assignment is part of a permutation of so many
+    # A random assignment is part of a permutation of so many.
+    size = max(len(classes), len(nouns) + end_is_word, 1)
+    ended = len(classes) / size if end_is_word else max(0, len(classes) - len(nouns))
     lengths = np.array([len(positions) for positions in pieces.values()], dtype=int)
     missed = [  # a word is, by chance, if none of its pieces falls to a trajectory of its class
         comb(size - of_class, length) / comb(size, length)
@@ -110,10 +118,10 @@ def count_matches(
         named=len(named),
         named_by_chance=float((fits @ lengths).sum() / size),
         in_caption_end=sum(in_caption[row] for row, at in matched.items() if at == end),
-        in_caption_end_by_chance=sum(in_caption) / size,
+        in_caption_end_by_chance=sum(in_caption) * ended / max(1, len(classes)),
         pairs=len(matched),
         end=sum(at == end for at in matched.values()),
-        end_by_chance=len(classes) / size,
+        end_by_chance=ended,
     )
 
 
@@ -152,8 +160,9 @@ class CaptionMatching:
         for start in range(0, len(texts), TEXTS_TOGETHER):
             part = texts[start : start + TEXTS_TOGETHER]
             solved = self._solve(batch, video, part)
+            end_is_word = not self.model.objective(SetMatching).is_contrastive
             for (row, text), (positions, matched) in zip(part, solved, strict=True):
-                found[row].append(count_matches(classes[row], text, positions, matched))
+                found[row].append(count_matches(classes[row], text, positions, matched, end_is_word=end_is_word))
         return found
 
     def classes(self, batch: Batch, row: int) -> list[str]:

@@ -15,6 +15,7 @@ FINE_TUNED = ("retrieval", "retrieval_without_objects")
 CHOICES, CAPTIONS, ANSWERS = "multiple_choice", "captioning", "question_answering"
 MORE_CHOICES = "multiple_choice_more_clips"  # 100 questions alone leave several points to chance
 WITHOUT = "_without_objects"
+MORE, MORE_FOLDER = "more_clips", "queries"  # every task scored on them (scripts/quickstart.sh --score_many)
 OTHERS = [name + ending for name in (CAPTIONS, ANSWERS) for ending in ("", WITHOUT)]
 TRUTH_FILE = "truth_scores.json"  # of utils/demo_score.py
 ALIGNMENT, ALIGNMENT_FILE = "alignment", "alignment.json"  # of utils/score_alignment.py
@@ -48,6 +49,32 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not isinstance(metrics, dict):
         raise ValueError(f"{path} has no metrics; run the task again that wrote it")
     return {**metrics, "truth": read_json(truth)} if truth.is_file() else metrics
+
+
+def read_more(folder: Path) -> dict[str, Any]:
+    """`more_clips`: of each task that was scored on more clips its metrics, and of pre-training those of zero-shot."""
+    found = {name: read_result(folder / name) for name in (FINE_TUNED[0], CAPTIONS, ANSWERS)}
+    zero_shot = folder / RUNS[0] / "metrics.json"
+    if zero_shot.is_file():
+        content = read_json(zero_shot)
+        found[RUNS[0]] = content.get("zero_shot") if isinstance(content, dict) else None
+    found = {name: metrics for name, metrics in found.items() if metrics is not None}
+    return {MORE: found} if found else {}
+
+
+def _more_line(found: dict[str, Any]) -> str:
+    """One line of what was scored on more clips."""
+    parts = [
+        f"{what} R1 {found[name]['t2v_R1']:.1f} and {found[name]['v2t_R1']:.1f} %"
+        for name, what in ((RUNS[0], "zero-shot"), (FINE_TUNED[0], "retrieval"))
+        if name in found
+    ]
+    if "truth" in found.get(CAPTIONS, {}):
+        parts.append(f"captions all true and complete {found[CAPTIONS]['truth']['exact']:.1f} %")
+    if ANSWERS in found:
+        parts.append(f"answers {found[ANSWERS]['accuracy']:.1f} % right")
+    clips = next((one["videos"] for one in found.values() if "videos" in one), None)
+    return f"On {clips or 'more'} clips: {', '.join(parts)}"
 
 
 def read_alignment(path: Path) -> dict[str, Any]:
@@ -116,6 +143,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     results = {name: read_result(folder / name) for name in (*FINE_TUNED, CHOICES, MORE_CHOICES, *OTHERS)}
     summary |= {name: result for name, result in results.items() if result is not None}
     summary |= read_alignment(folder / ALIGNMENT_FILE)
+    summary |= read_more(folder / MORE_FOLDER)
     seconds = read_seconds(folder / "seconds.tsv")
     summary["seconds"] = {**seconds, "total": sum(seconds.values())}
     return summary
@@ -147,6 +175,8 @@ def table(summary: dict[str, Any]) -> list[str]:
                 else [_answer_line(name, summary[name])]
             )
             lines += ["", *own]
+    if MORE in summary:
+        lines += ["", _more_line(summary[MORE])]
     for run in runs:
         lines += [
             "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import permutations
 from typing import Any, cast
 
@@ -16,7 +16,9 @@ from dataloaders.retrieval import ClipReader, VideoDataset
 from dataloaders.samples import collate
 from dataloaders.tagged_text import TaggedText
 from dataloaders.video_files import open_videos
-from modules.objectives.set_matching import Pairs, assign
+from modules.config import MATCHING_LOSSES, Behaviour
+from modules.objectives.assignment import Pairs, assign, assign_all
+from modules.objectives.word_contrast import cosines
 from modules.tasks.pretrain import PretrainModel
 from modules.tasks.retrieval import RetrievalModel
 from tests import tiny
@@ -44,11 +46,11 @@ def text(words: Sequence[str] = CAPTION, pieces: Sequence[int] = ()) -> TaggedTe
     return TaggedText({}, list(words), [-1, *numbers, -1])
 
 
-def by_scores(scores: list[list[float]], positions: Sequence[int]) -> dict[int, int]:
-    """The position of each trajectory by the assignment of training, from scores with those positions."""
+def by_scores(scores: list[list[float]], positions: Sequence[int], solve: Callable = assign) -> dict[int, int]:
+    """The position of each trajectory by an assignment of training, from scores with those positions."""
     table = np.zeros((1, len(scores), max(positions) + 1))
     table[0][:, list(positions)] = scores
-    pairs: Pairs = assign(table, [len(scores)], [list(positions)])
+    pairs: Pairs = solve(table, [len(scores)], [list(positions)])
     return dict(zip(pairs.row, pairs.word, strict=True))
 
 
@@ -62,7 +64,7 @@ def test_counts_of_hand_made_scores():
     positions = [2, 5, 6]
     matched = by_scores([[0.8, 0.1, 0.1], [0.1, 0.4, 0.5], [0.0, 0.9, 0.1]], positions)
     assert matched == {0: 2, 1: 6, 2: 5}
-    found = count_matches(["star", "ring", "wall"], text(), positions, matched)
+    found = count_matches(["star", "ring", "wall"], text(), positions, matched, end_is_word=True)
     expected = {"things": 2, "right": 1, "trajectories": 3, "in_caption": 2, "named": 1, "in_caption_end": 1}
     assert whole(found) == {**expected, "pairs": 3, "end": 1}
 
@@ -70,29 +72,30 @@ def test_counts_of_hand_made_scores():
 def test_either_noun_is_right_for_two_of_one_class():
     words = ["a", "dog", "sees", "a", "dog"]
     for first, second in ((2, 5), (5, 2)):
-        found = count_matches(["dog", "dog"], text(words), [2, 5, 6], {0: first, 1: second})
+        found = count_matches(["dog", "dog"], text(words), [2, 5, 6], {0: first, 1: second}, end_is_word=True)
         assert (found.things, found.right, found.in_caption, found.named) == (2, 2, 2, 2)
-    one = count_matches(["dog"], text(words), [2, 5, 6], {0: 5})
+    one = count_matches(["dog"], text(words), [2, 5, 6], {0: 5}, end_is_word=True)
     assert (one.things, one.right) == (1, 1)
 
 
 def test_two_trajectories_of_a_class_with_one_noun_are_one_thing():
     for matched, right in (({0: 2, 1: 6}, 1), ({0: 6, 1: 2}, 1), ({0: 5, 1: 6}, 0)):
-        found = count_matches(["star", "star"], text(), [2, 5, 6], matched)
+        found = count_matches(["star", "star"], text(), [2, 5, 6], matched, end_is_word=True)
         assert (found.things, found.right, found.in_caption, found.named) == (1, right, 2, right)
 
 
 def test_two_pieces_of_one_word_are_one_noun():
     """Each piece may be matched; two trajectories of a class on two pieces of a noun have found one thing."""
     words = text(["a", "triangle"], [1, 2])
-    found = count_matches(["triangle", "triangle"], words, [2, 3, 4], {0: 3, 1: 2})
+    found = count_matches(["triangle", "triangle"], words, [2, 3, 4], {0: 3, 1: 2}, end_is_word=True)
     assert (found.things, found.right, found.in_caption, found.named) == (1, 1, 2, 2)
 
 
 def test_a_clip_without_trajectories_and_a_caption_without_nouns():
-    nothing = count_matches([], text(), [2, 5, 6], {})
+    nothing = count_matches([], text(), [2, 5, 6], {}, end_is_word=True)
     assert not any(nothing)
-    alone = count_matches(["star", "ring"], text(["it", "runs"]), [3], {1: 3})
+    assert not any(count_matches([], text(["it", "runs"]), [3], {}, end_is_word=False))
+    alone = count_matches(["star", "ring"], text(["it", "runs"]), [3], {1: 3}, end_is_word=True)
     assert whole(alone) == {**dict.fromkeys(whole(nothing), 0), "trajectories": 2, "pairs": 1, "end": 1}
     assert alone.end_by_chance == 1
 
@@ -107,17 +110,24 @@ def test_a_clip_without_trajectories_and_a_caption_without_nouns():
         (["light", "traffic light"], ["the", "light", "light"], [1, 1, 1]),
     ],
 )
-def test_chance_is_the_mean_over_all_assignments(classes: list[str], words: list[str], pieces: list[int]):
+@pytest.mark.parametrize("end_is_word", [True, False])
+def test_chance_is_the_mean_over_all_assignments(
+    classes: list[str], words: list[str], pieces: list[int], end_is_word: bool
+):
     tagged = text(words, pieces)
     others = ("a", "the", "and", "two")
     positions = [at for at, number in enumerate(tagged.word_numbers) if number >= 0 and words[number] not in others]
     positions.append(len(tagged.word_numbers) - 1)
     rows, columns = len(classes), len(positions)
-    if rows <= columns:
+    if not end_is_word:  # the nouns, and the end token for as many as are left
+        *nouns, end = positions
+        filled = nouns + [end] * max(0, rows - len(nouns))
+        every = [dict(enumerate(chosen)) for chosen in permutations(filled, rows)]
+    elif rows <= columns:
         every = [dict(enumerate(chosen)) for chosen in permutations(positions, rows)]
     else:
         every = [dict(zip(chosen, positions, strict=True)) for chosen in permutations(range(rows), columns)]
-    counts = [count_matches(classes, tagged, positions, matched) for matched in every]
+    counts = [count_matches(classes, tagged, positions, one, end_is_word=end_is_word) for one in every]
     for name in ("right", "named", "in_caption_end", "end"):
         mean = np.mean([getattr(one, name) for one in counts])
         assert all(getattr(one, f"{name}_by_chance") == pytest.approx(mean) for one in counts), name
@@ -157,9 +167,10 @@ def reader_of(world: World, model: Any, settings: UseSettings) -> ClipReader:
     return ClipReader(videos, sample_settings(settings, model.config, training=False), store)
 
 
-def test_trajectories_are_matched_as_training_matches_them(world: World, settings: UseSettings):
+@pytest.mark.parametrize("form", MATCHING_LOSSES)
+def test_trajectories_are_matched_as_training_matches_them(world: World, settings: UseSettings, form: str):
     """Against a plain assignment of the model's tokens; the batch has an unreadable clip, and one without a caption."""
-    model = tiny.model(**SIZES).eval()
+    model = tiny.model(behaviour=Behaviour(matching_loss=form), **SIZES).eval()
     reader = reader_of(world, model, settings)
     ids = [video for video, entry in world.truth("msrvtt").items() if entry["split"] == "test"][:4]
     captions = {ids[0]: ["a star and a ring", "a wall"], ids[1]: ["a square is spinning while a triangle is resting"]}
@@ -184,9 +195,14 @@ def test_trajectories_are_matched_as_training_matches_them(world: World, setting
             with torch.no_grad():
                 tokens = model.encode_text(own["text_ids"])[0]
             positions = own["noun_positions"][0]
-            logits = video.trajectories[row, :count] @ tokens.T
-            scores = logits[:, positions].softmax(-1).tolist()
-            assert counts == count_matches(classes, tagged, positions, by_scores(scores, positions))
+            own_trajectories = video.trajectories[row, :count]
+            if form == "contrastive":
+                logits, solve = cosines(own_trajectories[None], tokens[None])[0], assign_all
+            else:
+                logits, solve = own_trajectories @ tokens.T, assign
+            matched = by_scores(logits[:, positions].softmax(-1).tolist(), positions, solve)
+            end_is_word = form == "released"
+            assert counts == count_matches(classes, tagged, positions, matched, end_is_word=end_is_word)
 
 
 def test_a_model_without_trajectories_or_objects_is_not_measured(world: World, settings: UseSettings):

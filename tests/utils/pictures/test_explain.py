@@ -12,6 +12,8 @@ import torch
 
 from dataloaders.label_map import class_names, load_label_map
 from dataloaders.samples import collate, text_part
+from modules.config import MATCHING_LOSSES, Behaviour
+from modules.objectives.word_contrast import cosines
 from modules.tasks.pretrain import PretrainModel
 from modules.tasks.retrieval import RetrievalModel
 from modules.tokenizer import ClipTokenizer
@@ -64,9 +66,13 @@ def test_words_are_whole_distinct_and_of_the_right_kind(explanation: Explanation
     assert all(0 <= entry.match.score <= 1 for entry in explanation.actions if entry.match)
 
 
-def test_matching_is_the_best_assignment_of_the_model_s_tokens_to_words(world: World, video: Path, tmp_path: Path):
+@pytest.mark.parametrize("form", MATCHING_LOSSES)
+def test_matching_is_the_best_assignment_of_the_model_s_tokens_to_words(
+    world: World, video: Path, tmp_path: Path, form: str
+):
     objects = {"object_path": str(world.msrvtt / "objects"), "labelmap_path": str(world.label_map)}
-    predictor = Predictor(save_tiny(tmp_path), device="cpu", precision="fp32", **objects)
+    checkpoint = save_tiny(tmp_path, behaviour=Behaviour(matching_loss=form))
+    predictor = Predictor(checkpoint, device="cpu", precision="fp32", **objects)
     model, text = predictor.model(PretrainModel), "a square is spinning and bouncing"
     shown = explain(predictor, video, text)
     tokenizer = ClipTokenizer(2000)
@@ -83,12 +89,19 @@ def test_matching_is_the_best_assignment_of_the_model_s_tokens_to_words(world: W
     for found, rows, tagged in cases:
         positions = [place + 1 for place, word in enumerate(index) if whole[word] in tagged.split()] + [len(index) + 1]
         names = [whole[index[place - 1]] if place <= len(index) else NOTHING for place in positions]
-        scores = (rows @ words[positions].T).softmax(-1).tolist()
-        columns = [*range(len(positions)), *[None] * max(0, len(rows) - len(positions))]
+        end = len(positions) - 1
+        if form == "contrastive":  # words first, and the end token for all other rows
+            scores = cosines(rows[None], words[None, positions])[0].softmax(-1).tolist()
+            columns = [*range(end), *[None] * max(0, len(rows) - end)]
+        else:
+            scores = (rows @ words[positions].T).softmax(-1).tolist()
+            columns = [*range(len(positions)), *[None] * max(0, len(rows) - len(positions))]
         best = max(
             permutations(columns, len(rows)),
             key=lambda order: sum(row[column] for row, column in zip(scores, order, strict=True) if column is not None),
         )
+        if form == "contrastive":
+            best = [end if column is None else column for column in best]
         assert [entry.word if entry else None for entry in found] == [None if c is None else names[c] for c in best]
         for entry, row, column in zip(found, scores, best, strict=True):
             assert entry is None or entry.score == pytest.approx(row[column], rel=1e-4)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modules.config import Behaviour
+from modules.config import UNSTATED, Behaviour
 from modules.tasks.answering import AnswerModel
 from tests.utils.checkpoints import save_tiny
 from tests.utils.models.exporting import write_run
@@ -146,12 +146,13 @@ def test_a_folder_that_is_not_what_it_should_be_is_refused_in_words(tmp_path: Pa
         Predictor(tmp_path / "out", device="cpu", clip_archive=str(tmp_path / "none")).model(AnswerModel)
 
 
-def test_a_folder_of_before_has_the_negatives_that_it_was_trained_with(tmp_path: Path, exported: Path):
+def test_a_folder_of_before_has_the_behaviour_that_it_was_trained_with(tmp_path: Path, exported: Path):
     shutil.copytree(exported, tmp_path / "out")
-    without("behaviour", "same_clip_negatives")(tmp_path / "out")
-    for folder, expected in ((tmp_path / "out", True), (exported, False)):
+    for name in UNSTATED:
+        without("behaviour", name)(tmp_path / "out")
+    for folder, expected in ((tmp_path / "out", Behaviour(**UNSTATED)), (exported, Behaviour())):
         model = Predictor(folder, device="cpu", clip_archive=str(tmp_path / "none")).model(AnswerModel)
-        assert model.behaviour == Behaviour(same_clip_negatives=expected)
+        assert model.behaviour == expected
 
 
 def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path, exported: Path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from modules.config import Behaviour
+from modules.config import UNSTATED, Behaviour
 from tests.utils.toy_run import ToyBehaviour, ToyModel, make_settings, make_trainer
 from utils.runtime.checkpoint import CheckpointError, load
 from utils.runtime.distributed import Runtime
@@ -53,7 +53,7 @@ def test_a_run_that_did_not_know_a_choice_goes_on(tmp_path):
     assert make_trainer(make_settings(tmp_path)).fit().step == 12
 
 
-def test_a_run_of_before_goes_on_with_the_negatives_that_it_began_with_however_often_it_is_resumed(tmp_path):
+def test_a_run_of_before_goes_on_with_the_behaviour_that_it_began_with_however_often_it_is_resumed(tmp_path):
     def trainer(epochs: int) -> Trainer:
         model = ToyModel()
         model.behaviour = Behaviour()
@@ -61,24 +61,29 @@ def test_a_run_of_before_goes_on_with_the_negatives_that_it_began_with_however_o
 
     trainer(1).fit()
     state = load(tmp_path / "restore.bin")
-    del state["behaviour"]["same_clip_negatives"]
+    for name in UNSTATED:
+        del state["behaviour"][name]
     torch.save(state, tmp_path / "restore.bin")
     for epochs in (2, 3):
         resumed = trainer(epochs)
         assert resumed.fit().step == 6 * epochs
-        assert resumed.model.behaviour.same_clip_negatives
-        assert load(tmp_path / "restore.bin")["behaviour"]["same_clip_negatives"] is True
-        assert json.loads((tmp_path / "config.json").read_bytes())["behaviour"]["same_clip_negatives"] is True
-    assert "restore.bin goes on as it was trained, with same_clip_negatives True" in (tmp_path / "log.txt").read_text()
+        assert resumed.model.behaviour == Behaviour(**UNSTATED)
+        assert load(tmp_path / "restore.bin")["behaviour"] == dataclasses.asdict(Behaviour(**UNSTATED))
+        config = json.loads((tmp_path / "config.json").read_bytes())
+        assert config["behaviour"] == dataclasses.asdict(Behaviour(**UNSTATED))
+    said = "restore.bin goes on as it was trained, with matching_loss released, same_clip_negatives True"
+    assert said in (tmp_path / "log.txt").read_text()
 
 
 def test_choices_that_a_file_states_are_followed_where_they_are_such():
     behaviour = Behaviour()
     assert follow_choices(behaviour, dataclasses.asdict(Behaviour())) == [] and behaviour == Behaviour()
-    assert follow_choices(behaviour, {"same_clip_negatives": "yes"}) == [] and behaviour == Behaviour()
-    assert follow_choices(behaviour, {"answer_head": "vocabulary"}) == ["same_clip_negatives True"]
-    assert behaviour == Behaviour(same_clip_negatives=True)
-    assert follow_choices(behaviour, dataclasses.asdict(Behaviour())) == ["same_clip_negatives False"]
+    unusable = {"same_clip_negatives": "yes", "matching_loss": None}
+    assert follow_choices(behaviour, unusable) == [] and behaviour == Behaviour()
+    said = follow_choices(behaviour, {"answer_head": "vocabulary"})
+    assert said == ["matching_loss released", "same_clip_negatives True"] and behaviour == Behaviour(**UNSTATED)
+    again = follow_choices(behaviour, dataclasses.asdict(Behaviour()))
+    assert again == ["matching_loss contrastive", "same_clip_negatives False"] and behaviour == Behaviour()
     assert follow_choices(ToyBehaviour(), {}) == []
 
 
