@@ -46,7 +46,7 @@ def gather_constant(x: Tensor) -> Tensor:
         return gather(x.detach())
 
 
-def global_mean(total: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
+def global_mean(total: Tensor, count: float, kept: Tensor | None = None) -> Tensor:
     """Sum of this rank's terms over the number of terms on all ranks, times the number of ranks.
 
     So scaled, DDP's mean of gradients over ranks is the gradient of the global mean, however unevenly the terms are
@@ -62,7 +62,7 @@ def global_mean(total: Tensor, count: int, kept: Tensor | None = None) -> Tensor
     return total * world_size() / everywhere.clamp(min=1)
 
 
-def local_mean(total: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
+def local_mean(total: Tensor, count: float, kept: Tensor | None = None) -> Tensor:
     """Sum of this rank's terms over their number, as in `global_mean`; 0 terms give 0."""
     mean = total / max(count, 1)
     if kept is None:

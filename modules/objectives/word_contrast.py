@@ -27,13 +27,13 @@ def cosines(tokens: Tensor, text: Tensor) -> Tensor:
 
 def word_contrast(
     tokens: Tensor, text: Tensor, ids: Tensor, words: Sequence[Sequence[int]], pairs: Pairs
-) -> tuple[Tensor, int]:
-    """Sum over rows of the cross-entropy of their word, fp32, and the number of words that it is of.
+) -> tuple[Tensor, float]:
+    """Weighted sum over rows of the cross-entropy of their word, fp32, and the sum of weights.
 
     A row is compared with the words of its own caption; one that has a word, with those of all other captions of the
     global batch too. Words of the same token are no wrong words. What a caption does not say of its clip may be there
     all the same, so rows that are left for the end token are not held against other captions, and those of a clip weigh
-    as one word together.
+    no more together than its words.
 
     Args:
         tokens: (B, R, E) trajectories or actions.
@@ -43,7 +43,7 @@ def word_contrast(
         pairs: of `assign_all`.
 
     Returns:
-        The sum, 0 with a gradient path without pairs, and the number of rows with a word and of clips with others.
+        The sum, 0 with a gradient path without pairs, and the sum of weights.
     """
     device, width = tokens.device, max([SHARED_WORDS, *map(len, words)])
     host = *_padded(words, width), *_targets(words, pairs)
@@ -66,7 +66,7 @@ def word_contrast(
         logits = torch.cat([own, rows @ others.t()], dim=1) / TEMPERATURE
         is_read = torch.cat([is_target | is_own_wrong, is_wrong], dim=1)
         losses = F.cross_entropy(logits.masked_fill(~is_read, -torch.inf), place, reduction="none")
-    return (losses * weight).sum(), round(float(host[-1].sum()))
+    return (losses * weight).sum(), float(host[-1].sum())
 
 
 def _padded(words: Sequence[Sequence[int]], width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,6 +84,7 @@ def _targets(words: Sequence[Sequence[int]], pairs: Pairs) -> tuple[Tensor, Tens
     """Of each pair (P,): place of its word in the sample's list, whether that is the end token, weight."""
     is_idle = [word == words[sample][-1] for sample, word in zip(pairs.sample, pairs.word, strict=True)]
     idle = Counter(sample for sample, one in zip(pairs.sample, is_idle, strict=True) if one)
+    of_idle = {sample: min(1.0, max(1, len(words[sample]) - 1) / count) for sample, count in idle.items()}
     places = [words[sample].index(word) for sample, word in zip(pairs.sample, pairs.word, strict=True)]
-    weights = [1 / idle[sample] if one else 1.0 for sample, one in zip(pairs.sample, is_idle, strict=True)]
+    weights = [of_idle[sample] if one else 1.0 for sample, one in zip(pairs.sample, is_idle, strict=True)]
     return torch.tensor(places, dtype=torch.int64), torch.tensor(is_idle, dtype=torch.bool), torch.tensor(weights)

@@ -28,14 +28,14 @@ def tokens_and_text() -> tuple[Tensor, Tensor]:
     return torch.randn(4, 3, 8, generator=generator), torch.randn(4, 7, 8, generator=generator)
 
 
-def plain(tokens: Tensor, text: Tensor) -> tuple[Tensor, int]:
-    """A loop over rows; the number of words, and of clips with rows that have none."""
+def plain(tokens: Tensor, text: Tensor) -> tuple[Tensor, float]:
+    """A loop over rows, and the sum of their weights."""
 
     def score(token: Tensor, word: Tensor) -> Tensor:
         return F.cosine_similarity(token, word, dim=0) / TEMPERATURE
 
     ends = [sample for sample, word in zip(PAIRS.sample, PAIRS.word, strict=True) if word == WORDS[sample][-1]]
-    total = torch.zeros(())
+    total, weights = torch.zeros(()), 0.0
     for sample, row, word in zip(*PAIRS, strict=True):
         token, is_idle = tokens[sample, row], word == WORDS[sample][-1]
         wrong = [(sample, position) for position in WORDS[sample] if IDS[sample, position] != IDS[sample, word]]
@@ -44,8 +44,10 @@ def plain(tokens: Tensor, text: Tensor) -> tuple[Tensor, int]:
                 wrong += [(other, p) for p in WORDS[other][:-1] if IDS[other, p] != IDS[sample, word]]
         own = score(token, text[sample, word])
         scores = torch.stack([own, *(score(token, text[s, p]) for s, p in wrong)])
-        total = total + (scores.logsumexp(0) - own) * (1 / ends.count(sample) if is_idle else 1)
-    return total, len(PAIRS.sample) - len(ends) + len(set(ends))
+        # Rows without a word weigh no more together than the words of the caption, but for one.
+        weight = min(1, max(1, len(WORDS[sample]) - 1) / ends.count(sample)) if is_idle else 1
+        total, weights = total + (scores.logsumexp(0) - own) * weight, weights + weight
+    return total, weights
 
 
 def test_it_is_the_formula():
@@ -53,7 +55,7 @@ def test_it_is_the_formula():
     mine, again = tokens.clone().requires_grad_(), tokens.clone().requires_grad_()
     total, count = word_contrast(mine, text, IDS, WORDS, PAIRS)
     expected, expected_count = plain(again, text)
-    assert count == expected_count
+    assert count == pytest.approx(expected_count)
     torch.testing.assert_close(total, expected)
     total.backward(), expected.backward()
     torch.testing.assert_close(mine.grad, again.grad)
@@ -110,5 +112,5 @@ def test_two_processes_are_one(tmp_path: Path):
     tokens, text = tokens_and_text()
     total, count = word_contrast(tokens.requires_grad_(), text, IDS, WORDS, PAIRS)
     total.backward()
-    assert first[0] + second[0] == pytest.approx(total.item()) and first[1] + second[1] == count
+    assert first[0] + second[0] == pytest.approx(total.item()) and first[1] + second[1] == pytest.approx(count)
     torch.testing.assert_close(torch.tensor(first[2] + second[2]), tokens.grad)
