@@ -146,7 +146,7 @@ if [ -n "$MANY" ]; then
 fi
 if [ -n "$COMPARE" ]; then
   WITHOUT=_without_objects
-  stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT" --loss_weights "$WEIGHTS"
+  stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT"
   stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT/restore.bin" "$ANSWER_EPOCHS"
   stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/question_answering$WITHOUT"
   stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/captioning$WITHOUT"

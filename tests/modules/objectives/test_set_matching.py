@@ -80,7 +80,7 @@ def test_either_form_teaches_trajectories_and_actions(form: str):
 
 
 def test_in_the_contrastive_form_every_trajectory_and_action_has_a_word_or_the_end_token():
-    model = tiny.model()
+    model = tiny.model(behaviour=Behaviour(matching_loss="contrastive"))
     batch, matching = (
         tiny.collate([tiny.sample(i, model.config, boxes=4) for i in range(3)]),
         model.objective(SetMatching),
