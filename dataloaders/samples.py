@@ -142,7 +142,27 @@ def text_part(token_ids: Sequence[int] | np.ndarray, tokenizer: ClipTokenizer, m
     return {"text_ids": torch.from_numpy(ids), "text_mask": torch.from_numpy(mask).bool()}
 
 
-def word_mask(flags: np.ndarray, max_words: int) -> torch.Tensor:
+def tag_part(
+    token_ids: Sequence[int] | np.ndarray,
+    is_noun: np.ndarray,
+    is_verb: np.ndarray,
+    tokenizer: ClipTokenizer,
+    max_words: int,
+) -> Sample:
+    """`noun_mask`, `verb_mask` and `word_ends` (W,) of a caption's L pieces and their tags (L,).
+
+    Of a word that is cut, the last piece that is left ends it.
+    """
+    ends = tokenizer.ends_word(token_ids[: max_words - 2])
+    ends[-1:] = True
+    return {
+        "noun_mask": _flags_part(is_noun, max_words),
+        "verb_mask": _flags_part(is_verb, max_words),
+        "word_ends": _flags_part(ends, max_words),
+    }
+
+
+def _flags_part(flags: np.ndarray, max_words: int) -> torch.Tensor:
     """Flags of a caption's pieces at their text positions: (W,) bool; the start token stands at 0."""
     mask = np.zeros(max_words, dtype=bool)
     kept = flags[: max_words - 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dataloaders.samples import Sample, text_part, word_mask
+from dataloaders.samples import Sample, tag_part, text_part
 from dataloaders.tagging import Tagger, tag_caption
 from modules.tokenizer import ClipTokenizer, split_words
 
@@ -12,7 +12,7 @@ from modules.tokenizer import ClipTokenizer, split_words
 class TaggedText(NamedTuple):
     """A text of L tokens, start and end included.
 
-    part: `text_ids`, `text_mask`, `noun_mask` and `verb_mask` (W,), for `collate`. words: all of the text.
+    part: `text_ids`, `text_mask`, `noun_mask`, `verb_mask` and `word_ends` (W,), for `collate`. words: all of the text.
     word_numbers: L numbers in `words`, the same for the pieces of one word; -1 for the start and the end token.
     """
 
@@ -25,7 +25,6 @@ def tagged_text(text: str, tokenizer: ClipTokenizer, tagger: Tagger, max_words: 
     """Encode and tag a text, cut to `max_words` tokens, as pre-training does."""
     tagged = tag_caption(text, tokenizer, tagger)
     part = text_part(tagged.ids, tokenizer, max_words)
-    part["noun_mask"] = word_mask(tagged.is_noun, max_words)
-    part["verb_mask"] = word_mask(tagged.is_verb, max_words)
+    part |= tag_part(tagged.ids, tagged.is_noun, tagged.is_verb, tokenizer, max_words)
     _, numbers = tokenizer.encode_words(text)
     return TaggedText(part, split_words(text), [-1, *numbers[: int(part["text_mask"].sum()) - 2], -1])

@@ -27,6 +27,7 @@ class Collated(TypedDict, total=False):
     mlm_mask: Tensor  # (B, W) bool, tokens that are masked
     noun_mask: Tensor  # (B, W) bool
     verb_mask: Tensor  # (B, W) bool
+    word_ends: Tensor  # (B, W) bool, the last piece of each word; without it every piece is a word
     plm_start: Tensor  # (B,) int64, first token of the next-token loss
     random_keys: Tensor  # (Q,) int64, keys of the samples (modules/random_streams.py); needed in training
     hard_negative_video: Tensor  # (B,) int64, wrong video of each text in the global batch, instead of a drawn one
@@ -55,15 +56,18 @@ class Batch(Collated, total=False):
     )
     noun_positions: list[list[int]]  # of each text, end token included: set matching is solved on the host
     verb_positions: list[list[int]]
+    noun_words: list[list[int]]  # the same, of each word its last piece alone
+    verb_words: list[list[int]]
 
 
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
-TEXT_COLUMNS: tuple[Literal["text_ids", "text_mask", "mlm_mask", "noun_mask", "verb_mask"], ...] = (
+TEXT_COLUMNS: tuple[Literal["text_ids", "text_mask", "mlm_mask", "noun_mask", "verb_mask", "word_ends"], ...] = (
     "text_ids",
     "text_mask",
     "mlm_mask",
     "noun_mask",
     "verb_mask",
+    "word_ends",
 )
 NEEDED = {  # what stands in a batch only together with what
     "boxes": ("trajectory_ids",),
@@ -71,6 +75,7 @@ NEEDED = {  # what stands in a batch only together with what
     "mlm_mask": ("text_mask",),
     "noun_mask": ("text_mask",),
     "verb_mask": ("text_mask",),
+    "word_ends": ("text_mask",),
     "plm_start": ("text_mask",),
 }
 
@@ -124,10 +129,13 @@ def _finish_text(batch: Batch) -> None:
         batch["mlm_positions"], batch["mlm_index"] = _pack_positions(batch["mlm_mask"])
     if "mlm_mask" in batch or "plm_start" in batch:
         batch["plm_index"] = _next_token_rows(lengths, batch.get("plm_start"), longest)
+    ends = batch.get("word_ends", batch["text_mask"])
     if "noun_mask" in batch:
         batch["noun_positions"] = _word_positions(batch["noun_mask"], lengths)
+        batch["noun_words"] = _word_positions(batch["noun_mask"] & ends, lengths)
     if "verb_mask" in batch:
         batch["verb_positions"] = _word_positions(batch["verb_mask"], lengths)
+        batch["verb_words"] = _word_positions(batch["verb_mask"] & ends, lengths)
 
 
 def _pack_positions(mask: Tensor) -> tuple[Tensor, Tensor]:

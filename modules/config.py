@@ -342,8 +342,7 @@ class Behaviour:
         answer_head: "classifier"; released "vocabulary": an answer is its first token, among the whole vocabulary.
         same_clip_negatives: released True: another caption of a clip, or a caption that it shares with another clip,
             may be a negative (modules/true_pairs.py).
-        matching_loss: "released", the squared distance of tokens and their words, or "contrastive"; in both presets
-            the former, which is the paper's.
+        matching_loss: "contrastive"; released "released": the squared distance of tokens and their words.
     """
 
     matching_norm_axis: str = "feature"
@@ -354,7 +353,7 @@ class Behaviour:
     choice_frames_normalised: bool = True
     answer_head: str = "classifier"
     same_clip_negatives: bool = False
-    matching_loss: str = "released"
+    matching_loss: str = "contrastive"
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -376,6 +375,7 @@ class Behaviour:
                 choice_frames_normalised=False,
                 answer_head="vocabulary",
                 same_clip_negatives=True,
+                matching_loss="released",
             )
         raise ValueError(f"behaviour {name!r}: choose intended or released")
 

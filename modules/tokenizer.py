@@ -82,6 +82,7 @@ class ClipTokenizer:
         ]
         self._ids = {symbol: index for index, symbol in enumerate(vocabulary)}
         self._symbols = vocabulary
+        self._ends_word = np.array([symbol.endswith("</w>") for symbol in vocabulary])
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
         self._symbol_bytes = {symbol: byte for byte, symbol in self._byte_symbols.items()}
         self._cache: dict[str, tuple[int, ...]] = {}
@@ -111,6 +112,10 @@ class ClipTokenizer:
                 self._cache.clear()
             cached = self._cache[word] = tuple(self._ids[piece] for piece in self._merge(word))
         return cached
+
+    def ends_word(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return (L,) bool for ids (L,): whether each is the last piece of its word."""
+        return self._ends_word[np.asarray(ids, dtype=np.int64)]
 
     def to_tensor_ids(self, text: str, max_words: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (W,) int64 ids and (W,) bool mask of a text: start, at most W-2 pieces, end, padding (mask False)."""

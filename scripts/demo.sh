@@ -5,13 +5,14 @@
 PROCESSES="${NPROC:-$("$PY" -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1))')}"
 FRAMES=4 RATE=2 # of 12 candidates in the 6 s of a clip
 BATCH=16
-OBJECTS=(--need_object --use_action --object_count 5 --labelmap_path "$OUT/demo/label_map.json")
+OBJECTS=(--need_object --use_action --object_count 5 --num_actions 8 --labelmap_path "$OUT/demo/label_map.json")
 COMMON=(--clip_archive "$OUT/clip.pt" --num_thread_reader 0 --batch_size $((BATCH / PROCESSES)) --batch_size_val 50 --n_display "$SHOW"
   --eval_every 100000 --feature_framerate "$RATE" --max_frames "$FRAMES" --max_words 32 --fusion_layers 3
   --weight_decay 0.2 --dropout 0.1 --freeze_layer_num -1)
 # The towers and the object encoder learn more slowly than what reads them: at one rate for all, the noise of the first
 # thousand steps wears away what random features tell of boxes before anything reads it.
 RATES=(--lr 1e-3 --coef_lr 0.3 --object_lr 3e-4 --fusion_lr 5e-4)
-PRETRAINING=(--contrastive_weight 2 --frame_dropout 0.5)
+# Pre-training alone teaches the action encoder, and the fusion encoder from nothing: both learn faster there.
+PRETRAINING=(--contrastive_weight 2 --frame_dropout 0.5 --fusion_lr 1e-3)
 ANSWERING=(--frame_dropout 0.6)
 CAPTIONING=(--every_epochs 2 --beam_size 5 --frame_dropout 0.3)

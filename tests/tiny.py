@@ -86,6 +86,7 @@ def sample(index: int, cfg: ModelConfig, *, words: int | None = None, boxes: int
         "text_mask": torch.arange(length) < inner + 2,
         "mlm_mask": mlm,
         "noun_mask": inside & (tag < 0.4),
+        "word_ends": inside.clone(),
         "verb_mask": inside & (tag > 0.7),
         "plm_start": torch.tensor(integer(1, inner + 2)),
         "random_keys": torch.tensor(key),

@@ -16,9 +16,9 @@ from dataloaders.samples import (
     Sample,
     SampleSettings,
     clip_part,
+    tag_part,
     text_part,
     training_targets,
-    word_mask,
 )
 from dataloaders.stored_clips import MissingShard, ShardReader, StoredClip
 from dataloaders.stored_frames import stored_candidates
@@ -103,8 +103,7 @@ class WebVidPretrainDataset(Dataset[Sample]):
             **clip_part(frames, record, self.settings, key, item.video_id),
             **text,
             **training_targets(int(text["text_mask"].sum()), self.settings, key),
-            "noun_mask": word_mask(item.is_noun, words),
-            "verb_mask": word_mask(item.is_verb, words),
+            **tag_part(item.token_ids, item.is_noun, item.is_verb, self.tokenizer, words),
             "video_id": item.video_id,
         }
 

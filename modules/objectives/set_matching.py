@@ -48,7 +48,7 @@ class SetMatching(Objective):
         scores = self.scores(batch, encoded.detached_video, text, encoded.active)
         solved = self.solve(batch, scores)
         if self.is_contrastive:
-            words = {OBJECT_NOUN: batch["noun_positions"], ACTION_VERB: batch["verb_positions"]}
+            words = self.words(batch)
             return {
                 name: global_mean(*word_contrast(tokens[name], text, batch["text_ids"], words[name], pairs))
                 for name, pairs in solved.items()
@@ -60,6 +60,16 @@ class SetMatching(Objective):
     def is_contrastive(self) -> bool:
         """Whether it is the contrastive form."""
         return self.behaviour.matching_loss == "contrastive"
+
+    def words(self, batch: Batch) -> dict[str, list[list[int]]]:
+        """Positions that may be matched, of each text, the end token's last, by loss.
+
+        In the released form every piece of a word is a word of its own, and takes a token. In the contrastive form the
+        last piece stands for its word: the text tower is causal, so that it alone has read all of it.
+        """
+        if self.is_contrastive:
+            return {OBJECT_NOUN: batch["noun_words"], ACTION_VERB: batch["verb_words"]}
+        return {OBJECT_NOUN: batch["noun_positions"], ACTION_VERB: batch["verb_positions"]}
 
     def similarities(self, tokens: Tensor, text: Tensor) -> Tensor:
         """What a softmax over words is taken of, fp32: (B, R, E), (B, L, E) -> (B, R, L)."""
@@ -78,6 +88,8 @@ class SetMatching(Objective):
         """
         is_end = torch.arange(text.shape[1], device=text.device) == batch["text_lengths"][:, None] - 1
         words = {OBJECT_NOUN: batch["noun_mask"], ACTION_VERB: batch["verb_mask"]}
+        if self.is_contrastive and "word_ends" in batch:
+            words = {name: mask & batch["word_ends"] for name, mask in words.items()}
         return {
             name: word_scores(self.similarities(tokens, text), words[name] | is_end).cpu().numpy()
             for name, tokens in _tokens(video).items()
@@ -87,13 +99,13 @@ class SetMatching(Objective):
     def solve(self, batch: Batch, scores: dict[str, np.ndarray]) -> dict[str, Pairs]:
         """The assignment of used trajectories and of actions, from `scores`."""
         solve = assign_all if self.is_contrastive else assign
-        solved = {}
+        words, solved = self.words(batch), {}
         if OBJECT_NOUN in scores:
-            solved[OBJECT_NOUN] = solve(scores[OBJECT_NOUN], batch["trajectory_counts"], batch["noun_positions"])
+            solved[OBJECT_NOUN] = solve(scores[OBJECT_NOUN], batch["trajectory_counts"], words[OBJECT_NOUN])
         if ACTION_VERB in scores:
             skips = self.behaviour.action_matching_needs_objects
             rows = [self.config.num_actions if count or not skips else 0 for count in batch["trajectory_counts"]]
-            solved[ACTION_VERB] = solve(scores[ACTION_VERB], rows, batch["verb_positions"])
+            solved[ACTION_VERB] = solve(scores[ACTION_VERB], rows, words[ACTION_VERB])
         return solved
 
 

@@ -25,9 +25,9 @@ from dataloaders.samples import (
     TooManyMisfits,
     clip_part,
     collate,
+    tag_part,
     text_part,
     training_targets,
-    word_mask,
 )
 from dataloaders.tagging import make_tagger, tag_caption
 from modules.random_streams import sample_key
@@ -64,13 +64,15 @@ def clip(**changes) -> ClipFrames:
 def test_tags_stand_at_the_positions_of_their_pieces(tokenizer: ClipTokenizer):
     tagged = tag_caption("A snowboarder is jumping, dogs!", tokenizer, make_tagger("hanta"))
     text = text_part(tagged.ids, tokenizer, 12)
-    noun, verb = word_mask(tagged.is_noun, 12), word_mask(tagged.is_verb, 12)
+    noun, verb, ends = tag_part(tagged.ids, tagged.is_noun, tagged.is_verb, tokenizer, 12).values()
     assert text["text_ids"][0] == tokenizer.start_id and text["text_mask"].dtype == torch.bool
     length = int(text["text_mask"].sum())
     assert text["text_ids"][length - 1] == tokenizer.end_id and not text["text_ids"][length:].any()
     assert tokenizer.decode(text["text_ids"][noun].tolist()) == "snowboarder dogs"
     assert tokenizer.decode(text["text_ids"][verb].tolist()) == "jumping"
     assert noun.nonzero()[:, 0].tolist() == [2, 3, 7], "both pieces of snowboarder"
+    assert (noun & ends).nonzero()[:, 0].tolist() == [3, 7], "the last piece ends it"
+    assert ends.nonzero()[:, 0].tolist() == [1, 3, 4, 5, 6, 7, 8], "neither the start nor the end token is a word"
 
 
 def test_a_cut_caption_keeps_its_end_token_and_its_tags(tokenizer: ClipTokenizer):
@@ -78,8 +80,17 @@ def test_a_cut_caption_keeps_its_end_token_and_its_tags(tokenizer: ClipTokenizer
     text = text_part(tagged.ids, tokenizer, 7)
     assert text["text_mask"].all() and text["text_ids"][-1] == tokenizer.end_id
     assert tokenizer.decode(text["text_ids"].tolist()) == "dogs and cats and birds"
-    assert word_mask(tagged.is_noun, 7).tolist() == [False, True, False, True, False, True, False]
-    assert not word_mask(tagged.is_verb, 7).any()
+    part = tag_part(tagged.ids, tagged.is_noun, tagged.is_verb, tokenizer, 7)
+    assert part["noun_mask"].tolist() == [False, True, False, True, False, True, False]
+    assert not part["verb_mask"].any()
+
+
+def test_the_last_piece_that_is_left_ends_a_word_that_is_cut(tokenizer: ClipTokenizer):
+    tagged = tag_caption("a snowboarder", tokenizer, make_tagger("hanta"))
+    assert len(tagged.ids) == 3
+    for words, ends in ((5, [1, 3]), (4, [1, 2]), (3, [1]), (2, [])):
+        part = tag_part(tagged.ids, tagged.is_noun, tagged.is_verb, tokenizer, words)
+        assert part["word_ends"].nonzero()[:, 0].tolist() == ends, words
 
 
 def test_targets_are_a_function_of_the_key_alone():

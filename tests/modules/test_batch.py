@@ -54,6 +54,14 @@ def test_words_to_match_include_the_end_token():
     assert batch["noun_positions"] == [[1, 2], [1, 2, 4], [1]]
     assert batch["verb_positions"] == [[2], [3, 4], [1]]
     assert batch["noun_mask"].sum() == 3, "the mask itself stays"
+    assert (batch["noun_words"], batch["verb_words"]) == (batch["noun_positions"], batch["verb_positions"])
+
+
+def test_the_last_piece_stands_for_a_word_where_ends_are_known():
+    tags = {"noun_mask": flags([1], [1, 2], []), "verb_mask": flags([], [3], [])}
+    batch = finish_batch(texts(**tags, word_ends=flags([1], [2, 3], [])))
+    assert batch["noun_words"] == [[1, 2], [2, 4], [1]] and batch["verb_words"] == [[2], [3, 4], [1]]
+    assert batch["noun_positions"] == [[1, 2], [1, 2, 4], [1]] and batch["word_ends"].shape == (3, 5)
 
 
 def test_boxes_are_counted_and_lists_of_trajectories_cut_to_the_longest():
@@ -90,7 +98,7 @@ def test_trimmed_batch_equals_untrimmed():
     items = [tiny.sample(i, model.config, words=3 + i, boxes=2) for i in range(3)]
     trimmed = tiny.collate(items)
     full = dict(trimmed)
-    for name in ("text_ids", "text_mask", "mlm_mask", "noun_mask", "verb_mask", "trajectory_ids"):
+    for name in ("text_ids", "text_mask", "mlm_mask", "noun_mask", "verb_mask", "word_ends", "trajectory_ids"):
         full[name] = torch.stack([item[name] for item in items])
     assert full["text_ids"].shape[1] > trimmed["text_ids"].shape[1]
     assert full["trajectory_ids"].shape[1] > trimmed["trajectory_ids"].shape[1]

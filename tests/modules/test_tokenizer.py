@@ -55,6 +55,15 @@ def test_pieces_know_their_words(tokenizer: ClipTokenizer) -> None:
         assert tokenizer.decode(pieces) == word
 
 
+@pytest.mark.parametrize("vocab_size", [514, 8192, 49408])
+def test_the_last_piece_of_each_word_is_known_from_its_id(vocab_size: int) -> None:
+    tokenizer = ClipTokenizer(vocab_size)
+    for text in _texts():
+        ids, words = tokenizer.encode_words(text)
+        expected = [words[place : place + 2] != [word, word] for place, word in enumerate(words)]
+        assert tokenizer.ends_word(ids).tolist() == expected
+
+
 def test_a_text_is_framed_cut_and_padded(tokenizer: ClipTokenizer) -> None:
     pieces = tokenizer.encode("a man is riding a horse")
     ids, mask = tokenizer.to_tensor_ids("a man is riding a horse", 10)

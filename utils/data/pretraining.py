@@ -30,7 +30,7 @@ class PretrainArguments(Arguments):
     matching_loss: str | None = setting(
         None,
         "how trajectories and actions learn their words: by squared distance, as released, or contrastive; default: "
-        "the checkpoint's own, released for a new model",
+        "the checkpoint's own, contrastive for a new model of intended behaviour",
         choices=MATCHING_LOSSES,
     )
 

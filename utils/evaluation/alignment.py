@@ -190,7 +190,7 @@ class CaptionMatching:
         matched: list[dict[int, int]] = [{} for _ in rows]
         for sample, row, word in zip(*pairs, strict=True):
             matched[sample][row] = word
-        return list(zip(of_texts["noun_positions"], matched, strict=True))
+        return list(zip(matching.words(of_texts)[OBJECT_NOUN], matched, strict=True))
 
 
 def caption_matching(

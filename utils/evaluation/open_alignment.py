@@ -93,6 +93,7 @@ class OpenWords:
             words, (_, numbers) = split_words(sentence.text), tokenizer.encode_words(sentence.text)
             for kind, word in (("noun", sentence.noun), ("verb", sentence.verb)):
                 at = [place for place, number in enumerate(numbers, 1) if words[number] == word]
+                at = at[-1:] if self.model.objective(SetMatching).is_contrastive else at
                 found += [((kind, word, piece), tokens[place]) for piece, place in enumerate(at)]
             found.append((("end", sentence.verb, 0), tokens[int(mask.sum()) - 1]))
         return found

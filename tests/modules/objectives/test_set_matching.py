@@ -80,7 +80,7 @@ def test_either_form_teaches_trajectories_and_actions(form: str):
 
 
 def test_in_the_contrastive_form_every_trajectory_and_action_has_a_word_or_the_end_token():
-    model = tiny.model(behaviour=Behaviour(matching_loss="contrastive"))
+    model = tiny.model()
     batch, matching = (
         tiny.collate([tiny.sample(i, model.config, boxes=4) for i in range(3)]),
         model.objective(SetMatching),
@@ -89,8 +89,24 @@ def test_in_the_contrastive_form_every_trajectory_and_action_has_a_word_or_the_e
     solved = matching.solve(batch, matching.scores(batch, encoded.video, encoded.text, set(matching.available)))
     assert len(solved["object_noun"].row) == sum(batch["trajectory_counts"])
     assert len(solved["action_verb"].row) == 3 * model.config.num_actions
-    named = [set(positions) for positions in batch["verb_positions"]]
+    named = [set(positions) for positions in batch["verb_words"]]
     assert all(word in named[sample] for sample, _, word in zip(*solved["action_verb"], strict=True))
+
+
+@pytest.mark.parametrize("form", MATCHING_LOSSES)
+def test_a_word_of_two_pieces_takes_one_token_in_the_contrastive_form_and_two_in_the_released_one(form: str):
+    model = tiny.model(behaviour=Behaviour(matching_loss=form))
+    items = [tiny.sample(i, model.config, words=6, boxes=4) for i in range(2)]
+    for item in items:
+        item["verb_mask"][:] = item["word_ends"][:] = False
+        item["verb_mask"][2:4], item["word_ends"][3] = True, True
+    batch, matching = tiny.collate(items), model.objective(SetMatching)
+    encoded = model.encoded(batch)
+    scores = matching.scores(batch, encoded.video, encoded.text, {"action_verb"})
+    assert set(matching.solve(batch, scores)["action_verb"].word) <= ({3, 7} if form == "contrastive" else {2, 3, 7})
+    scored = scores["action_verb"].any((0, 1)).nonzero()[0].tolist()
+    assert scored == ([3, 7] if form == "contrastive" else [2, 3, 7])
+    assert matching.losses(encoded)["action_verb"].isfinite()
 
 
 def test_a_model_without_the_tokens_does_not_have_the_loss():

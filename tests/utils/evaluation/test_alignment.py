@@ -194,7 +194,7 @@ def test_trajectories_are_matched_as_training_matches_them(world: World, setting
             own = collate([tagged.part])
             with torch.no_grad():
                 tokens = model.encode_text(own["text_ids"])[0]
-            positions = own["noun_positions"][0]
+            positions = own["noun_words" if form == "contrastive" else "noun_positions"][0]
             own_trajectories = video.trajectories[row, :count]
             if form == "contrastive":
                 logits, solve = cosines(own_trajectories[None], tokens[None])[0], assign_all

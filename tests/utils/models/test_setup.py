@@ -80,14 +80,14 @@ def test_an_own_checkpoint_comes_back_with_its_behaviour(archive: Path, tmp_path
 
 def test_the_matching_loss_is_chosen_over_the_behaviour_and_stays_in_checkpoints(archive: Path, tmp_path: Path):
     settings = from_flat(UseSettings, {"clip_archive": str(archive), "need_object": True, "max_words": 12})
-    model = setup_model(PretrainModel, settings, [].append, matching_loss="contrastive")
-    assert model.behaviour == Behaviour(matching_loss="contrastive")
-    assert model.objective(SetMatching).is_contrastive
+    model = setup_model(PretrainModel, settings, [].append, matching_loss="released")
+    assert model.behaviour == Behaviour(matching_loss="released")
+    assert not model.objective(SetMatching).is_contrastive
     save_atomically(model_content(model, 0, 0), tmp_path / "own.bin")
     again = from_flat(UseSettings, {"clip_archive": str(archive), "init_model": str(tmp_path / "own.bin")})
     assert setup_model(PretrainModel, again, [].append).behaviour == model.behaviour
-    other = setup_model(PretrainModel, again, [].append, matching_loss="released")
-    assert other.behaviour == Behaviour() and not other.objective(SetMatching).is_contrastive
+    other = setup_model(PretrainModel, again, [].append, matching_loss="contrastive")
+    assert other.behaviour == Behaviour() and other.objective(SetMatching).is_contrastive
 
 
 def test_a_checkpoint_of_before_keeps_the_behaviour_that_it_was_trained_with(archive: Path, tmp_path: Path):

@@ -71,7 +71,7 @@ def test_a_run_of_before_goes_on_with_the_behaviour_that_it_began_with_however_o
         assert load(tmp_path / "restore.bin")["behaviour"] == dataclasses.asdict(Behaviour(**UNSTATED))
         config = json.loads((tmp_path / "config.json").read_bytes())
         assert config["behaviour"] == dataclasses.asdict(Behaviour(**UNSTATED))
-    said = "restore.bin goes on as it was trained, with same_clip_negatives True"
+    said = "restore.bin goes on as it was trained, with matching_loss released, same_clip_negatives True"
     assert said in (tmp_path / "log.txt").read_text()
 
 
@@ -81,10 +81,9 @@ def test_choices_that_a_file_states_are_followed_where_they_are_such():
     unusable = {"same_clip_negatives": "yes", "matching_loss": None}
     assert follow_choices(behaviour, unusable) == [] and behaviour == Behaviour()
     said = follow_choices(behaviour, {"answer_head": "vocabulary"})
-    assert said == ["same_clip_negatives True"] and behaviour == Behaviour(**UNSTATED)
-    again = follow_choices(behaviour, dataclasses.asdict(Behaviour(matching_loss="contrastive")))
-    assert again == ["matching_loss contrastive", "same_clip_negatives False"]
-    assert behaviour == Behaviour(matching_loss="contrastive")
+    assert said == ["matching_loss released", "same_clip_negatives True"] and behaviour == Behaviour(**UNSTATED)
+    again = follow_choices(behaviour, dataclasses.asdict(Behaviour()))
+    assert again == ["matching_loss contrastive", "same_clip_negatives False"] and behaviour == Behaviour()
     assert follow_choices(ToyBehaviour(), {}) == []
 
 
