@@ -12,7 +12,6 @@ COMMON=(--clip_archive "$OUT/clip.pt" --num_thread_reader 0 --batch_size $((BATC
 # The towers and the object encoder learn more slowly than what reads them: at one rate for all, the noise of the first
 # thousand steps wears away what random features tell of boxes before anything reads it.
 RATES=(--lr 1e-3 --coef_lr 0.3 --object_lr 3e-4 --fusion_lr 5e-4)
-# Pre-training alone teaches the action encoder, and the fusion encoder from nothing: both learn faster there.
-PRETRAINING=(--contrastive_weight 2 --frame_dropout 0.5 --fusion_lr 1e-3)
+PRETRAINING=(--contrastive_weight 2 --frame_dropout 0.5)
 ANSWERING=(--frame_dropout 0.6)
 CAPTIONING=(--every_epochs 2 --beam_size 5 --frame_dropout 0.3)

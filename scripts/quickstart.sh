@@ -31,7 +31,7 @@ if [ -n "$SMOKE" ]; then
   CLIPS=96 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 RETRIEVAL_EPOCHS=1 CHOICE_EPOCHS=1
   SHAPE_EPOCHS=1 SHOW=4
 else
-  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=5 ANSWER_EPOCHS=5 CAPTION_EPOCHS=6 RETRIEVAL_EPOCHS=2 CHOICE_EPOCHS=2
+  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=5 ANSWER_EPOCHS=5 CAPTION_EPOCHS=7 RETRIEVAL_EPOCHS=1 CHOICE_EPOCHS=1
   SHAPE_EPOCHS=3 SHOW=20
 fi
 source "$ROOT/scripts/demo.sh"
@@ -68,7 +68,8 @@ tune() { # task, output folder, checkpoint to start from, epochs, further flags.
   local task="$1" folder="$2" start="$3" epochs="$4"
   shift 4
   run_task "$task" --do_train --output_dir "$folder" --init_model "$start" "${COMMON[@]}" --epochs "$epochs" \
-    --data_path "$TUNED_ON/MSRVTT_data.json" --features_path "$TUNED_ON/videos" "${RATES[@]}" "$@"
+    --data_path "$TUNED_ON/MSRVTT_data.json" --features_path "$TUNED_ON/videos" --frame_cache "$OUT/frames" \
+    "${RATES[@]}" "$@"
 }
 
 retrieve() { # output folder, captioning's folder (it knows what to look at), further flags...

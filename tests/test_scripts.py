@@ -162,8 +162,8 @@ def test_the_quickstart_trains_with_another_seed_in_a_folder_of_its_own_and_scor
     clips = caller / "out/demo/msrvtt"
     clips.mkdir(parents=True)
     (clips / "test.csv").write_text("key,vid_key,video_id,sentence\nret0,msr1,video1,a thing\n")
-    lines = said(caller, "quickstart.sh", "--score_many", VENV="venv", NPROC="1", OUTPUT_DIR="out", SEED="7")
-    assert lines.count("--seed") == lines.count("7") == 11
+    lines = said(caller, "quickstart.sh", "--score_many", VENV="venv", NPROC="1", OUTPUT_DIR="out", SEED="71")
+    assert lines.count("--seed") == lines.count("71") == 11
     folders = {lines[index + 1] for index, line in enumerate(lines) if line == "--output_dir"}
     many = {
         str(caller / "out/queries" / name) for name in ("pretrain", "retrieval", "captioning", "question_answering")

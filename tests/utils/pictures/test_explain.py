@@ -87,7 +87,10 @@ def test_matching_is_the_best_assignment_of_the_model_s_tokens_to_words(
         ([entry.match for entry in shown.actions], tokens.actions[0], "spinning bouncing"),
     )
     for found, rows, tagged in cases:
-        positions = [place + 1 for place, word in enumerate(index) if whole[word] in tagged.split()] + [len(index) + 1]
+        places = [place for place, word in enumerate(index) if whole[word] in tagged.split()]
+        if form == "contrastive":  # the last piece stands for its word
+            places = [place for place in places if index[place + 1 : place + 2] != [index[place]]]
+        positions = [place + 1 for place in places] + [len(index) + 1]
         names = [whole[index[place - 1]] if place <= len(index) else NOTHING for place in positions]
         end = len(positions) - 1
         if form == "contrastive":  # words first, and the end token for all other rows
