@@ -39,7 +39,7 @@ case "${DEMO:=}" in
   *) refuse "DEMO=$DEMO: give 1 or tiny" ;;
 esac
 SEEDS="${SEEDS:-0 1}" ROWS="${ROWS:-$ALL_ROWS}" TASKS="${TASKS:-question_answering captioning}" DATASET="${DATASET:-msrvtt}"
-START="${MODEL_PATH:-}"
+START="${MODEL_PATH:-}" OUT=""
 
 # -- the demo world
 
