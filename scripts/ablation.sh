@@ -35,7 +35,7 @@ refuse() {
 case "${DEMO:=}" in
   "") ;;
   1) CLIPS=2000 HELD_OUT=500 EPOCHS=(2 3 3 1 1) SHOW=20 ;; # of pre-training, then of the tasks
-  tiny) CLIPS=32 HELD_OUT=8 EPOCHS=(1 1 1 1 1) SHOW=2 SEEDS="${SEEDS:-0}" ;;
+  tiny) CLIPS=64 HELD_OUT=8 EPOCHS=(1 1 1 1 1) SHOW=2 SEEDS="${SEEDS:-0}" ;;
   *) refuse "DEMO=$DEMO: give 1 or tiny" ;;
 esac
 SEEDS="${SEEDS:-0 1}" ROWS="${ROWS:-$ALL_ROWS}" TASKS="${TASKS:-question_answering captioning}" DATASET="${DATASET:-msrvtt}"
@@ -66,7 +66,7 @@ if [ -n "$DEMO" ]; then
   PRETRAINING+=(--epochs "${EPOCHS[0]}" --object_path "$OUT/demo/webvid/objects" --val_features_path "")
   ANSWERING+=(--epochs "${EPOCHS[1]}")
   CAPTIONING+=(--epochs "${EPOCHS[2]}")
-  RETRIEVAL=(--epochs "${EPOCHS[3]}" --train_csv "$CLIPS_OF/train.csv" --val_csv "$CLIPS_OF/val.csv" --test_csv "$CLIPS_OF/test.csv")
+  RETRIEVAL+=(--epochs "${EPOCHS[3]}" --train_csv "$CLIPS_OF/train.csv" --val_csv "$CLIPS_OF/val.csv" --test_csv "$CLIPS_OF/test.csv")
   CHOOSING=(--epochs "${EPOCHS[4]}" --train_csv "$CLIPS_OF/train.csv" --val_csv "$CLIPS_OF/mc_val.jsonl"
     --test_csv "$CLIPS_OF/mc_test.jsonl")
 fi

@@ -2,7 +2,7 @@
 # From a fresh clone to fine-tuned models: bash scripts/quickstart.sh [--smoke] [--score_many] [--compare]
 #
 # Sets up .venv, renders a world of captioned demo clips with detections, writes shards, pre-trains a small model with
-# objects and actions, fine-tunes it for question answering, captioning, retrieval and multiple choice, and prints their
+# objects and actions, fine-tunes it for question answering, captioning, multiple choice and retrieval, and prints their
 # scores on held-out clips.
 # About half an hour on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
 # --score_many: scores every task on 500 more clips too, since of 100 clips several percent are chance.
@@ -72,14 +72,14 @@ tune() { # task, output folder, checkpoint to start from, epochs, further flags.
     "${RATES[@]}" "$@"
 }
 
-retrieve() { # output folder, captioning's folder (it knows what to look at), further flags...
-  tune eval_retrieval "$1" "$2/best.bin" "$RETRIEVAL_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
-    --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:3}"
-}
-
-choose() { # output folder, retrieval's folder, further flags...
+choose() { # output folder, captioning's folder (it knows what to look at), further flags...
   tune eval_mc "$1" "$2/best.bin" "$CHOICE_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
     --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:3}"
+}
+
+retrieve() { # output folder, multiple choice's folder (its matching head is trained again), further flags...
+  tune eval_retrieval "$1" "$2/best.bin" "$RETRIEVAL_EPOCHS" "${RETRIEVAL[@]}" --train_csv "$OUT/demo/msrvtt/train.csv" \
+    --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:3}"
 }
 
 caption() { # output folder, question answering's folder (it knows what belongs to what), further flags...
@@ -132,8 +132,8 @@ stage pretrain pretrain "$OUT/pretrain" "${OBJECTS[@]}" --object_path "$OUT/demo
 MSRVTT_OBJECTS=("${OBJECTS[@]}" --object_path "$OUT/demo/msrvtt/objects")
 stage question_answering answer "$OUT/question_answering" "$OUT/pretrain/restore.bin" "$ANSWER_EPOCHS" "${MSRVTT_OBJECTS[@]}"
 stage captioning caption "$OUT/captioning" "$OUT/question_answering" "${MSRVTT_OBJECTS[@]}"
-stage retrieval retrieve "$OUT/retrieval" "$OUT/captioning" "${MSRVTT_OBJECTS[@]}"
-stage multiple_choice choose "$OUT/multiple_choice" "$OUT/retrieval" "${MSRVTT_OBJECTS[@]}"
+stage multiple_choice choose "$OUT/multiple_choice" "$OUT/captioning" "${MSRVTT_OBJECTS[@]}"
+stage retrieval retrieve "$OUT/retrieval" "$OUT/multiple_choice" "${MSRVTT_OBJECTS[@]}"
 stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" --train_clips 1 --val_clips 0 \
   --test_clips "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
   --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
@@ -150,7 +150,8 @@ if [ -n "$COMPARE" ]; then
   stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT"
   stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT/restore.bin" "$ANSWER_EPOCHS"
   stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/question_answering$WITHOUT"
-  stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/captioning$WITHOUT"
+  stage "multiple_choice$WITHOUT" choose "$OUT/multiple_choice$WITHOUT" "$OUT/captioning$WITHOUT"
+  stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/multiple_choice$WITHOUT"
   stage "queries_zero_shot$WITHOUT" score_zero_shot "$WITHOUT"
   stage "queries$WITHOUT" score_many "$WITHOUT"
   for task in retrieval captioning question_answering; do

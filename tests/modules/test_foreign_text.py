@@ -341,7 +341,8 @@ def test_the_cases_are_refused_or_read_as_their_readme_says(shared: Path, caplog
         with pytest.raises(ValueError, match=rf"{name}, {message}"):
             list(read_table(folder / name))
     assert all("video_id" in row for _, row in read_table(folder / "train_bom.csv", ("video_id",)))
-    with pytest.raises(ValueError, match=r"deep\.json: lists inside each other"):
+    # Python 3.12 parses deeper, and comes to where the file is cut.
+    with pytest.raises(ValueError, match=r"deep\.json(: lists inside each other| is not JSON)"):
         read_json(folder / "deep.json")
     with pytest.raises(ValueError, match=r"billion_laughs\.pkl: \d+ values"):
         read_plain_pickle(folder / "billion_laughs.pkl")
