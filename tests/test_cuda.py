@@ -91,7 +91,6 @@ def test_the_host_does_not_wait_within_a_step(precision: str, behaviour: str):
         torch.cuda.set_sync_debug_mode("default")
 
 
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_captions_are_decoded_without_a_fault(precision: str):
     model = tiny.model(CaptionModel).eval()
