@@ -45,7 +45,8 @@ class Caller:
         return subprocess.run(
             ["bash", os.path.relpath(SCRIPTS / "ablation.sh", self.folder), *arguments],
             cwd=self.folder,
-            env={**own, "PYTHON": "./python", "OUTPUT_DIR": "out", "SEEDS": "0", **environment},
+            # OUT is a name of the script's own, which the caller's environment may have too.
+            env={**own, "PYTHON": "./python", "OUTPUT_DIR": "out", "OUT": "elsewhere", "SEEDS": "0", **environment},
             capture_output=True,
             text=True,
         )

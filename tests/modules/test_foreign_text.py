@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import pickle
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -341,8 +342,9 @@ def test_the_cases_are_refused_or_read_as_their_readme_says(shared: Path, caplog
         with pytest.raises(ValueError, match=rf"{name}, {message}"):
             list(read_table(folder / name))
     assert all("video_id" in row for _, row in read_table(folder / "train_bom.csv", ("video_id",)))
-    # Python 3.12 parses deeper, and comes to where the file is cut.
-    with pytest.raises(ValueError, match=r"deep\.json(: lists inside each other| is not JSON)"):
+    # From 3.12 on some Pythons parse deeper, and come to where the file is cut.
+    cut = "" if sys.version_info < (3, 12) else "| is not JSON"
+    with pytest.raises(ValueError, match=rf"deep\.json(: lists inside each other{cut})"):
         read_json(folder / "deep.json")
     with pytest.raises(ValueError, match=r"billion_laughs\.pkl: \d+ values"):
         read_plain_pickle(folder / "billion_laughs.pkl")
