@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -15,11 +16,19 @@ Main = Callable[[list[str]], int | None]
 PRELOADED = ["torch._dynamo", "torch.nn.parallel", "tasks.pre_training"]
 
 
+PORTS = range(20000, 32768)  # below those that systems give to outgoing connections
+
+
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port that nobody listens on, and that nobody is likely to take until a launcher has been imported."""
+    draw = random.SystemRandom()  # runs beside each other have the same seeds
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", draw.choice(PORTS)))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
 
 
 class Ranks:
