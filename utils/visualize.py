@@ -64,7 +64,7 @@ def save(explanation: Explanation, output: Path, with_video: bool) -> list[str]:
     atomic_write_text(output / f"{stem}.txt", explanation.text + "\n")
     lines = [f"{explanation.video}: {explanation.text}"]
     lines += [f"  {entry.class_name}: {match_text(entry.match)}" for entry in explanation.trajectories]
-    lines += [f"  action {number}: {match_text(entry.match)}" for number, entry in enumerate(explanation.actions, 1)]
+    lines += [f"  action {number}: {match_text(entry.match)}" for number, entry in explanation.numbered_actions]
     lines.append(f"  {output / stem}.png, {sheet.shape[1]}x{sheet.shape[0]}")
     if with_video:
         frames = write_box_video(explanation, output / f"{stem}.mp4")

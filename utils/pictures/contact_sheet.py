@@ -37,13 +37,13 @@ EXPLANATION = (
 
 
 def contact_sheet(explanation: Explanation) -> np.ndarray:
-    """Frames with boxes, the list of trajectories, and the frames again for each action: uint8 (H, W, 3) RGB."""
+    """Frames with boxes, trajectories, and the frames again for each action, verbs first: uint8 (H, W, 3) RGB."""
     pictures = [crop_picture(frame, explanation.resolution, SIDE) for frame in explanation.frames]
     width = min(len(pictures), COLUMNS) * (SIDE + GAP) - GAP
     parts = [_paragraph(explanation.text, TITLE, width), _frames(explanation, pictures)]
     if explanation.trajectories:
         parts += [_legend(explanation, width)]
-    for number, action in enumerate(explanation.actions, 1):
+    for number, action in explanation.numbered_actions:
         parts += [_action(explanation, action, number, pictures, width)]
     if explanation.actions:
         parts += [_paragraph(EXPLANATION, BODY, width, GREY)]

@@ -95,6 +95,12 @@ class Explanation:
     actions: list[Action]
 
     @property
+    def numbered_actions(self) -> list[tuple[int, Action]]:
+        """Actions with the numbers of their queries, from 1; those that have a verb stand first."""
+        numbered = list(enumerate(self.actions, 1))
+        return sorted(numbered, key=lambda pair: pair[1].match is None or pair[1].match.word == NOTHING)
+
+    @property
     def size(self) -> tuple[int, int]:
         """(width, height) of the original frames."""
         height, width = self.frames[0].shape[:2]
@@ -106,7 +112,7 @@ def explain(predictor: Predictor, video: str | Path, text: str | None = None) ->
     """Run a model on a video and a text, and keep what it looked at.
 
     The matching is that of the pre-training losses (modules/objectives/set_matching.py): a noun or verb belongs to at
-    most one trajectory or action, and so does the end token, which stands for nothing.
+    most one trajectory or action, and so does, in the released form, the end token, which stands for nothing.
 
     Args:
         text: default: the caption that the checkpoint gives the video.

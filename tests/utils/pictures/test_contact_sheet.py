@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from utils.pictures.contact_sheet import GAP, MARGIN, SIDE, TITLE, contact_sheet
 from utils.pictures.drawing import PALETTE, crop_picture, draw_boxes
-from utils.pictures.explain import Action, Explanation, Trajectory
+from utils.pictures.explain import NOTHING, Action, Explanation, Trajectory, WordMatch
 
 
 def test_the_sheet_holds_the_frames_with_boxes_in_the_trajectories_colors(explanation: Explanation, tmp_path: Path):
@@ -56,6 +57,18 @@ def test_there_is_a_part_for_each_action_and_one_for_the_trajectories():
     steps = np.diff(heights)
     assert (steps > SIDE).all() and steps[1] == steps[2], "the first comes with the explanation of all"
     assert len(contact_sheet(shown(6, trajectories=2))) > heights[0]
+
+
+def test_actions_with_a_verb_stand_first_under_their_own_numbers():
+    named = shown(2, actions=4)
+    matches = [None, WordMatch(NOTHING, 0.9), WordMatch("running", 0.1), WordMatch("jumping", 0.8)]
+    actions = [replace(action, match=match) for action, match in zip(named.actions, matches, strict=True)]
+    numbered = replace(named, actions=actions).numbered_actions
+    assert [number for number, _ in numbered] == [3, 4, 1, 2]
+    assert all(action is actions[number - 1] for number, action in numbered)
+    swapped = contact_sheet(replace(named, actions=actions[:1] + actions[2:3]))
+    assert (swapped != contact_sheet(replace(named, actions=actions[2:3] + actions[:1]))).any(), "the number is shown"
+    assert len(swapped) == len(contact_sheet(shown(2, actions=2)))
 
 
 def test_a_long_text_takes_more_lines_and_no_more_width():
