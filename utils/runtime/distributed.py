@@ -21,6 +21,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from utils.runtime.memory import keep_freed_memory
+
 CONNECT_TIMEOUT = datetime.timedelta(seconds=20)
 TIMEOUT = datetime.timedelta(hours=3)  # rank 0 may write checkpoints or score a whole test set while the others wait
 
@@ -43,6 +45,8 @@ class Runtime:
         """Join the process group (nccl on CUDA, gloo on CPU); a single process needs none."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
+        else:
+            keep_freed_memory()
         if self.world_size == 1 or dist.is_initialized():
             return
         missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
