@@ -21,7 +21,8 @@ class ActionEncoder(nn.Module):
     alone tell the order of frames.
     """
 
-    # The released rates: the blocks are fusion's, the queries an object's. Patches reach it detached.
+    # The released rates: the blocks are fusion's, the queries an object's (--action_lr is one for both). Patches reach
+    # it detached.
     owners = {"": Owner("actions", "fusion"), "queries": Owner("actions", "object")}
     reads = {"actions": ("objects",)}
 

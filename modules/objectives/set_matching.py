@@ -48,9 +48,9 @@ class SetMatching(Objective):
         scores = self.scores(batch, encoded.detached_video, text, encoded.active)
         solved = self.solve(batch, scores)
         if self.is_contrastive:
-            words = self.words(batch)
+            words, ids = self.words(batch), batch["text_ids"]
             return {
-                name: global_mean(*word_contrast(tokens[name], text, batch["text_ids"], words[name], pairs))
+                name: global_mean(*word_contrast(tokens[name], text, ids, words[name], pairs, name == ACTION_VERB))
                 for name, pairs in solved.items()
             }
         count = sum(len(pairs.sample) for pairs in solved.values())

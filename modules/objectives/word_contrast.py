@@ -26,14 +26,15 @@ def cosines(tokens: Tensor, text: Tensor) -> Tensor:
 
 
 def word_contrast(
-    tokens: Tensor, text: Tensor, ids: Tensor, words: Sequence[Sequence[int]], pairs: Pairs
+    tokens: Tensor, text: Tensor, ids: Tensor, words: Sequence[Sequence[int]], pairs: Pairs, idle_says_nothing: bool
 ) -> tuple[Tensor, float]:
     """Weighted sum over rows of the cross-entropy of their word, fp32, and the sum of weights.
 
     A row is compared with the words of its own caption; one that has a word, with those of all other captions of the
-    global batch too. Words of the same token are no wrong words. What a caption does not say of its clip may be there
-    all the same, so rows that are left for the end token are not held against other captions, and those of a clip weigh
-    no more together than its words.
+    global batch too. Words of the same token are no wrong words. Rows that are left for the end token weigh no more
+    together than the words of their caption. Whether they are held against the words of other captions depends on what
+    they are: a thing that the caption leaves out is there all the same, and another caption's word may be its noun; an
+    action query that found no verb is to say nothing at all. One that is not held so may name a verb in every clip.
 
     Args:
         tokens: (B, R, E) trajectories or actions.
@@ -41,6 +42,7 @@ def word_contrast(
         ids: (B, L) int64 tokens.
         words: word positions per sample, the end token last.
         pairs: of `assign_all`.
+        idle_says_nothing: whether rows left for the end token are held against the words of other captions too.
 
     Returns:
         The sum, 0 with a gradient path without pairs, and the sum of weights.
@@ -62,7 +64,9 @@ def word_contrast(
             gather_constant(part[:, :SHARED_WORDS]).flatten(0, 1) for part in (features, tokens_ids, is_word & ~is_end)
         )
         owner = torch.arange(len(others), device=device) // SHARED_WORDS - rank() * len(tokens)
-        is_wrong = is_shared & (others_ids != wanted) & (owner != sample[:, None]) & ~is_idle[:, None]
+        is_wrong = is_shared & (others_ids != wanted) & (owner != sample[:, None])
+        if not idle_says_nothing:
+            is_wrong &= ~is_idle[:, None]
         logits = torch.cat([own, rows @ others.t()], dim=1) / TEMPERATURE
         is_read = torch.cat([is_target | is_own_wrong, is_wrong], dim=1)
         losses = F.cross_entropy(logits.masked_fill(~is_read, -torch.inf), place, reduction="none")

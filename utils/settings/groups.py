@@ -112,6 +112,9 @@ class TrainSettings(ComputeSettings):
     object_lr: float | None = setting(
         None, "learning rate of new object and action parameters; default: --lr", minimum=0
     )
+    action_lr: float | None = setting(
+        None, "learning rate of the whole action encoder; default: --fusion_lr, its queries --object_lr", minimum=0
+    )
     weight_decay: float = setting(0.2, "decoupled decay, biases excepted", minimum=0)
     warmup_proportion: float = setting(0.1, "share of all updates that is warm-up", minimum=0, maximum=1)
     schedule: str = setting(

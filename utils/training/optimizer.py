@@ -130,6 +130,7 @@ def parameter_groups(
     coef_lr: float,
     fusion_lr: float,
     object_lr: float | None = None,
+    action_lr: float | None = None,
     weight_decay: float = 0.2,
 ) -> list[dict[str, Any]]:
     """Groups for `BertAdam` by what the parameters' owners state (modules/parts.py).
@@ -140,6 +141,7 @@ def parameter_groups(
     | fusion | what the released names call fusion              | fusion_lr                 |
     | object | new object and action parameters                 | object_lr, None means lr  |
     | head   | similarity header and heads of downstream tasks  | lr                        |
+    | action | the action encoder, if `action_lr` is given      | action_lr                 |
 
     Biases (any name with "bias" in it) have no decay. The released code gives `fusion` 1e-5 whatever --lr says and
     `object` lr · coef_lr.
@@ -149,9 +151,13 @@ def parameter_groups(
     """
     rates = {"clip": lr * coef_lr, "fusion": fusion_lr, "object": lr if object_lr is None else object_lr, "head": lr}
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    if action_lr is not None:
+        rates["action"] = action_lr
     own = owners(model)
     for name, parameter in model.named_parameters():
         label, decays = own[name].rate, "bias" not in name
+        if own[name].part == "actions" and action_lr is not None:
+            label = "action"
         if label not in rates:
             raise ValueError(f"parameter {name}: no learning-rate group {label}; choose one of {', '.join(rates)}")
         decay = weight_decay if decays else 0.0

@@ -117,6 +117,7 @@ class Trainer:
             settings.coef_lr,
             settings.fusion_lr,
             settings.object_lr,
+            settings.action_lr,
             settings.weight_decay,
         )
         self._check_rates(groups)
@@ -137,7 +138,7 @@ class Trainer:
         """A run whose updates change nothing must not end as one that has trained."""
         settings = self.settings
         if not any(group.get("lr", settings.lr) for group in groups):
-            raise ValueError("every learning rate is 0: nothing to train (--lr, --coef_lr, --fusion_lr, --object_lr)")
+            raise ValueError("every learning rate is 0: nothing to train (--lr and the other --*_lr)")
         if self.total_steps == 1 and not SCHEDULES[settings.schedule](0.0, settings.warmup_proportion):
             self.log.warning(
                 "one update in all, and the schedule starts from a learning rate of 0: it changes nothing. Lower "

@@ -93,6 +93,21 @@ def test_in_the_contrastive_form_every_trajectory_and_action_has_a_word_or_the_e
     assert all(word in named[sample] for sample, _, word in zip(*solved["action_verb"], strict=True))
 
 
+def test_what_a_caption_leaves_out_may_be_a_thing_of_another_caption_but_no_action():
+    """Of a caption that names nothing every row is for the end token: only actions are told from others' words."""
+    model = tiny.model()
+    items = [tiny.sample(i, model.config, boxes=4) for i in range(2)]
+    for kind in ("noun_mask", "verb_mask"):
+        items[0][kind][:] = False
+        assert items[1][kind].any()
+    batch, matching = tiny.collate(items), model.objective(SetMatching)
+    encoded = model.encoded(batch)
+    losses = matching.losses(encoded)
+    for name, part in (("object_noun", encoded.video.trajectories), ("action_verb", encoded.video.actions)):
+        (gradient,) = torch.autograd.grad(losses[name], part, retain_graph=True)
+        assert bool(gradient[0].any()) == (name == "action_verb") and gradient[1].any()
+
+
 @pytest.mark.parametrize("form", MATCHING_LOSSES)
 def test_a_word_of_two_pieces_takes_one_token_in_the_contrastive_form_and_two_in_the_released_one(form: str):
     model = tiny.model(behaviour=Behaviour(matching_loss=form))

@@ -28,7 +28,7 @@ def tokens_and_text() -> tuple[Tensor, Tensor]:
     return torch.randn(4, 3, 8, generator=generator), torch.randn(4, 7, 8, generator=generator)
 
 
-def plain(tokens: Tensor, text: Tensor) -> tuple[Tensor, float]:
+def plain(tokens: Tensor, text: Tensor, idle_says_nothing: bool) -> tuple[Tensor, float]:
     """A loop over rows, and the sum of their weights."""
 
     def score(token: Tensor, word: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def plain(tokens: Tensor, text: Tensor) -> tuple[Tensor, float]:
         token, is_idle = tokens[sample, row], word == WORDS[sample][-1]
         wrong = [(sample, position) for position in WORDS[sample] if IDS[sample, position] != IDS[sample, word]]
         for other in range(4):
-            if other != sample and not is_idle:
+            if other != sample and (idle_says_nothing or not is_idle):
                 wrong += [(other, p) for p in WORDS[other][:-1] if IDS[other, p] != IDS[sample, word]]
         own = score(token, text[sample, word])
         scores = torch.stack([own, *(score(token, text[s, p]) for s, p in wrong)])
@@ -50,11 +50,12 @@ def plain(tokens: Tensor, text: Tensor) -> tuple[Tensor, float]:
     return total, weights
 
 
-def test_it_is_the_formula():
+@pytest.mark.parametrize("idle_says_nothing", [False, True])
+def test_it_is_the_formula(idle_says_nothing: bool):
     tokens, text = tokens_and_text()
     mine, again = tokens.clone().requires_grad_(), tokens.clone().requires_grad_()
-    total, count = word_contrast(mine, text, IDS, WORDS, PAIRS)
-    expected, expected_count = plain(again, text)
+    total, count = word_contrast(mine, text, IDS, WORDS, PAIRS, idle_says_nothing)
+    expected, expected_count = plain(again, text, idle_says_nothing)
     assert count == pytest.approx(expected_count)
     torch.testing.assert_close(total, expected)
     total.backward(), expected.backward()
@@ -63,14 +64,14 @@ def test_it_is_the_formula():
 
 def test_it_is_single_precision_under_autocast():
     tokens, text = tokens_and_text()
-    expected = word_contrast(tokens, text, IDS, WORDS, PAIRS)
+    expected = word_contrast(tokens, text, IDS, WORDS, PAIRS, True)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(word_contrast(tokens, text, IDS, WORDS, PAIRS)[0], expected[0])
+        assert torch.equal(word_contrast(tokens, text, IDS, WORDS, PAIRS, True)[0], expected[0])
 
 
 def test_without_pairs_it_is_zero_with_a_gradient_path():
     tokens, text = tokens_and_text()
-    total, count = word_contrast(tokens.requires_grad_(), text, IDS, WORDS, Pairs([], [], []))
+    total, count = word_contrast(tokens.requires_grad_(), text, IDS, WORDS, Pairs([], [], []), True)
     total.backward()
     assert total == 0 and count == 0 and tokens.grad is not None and not tokens.grad.any()
 
@@ -79,16 +80,16 @@ def test_a_right_token_is_cheap_and_one_at_another_word_is_dear():
     _, text = tokens_and_text()
     right, wrong = (text[:1, [word, word, word]] for word in (1, 5))
     ids, words, pairs = IDS[:1], WORDS[:1], Pairs([0], [0], [1])
-    assert word_contrast(right, text[:1], ids, words, pairs)[0] < math.log(2)
-    assert word_contrast(wrong, text[:1], ids, words, pairs)[0] > math.log(2)
+    assert word_contrast(right, text[:1], ids, words, pairs, True)[0] < math.log(2)
+    assert word_contrast(wrong, text[:1], ids, words, pairs, True)[0] > math.log(2)
 
 
 def test_more_words_than_are_shared_count_within_their_caption():
     text = torch.eye(SHARED_WORDS + 4)[None]
     words, ids = [list(range(SHARED_WORDS + 4))], torch.arange(SHARED_WORDS + 4)[None]
     last = SHARED_WORDS + 2
-    near, _ = word_contrast(text[:, [last]], text, ids, words, Pairs([0], [0], [last]))
-    far, _ = word_contrast(text[:, [last]], text, ids, words, Pairs([0], [0], [0]))
+    near, _ = word_contrast(text[:, [last]], text, ids, words, Pairs([0], [0], [last]), True)
+    far, _ = word_contrast(text[:, [last]], text, ids, words, Pairs([0], [0], [0]), True)
     assert near < 0.1 and far > 10
 
 
@@ -99,7 +100,7 @@ def main(argv: list[str]) -> None:
     mine = [pair for pair in zip(*PAIRS, strict=True) if own.start <= pair[0] < own.stop]
     pairs = Pairs(*(list(part) for part in zip(*((s - own.start, r, w) for s, r, w in mine), strict=True)))
     tokens, text = (part[own] for part in tokens_and_text())
-    total, count = word_contrast(tokens.requires_grad_(), text, IDS[own], WORDS[own], pairs)
+    total, count = word_contrast(tokens.requires_grad_(), text, IDS[own], WORDS[own], pairs, True)
     total.backward()
     found = [total.item(), count, tokens.grad.tolist()]
     Path(argv[0], f"{rank()}.json").write_text(json.dumps(found))
@@ -110,7 +111,7 @@ def test_two_processes_are_one(tmp_path: Path):
     run_ranks(main, [str(tmp_path)], tmp_path / "logs", processes=2)
     first, second = (json.loads((tmp_path / f"{number}.json").read_bytes()) for number in range(2))
     tokens, text = tokens_and_text()
-    total, count = word_contrast(tokens.requires_grad_(), text, IDS, WORDS, PAIRS)
+    total, count = word_contrast(tokens.requires_grad_(), text, IDS, WORDS, PAIRS, True)
     total.backward()
     assert first[0] + second[0] == pytest.approx(total.item()) and first[1] + second[1] == pytest.approx(count)
     torch.testing.assert_close(torch.tensor(first[2] + second[2]), tokens.grad)

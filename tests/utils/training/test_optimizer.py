@@ -149,6 +149,11 @@ def test_groups_of_a_model_are_the_released_ones():
     groups = parameter_groups(tiny.model(sim_header="tightTransf"), lr=1e-4, coef_lr=1e-3, fusion_lr=1e-5)
     found = {n: (g["label"], pytest.approx(g["lr"]), g["weight_decay"]) for g in groups for n in g["names"]}
     assert {name: found[name] for name in expected} == expected
+    # A rate of its own for actions takes their encoder out of both groups, and nothing else.
+    with_action = parameter_groups(tiny.model(), lr=1e-4, coef_lr=1e-3, fusion_lr=1e-5, action_lr=2e-3)
+    moved = {name for group in with_action if group["label"] == "action" for name in group["names"]}
+    assert moved == {name for name in found if name.startswith("action_encoder.")}
+    assert {group["lr"] for group in with_action if group["label"] == "action"} == {2e-3}
     answers = parameter_groups(tiny.model(AnswerModel, answers=("a", "b")), lr=1e-4, coef_lr=1e-3, fusion_lr=1e-5)
     assert [g["label"] for g in answers if "answer_head.bias" in g["names"]] == ["head"]
 
