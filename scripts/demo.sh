@@ -12,7 +12,8 @@ COMMON=(--clip_archive "$OUT/clip.pt" --num_thread_reader 0 --batch_size $((BATC
 # The towers and the object encoder learn more slowly than what reads them: at one rate for all, the noise of the first
 # thousand steps wears away what random features tell of boxes before anything reads it.
 RATES=(--lr 1e-3 --coef_lr 0.3 --object_lr 3e-4 --fusion_lr 5e-4)
-PRETRAINING=(--contrastive_weight 2 --frame_dropout 0.5)
+# Only the loss of verbs teaches the action encoder, and hardly at the rates of the rest.
+PRETRAINING=(--contrastive_weight 2 --frame_dropout 0.5 --action_lr 2e-3)
 ANSWERING=(--frame_dropout 0.6)
 # Of sixteen clips hardly two differ in one attribute only, which is what the similarity still has to learn.
 RETRIEVAL=(--batch_size $((4 * BATCH / PROCESSES)))
