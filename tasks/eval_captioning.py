@@ -34,7 +34,7 @@ class Captioning(FineTuning):
     model_class: type[CaptionModel] = CaptionModel
 
     def __init__(self, args: CaptionArguments, runtime: Runtime, log: RunLog) -> None:
-        model = setup_model(self.model_class, args, log.info)
+        model = setup_model(self.model_class, args, log.info, heads=args.init_heads)
         super().__init__(args, runtime, log, model)
         self.args: CaptionArguments = args
         self.model: CaptionModel = model

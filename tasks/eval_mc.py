@@ -30,7 +30,7 @@ class MultipleChoice(FineTuning):
     model_class: type[MultipleChoiceModel] = MultipleChoiceModel
 
     def __init__(self, args: ChoiceArguments, runtime: Runtime, log: RunLog) -> None:
-        model = setup_model(self.model_class, args, log.info)
+        model = setup_model(self.model_class, args, log.info, heads=args.init_heads)
         super().__init__(args, runtime, log, model)
         self.model: MultipleChoiceModel = model
         self.use_matching = bool(ranking_of(args, model, log.warning).rerank_top)

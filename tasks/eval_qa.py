@@ -34,7 +34,7 @@ class QuestionAnswering(FineTuning):
 
     def __init__(self, args: AnswerArguments, runtime: Runtime, log: RunLog) -> None:
         answers = choose_answers(args, log.info) if args.do_train else []
-        model = setup_model(self.model_class, args, log.info, answers)
+        model = setup_model(self.model_class, args, log.info, answers, heads=args.init_heads)
         super().__init__(args, runtime, log, model)
         self.args: AnswerArguments = args
         self.model: AnswerModel = model

@@ -31,7 +31,7 @@ class Retrieval(FineTuning):
     model_class: type[RetrievalModel] = RetrievalModel
 
     def __init__(self, args: RetrievalArguments, runtime: Runtime, log: RunLog) -> None:
-        model = setup_model(self.model_class, args, log.info)
+        model = setup_model(self.model_class, args, log.info, heads=args.init_heads)
         super().__init__(args, runtime, log, model)
         self.ranking = ranking_of(args, model, log.warning)
         open_one = partial(open_split, args, model.config, log=log.info)

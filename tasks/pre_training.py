@@ -51,7 +51,9 @@ class Pretraining:
 
     def __init__(self, args: PretrainArguments, runtime: Runtime, log: RunLog) -> None:
         self.args, self.runtime, self.log = args, runtime, log
-        self.model = setup_model(self.model_class, args, log.info, matching_loss=args.matching_loss)
+        self.model = setup_model(
+            self.model_class, args, log.info, matching_loss=args.matching_loss, heads=args.init_heads
+        )
         self.model.set_grad_checkpoint(args.grad_checkpoint)
         data = prepare_pretraining(args, self.model.config, log.info)
         self.dataset = pretraining_dataset(args, self.model.config, data, log.info)

@@ -38,6 +38,7 @@ def setup_model(
     log: Callable[[str], None],
     answers: Sequence[str] = (),
     matching_loss: str | None = None,
+    heads: str | None = None,
 ) -> Any:
     """Build a task's model and fill it: the checkpoint first, then CLIP for what the checkpoint does not have.
 
@@ -50,12 +51,13 @@ def setup_model(
         answers: classes of an answer classifier; without them a checkpoint's own. A checkpoint's classifier of other
             answers is left out.
         matching_loss: of `Behaviour`; None: as everything else of the behaviour.
+        heads: own checkpoint, or its name on the hub; gives what `--init_model` lacks, before CLIP does.
 
     Raises:
         CheckpointError, ValueError: a file is missing, is of another kind, or does not fit; the message names it.
     """
     torch.manual_seed(settings.seed)
-    model = _Setup(model_class, settings, log, tuple(answers), matching_loss).model()
+    model = _Setup(model_class, settings, log, tuple(answers), matching_loss, heads).model()
     settings.follow(model.config)
     return model
 
@@ -69,9 +71,12 @@ class _Setup:
     log: Callable[[str], None]
     answers: tuple[str, ...]
     matching_loss: str | None
+    heads: str | None
 
     def model(self) -> Any:
         """The model, filled from the kind of file that `--init_model` turns out to be."""
+        if self.heads and self.settings.init_model is None:
+            raise CheckpointError(f"--init_heads {self.heads}: gives what --init_model lacks; name that one too")
         if self.settings.init_model is None:
             return self.from_clip(find_clip_archive(self.clip_archive()))
         path = Path(fetched(self.settings.init_model))
@@ -223,8 +228,25 @@ class _Setup:
         self.log(f"{path}: {len(given)} parameters taken")
         if unknown := sorted(set(state) - set(own)):
             self.log(f"{path}: {len(unknown)} entries have no place in this model: {', '.join(unknown[:5])}, ...")
-        if missing := sorted(set(own) - set(given)):
-            self.fill_missing(model, set(given), missing, path)
+        taken = set(given)
+        if self.heads:
+            taken |= self.take_heads(model, set(own) - taken)
+        if missing := sorted(set(own) - taken):
+            self.fill_missing(model, taken, missing, path)
+
+    def take_heads(self, model: TaskModel, missing: set[str]) -> set[str]:
+        """Copy from `--init_heads` what `--init_model` lacks; returns the names."""
+        path = Path(fetched(str(self.heads)))
+        state = read_checkpoint(path)
+        check_own(state, path)
+        if tuple(state["config"].get("answers", ())) != model.config.answers:
+            missing = missing - set(model.part("answer"))  # classes of other answers would fit by chance
+        given = {name: value for name, value in state["model"].items() if name in missing}
+        _check_shapes(model, given, path)
+        model.load_state_dict(given, strict=False)
+        shown = f": {', '.join(sorted(given)[:5])}" if given else ""
+        self.log(f"{path}: {len(given)} of {len(missing)} parameters that --init_model lacks taken{shown}")
+        return set(given)
 
     def fill_missing(self, model: TaskModel, given: set[str], missing: list[str], path: Path) -> None:
         """Take what a checkpoint lacks from the CLIP weights; they are needed only for CLIP's own parameters."""

@@ -102,6 +102,9 @@ class TrainSettings(ComputeSettings):
     """Optimisation and the run itself; all that `utils.training.trainer.Trainer` reads."""
 
     output_dir: str = setting("", "folder for logs, checkpoints and results (required)")
+    init_heads: str | None = setting(
+        None, "own checkpoint that gives the heads which --init_model lacks, e.g. the pre-trained model's"
+    )
     epochs: int = setting(20, "passes over the data", minimum=1)
     max_steps: int | None = setting(None, "end after this many updates; the schedule ends there too", minimum=1)
     batch_size: int = setting(8, "clips per process and update; divided by --gradient_accumulation_steps", minimum=1)

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from modules.config import UNSTATED, Behaviour
 from modules.initialise import resize_positions
 from modules.objectives.set_matching import SetMatching
+from modules.tasks.answering import AnswerModel
 from modules.tasks.pretrain import PretrainModel
 from tests import tiny
 from tests.utils.checkpoints import released_state
@@ -34,7 +35,7 @@ def make(archive: Path, *flags: str) -> tuple[Any, list[str]]:
     sizes = ["--fusion_layers", "3", "--max_frames", "3", "--max_words", "12", "--dropout", "0"]
     args = parse_arguments(["--do_train", "--output_dir", "unused", "--clip_archive", str(archive), *sizes, *flags])
     lines: list[str] = []
-    return setup_model(PretrainModel, args, lines.append), lines
+    return setup_model(PretrainModel, args, lines.append, heads=args.init_heads), lines
 
 
 def save_own(path: Path, behaviour: str = "intended", **choices: Any) -> Any:
@@ -129,6 +130,64 @@ def test_objects_may_be_added_to_a_checkpoint_without_them(archive: Path, tmp_pa
     assert torch.isfinite(queries).all() and queries.std() > 0.01
     assert "trained with another choice of trajectories and actions" in lines[0]
     assert re.search(r"\d+ further parameters start from CLIP, \d+ anew: action_encoder\.queries", lines[2])
+
+
+def save_without_vocabulary(path: Path) -> dict[str, Any]:
+    """Write a checkpoint that has lost a head, and return its entries."""
+    model = tiny.model(seed=5)
+    content = model_content(model, 7, 1)
+    content["model"] = {name: value for name, value in content["model"].items() if not name.startswith("vocabulary")}
+    save_atomically(content, path)
+    return content["model"]
+
+
+def test_heads_that_a_checkpoint_lacks_come_from_another_one(archive: Path, tmp_path: Path):
+    own = save_without_vocabulary(tmp_path / "own.bin")
+    other = tiny.model(seed=6)
+    save_atomically(model_content(other, 3, 1), tmp_path / "other.bin")
+    flags = [*OBJECTS, "--init_model", str(tmp_path / "own.bin"), "--init_heads", str(tmp_path / "other.bin")]
+    model, lines = make(archive, *flags)
+    state, heads = model.state_dict(), other.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in own.items())
+    assert all(torch.equal(state[name], heads[name]) for name in ("vocabulary_head.proj", "vocabulary_head.bias"))
+    assert set(state) - set(own) == {"vocabulary_head.proj", "vocabulary_head.bias"} and not model.new_names
+    assert any("other.bin: 2 of 2 parameters that --init_model lacks taken: vocabulary_head.bias" in at for at in lines)
+
+
+def test_heads_of_other_sizes_or_of_no_checkpoint_are_an_error(archive: Path, tmp_path: Path):
+    save_without_vocabulary(tmp_path / "own.bin")
+    content = model_content(tiny.model(seed=6), 3, 1)
+    content["model"]["vocabulary_head.bias"] = torch.zeros(3)
+    save_atomically(content, tmp_path / "other.bin")
+    flags = [*OBJECTS, "--init_model", str(tmp_path / "own.bin"), "--init_heads"]
+    with pytest.raises(CheckpointError, match=r"other\.bin does not fit this model:\n  vocabulary_head\.bias: \(3,\)"):
+        make(archive, *flags, str(tmp_path / "other.bin"))
+    with pytest.raises(CheckpointError, match=re.escape(str(archive))):
+        make(archive, *flags, str(archive))
+    with pytest.raises(CheckpointError, match="--init_heads other: gives what --init_model lacks; name that one too"):
+        make(archive, "--init_heads", "other")
+
+
+def test_a_classifier_of_other_answers_is_not_taken_though_it_fits(archive: Path, tmp_path: Path):
+    """As many classes in another order fit, and mean something else."""
+    save_own(tmp_path / "own.bin")
+    yes_no = tiny.model(AnswerModel, answers=("yes", "no"), seed=6)
+    save_atomically(model_content(yes_no, 3, 1), tmp_path / "yes_no.bin")
+
+    def answering(*answers: str) -> tuple[Any, list[str]]:
+        flags = [*OBJECTS, "--init_model", str(tmp_path / "own.bin")]
+        args, lines = (
+            parse_arguments(["--do_train", "--output_dir", "unused", "--clip_archive", str(archive), *flags]),
+            [],
+        )
+        heads = str(tmp_path / "yes_no.bin")
+        return setup_model(AnswerModel, args, lines.append, answers, heads=heads), lines
+
+    model, _ = answering("yes", "no")
+    assert torch.equal(model.state_dict()["answer_head.weight"], yes_no.state_dict()["answer_head.weight"])
+    model, lines = answering("no", "yes")
+    assert not torch.equal(model.state_dict()["answer_head.weight"], yes_no.state_dict()["answer_head.weight"])
+    assert any("0 of 0 parameters" in line for line in lines) and "answer_head.weight" in model.new_names
 
 
 def test_objects_may_be_added_without_an_archive_too(tmp_path: Path):
