@@ -4,7 +4,7 @@
 # Sets up .venv, renders a world of captioned demo clips with detections, writes shards, pre-trains a small model with
 # objects and actions, fine-tunes it for question answering, captioning, multiple choice and retrieval, and prints their
 # scores on held-out clips.
-# About 36 minutes on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
+# 30 to 45 minutes on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
 # --score_many: scores every task on 500 more clips too, since of 100 clips several percent are chance.
 # --compare: adds the same without objects and actions, and compares both on these clips; and question answering on
 # clips of things of one shape, with both rules of --trajectory.
@@ -72,9 +72,9 @@ tune() { # task, output folder, checkpoint to start from, epochs, further flags.
     "${RATES[@]}" "$@"
 }
 
-choose() { # output folder, captioning's folder (it knows what to look at), pre-training's (its heads), further flags...
-  tune eval_mc "$1" "$2/best.bin" "$CHOICE_EPOCHS" --init_heads "$3/restore.bin" --train_csv "$OUT/demo/msrvtt/train.csv" \
-    --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:4}"
+choose() { # output folder, captioning's folder (it knows what to look at), further flags...
+  tune eval_mc "$1" "$2/best.bin" "$CHOICE_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
+    --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:3}"
 }
 
 retrieve() { # output folder, multiple choice's folder (its matching head is trained again), further flags...
@@ -82,8 +82,8 @@ retrieve() { # output folder, multiple choice's folder (its matching head is tra
     --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:3}"
 }
 
-caption() { # output folder, question answering's (it knows what belongs to what), pre-training's (its heads), flags...
-  tune eval_captioning "$1" "$2/best.bin" "$CAPTION_EPOCHS" --init_heads "$3/restore.bin" "${CAPTIONING[@]}" "${@:4}"
+caption() { # output folder, question answering's folder (it knows what belongs to what), further flags...
+  tune eval_captioning "$1" "$2/best.bin" "$CAPTION_EPOCHS" "${CAPTIONING[@]}" "${@:3}"
   "$PY" utils/demo_score.py "$1/predictions.json" "$OUT/demo/msrvtt/truth.json"
 }
 
@@ -131,8 +131,8 @@ stage pretrain pretrain "$OUT/pretrain" "${OBJECTS[@]}" --object_path "$OUT/demo
   --val_object_path "$OUT/demo/msrvtt/objects"
 MSRVTT_OBJECTS=("${OBJECTS[@]}" --object_path "$OUT/demo/msrvtt/objects")
 stage question_answering answer "$OUT/question_answering" "$OUT/pretrain/restore.bin" "$ANSWER_EPOCHS" "${MSRVTT_OBJECTS[@]}"
-stage captioning caption "$OUT/captioning" "$OUT/question_answering" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
-stage multiple_choice choose "$OUT/multiple_choice" "$OUT/captioning" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
+stage captioning caption "$OUT/captioning" "$OUT/question_answering" "${MSRVTT_OBJECTS[@]}"
+stage multiple_choice choose "$OUT/multiple_choice" "$OUT/captioning" "${MSRVTT_OBJECTS[@]}"
 stage retrieval retrieve "$OUT/retrieval" "$OUT/multiple_choice" "${MSRVTT_OBJECTS[@]}"
 stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" --train_clips 1 --val_clips 0 \
   --test_clips "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
@@ -149,8 +149,8 @@ if [ -n "$COMPARE" ]; then
   WITHOUT=_without_objects
   stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT"
   stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT/restore.bin" "$ANSWER_EPOCHS"
-  stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT"
-  stage "multiple_choice$WITHOUT" choose "$OUT/multiple_choice$WITHOUT" "$OUT/captioning$WITHOUT" "$OUT/pretrain$WITHOUT"
+  stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/question_answering$WITHOUT"
+  stage "multiple_choice$WITHOUT" choose "$OUT/multiple_choice$WITHOUT" "$OUT/captioning$WITHOUT"
   stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/multiple_choice$WITHOUT"
   stage "queries_zero_shot$WITHOUT" score_zero_shot "$WITHOUT"
   stage "queries$WITHOUT" score_many "$WITHOUT"

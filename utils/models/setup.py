@@ -75,8 +75,6 @@ class _Setup:
 
     def model(self) -> Any:
         """The model, filled from the kind of file that `--init_model` turns out to be."""
-        if self.heads and self.settings.init_model is None:
-            raise CheckpointError(f"--init_heads {self.heads}: gives what --init_model lacks; name that one too")
         if self.settings.init_model is None:
             return self.from_clip(find_clip_archive(self.clip_archive()))
         path = Path(fetched(self.settings.init_model))
@@ -130,6 +128,11 @@ class _Setup:
 
     def from_clip(self, path: Path) -> Any:
         """A new model that starts from CLIP weights."""
+        if self.heads:
+            raise CheckpointError(
+                f"--init_heads {self.heads}: gives what a checkpoint of --init_model lacks, and {path} is CLIP "
+                "weights; name the checkpoint with --init_model, or leave --init_heads out"
+            )
         clip = self.read_clip(path)
         try:
             choices = {**clip.described, **self.settings.model.given()}

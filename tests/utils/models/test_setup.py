@@ -164,8 +164,9 @@ def test_heads_of_other_sizes_or_of_no_checkpoint_are_an_error(archive: Path, tm
         make(archive, *flags, str(tmp_path / "other.bin"))
     with pytest.raises(CheckpointError, match=re.escape(str(archive))):
         make(archive, *flags, str(archive))
-    with pytest.raises(CheckpointError, match="--init_heads other: gives what --init_model lacks; name that one too"):
-        make(archive, "--init_heads", "other")
+    for given in ([], ["--init_model", str(archive)]):
+        with pytest.raises(CheckpointError, match="--init_heads other: gives what a checkpoint of --init_model lacks"):
+            make(archive, *given, "--init_heads", "other")
 
 
 def test_a_classifier_of_other_answers_is_not_taken_though_it_fits(archive: Path, tmp_path: Path):
