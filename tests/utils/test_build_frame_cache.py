@@ -137,7 +137,8 @@ def test_ctrl_c_leaves_a_sound_cache(tmp_path: Path):
         [*command, "--frame_cache", str(cache), *SMALL], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 60
-    while not list(cache.glob("*.index")) and time.monotonic() < deadline:
+    # An index is made empty before the first clip is stored.
+    while not any(file.stat().st_size for file in cache.glob("*.index")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
