@@ -242,7 +242,11 @@ class _Setup:
         path = Path(fetched(str(self.heads)))
         state = read_checkpoint(path)
         check_own(state, path)
-        if tuple(state["config"].get("answers", ())) != model.config.answers:
+        try:
+            saved: ModelConfig = from_dict(ModelConfig, state["config"])
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        if saved.answers != model.config.answers:
             missing = missing - set(model.part("answer"))  # classes of other answers would fit by chance
         given = {name: value for name, value in state["model"].items() if name in missing}
         _check_shapes(model, given, path)

@@ -164,6 +164,10 @@ def test_heads_of_other_sizes_or_of_no_checkpoint_are_an_error(archive: Path, tm
         make(archive, *flags, str(tmp_path / "other.bin"))
     with pytest.raises(CheckpointError, match=re.escape(str(archive))):
         make(archive, *flags, str(archive))
+    content["config"]["answers"] = 5
+    save_atomically(content, tmp_path / "damaged.bin")
+    with pytest.raises(CheckpointError, match=r"damaged\.bin: .*answers"):
+        make(archive, *flags, str(tmp_path / "damaged.bin"))
     for given in ([], ["--init_model", str(archive)]):
         with pytest.raises(CheckpointError, match="--init_heads other: gives what a checkpoint of --init_model lacks"):
             make(archive, *given, "--init_heads", "other")
