@@ -13,7 +13,8 @@
 #   DATASET      whose scripts run: scripts/{qa,caption,retrieval,mc}_$DATASET.sh  (default: msrvtt)
 #   TASKS        of question_answering captioning retrieval multiple_choice        (default: question_answering captioning)
 #   SEEDS, ROWS  which to run                                                      (default: 0 1, all rows)
-#   CHAIN        1: each task starts at the model of the one before                (default: all at the pre-trained one)
+#   CHAIN        1: each task starts at the model of the one before, its head at   (default: all at the pre-trained one)
+#                the pre-trained one's
 #   PRETRAINING_FLAGS, QUESTION_ANSWERING_FLAGS, ...   flags of one stage; weights of losses are PRETRAINING_FLAGS'
 #   TRUTH        truth.json of demo clips, for the share of captions that are true (default: none)
 #   OUTPUT_DIR   folder of runs/{row}-seed{S} and rows/{row}-seed{S}.json          (default: output/ablation)
@@ -35,7 +36,7 @@ refuse() {
 case "${DEMO:=}" in
   "") ;;
   1) CLIPS=2000 HELD_OUT=500 EPOCHS=(2 3 3 1 1) SHOW=20 ;; # of pre-training, then of the tasks
-  tiny) CLIPS=64 HELD_OUT=8 EPOCHS=(1 1 1 1 1) SHOW=2 SEEDS="${SEEDS:-0}" ;;
+  tiny) CLIPS=128 HELD_OUT=8 EPOCHS=(1 1 1 1 1) SHOW=2 SEEDS="${SEEDS:-0}" ;;
   *) refuse "DEMO=$DEMO: give 1 or tiny" ;;
 esac
 SEEDS="${SEEDS:-0 1}" ROWS="${ROWS:-$ALL_ROWS}" TASKS="${TASKS:-question_answering captioning}" DATASET="${DATASET:-msrvtt}"
@@ -89,7 +90,7 @@ check_flags() { # where they stand, flags...: what makes a row, and where it lie
   for flag in "$@"; do
     case "${flag%%=*}" in
       --need_object | --no-need_object | --use_action | --no-use_action | --action_only | --seed | --output_dir | \
-        --init_model | --do_train | --no-do_train | --do_eval | --config)
+        --init_model | --init_heads | --do_train | --no-do_train | --do_eval | --config)
         refuse "$where: ${flag%%=*} differs between rows, seeds or stages and is set by this script; leave it out" ;;
       --loss_weights)
         [ "$where" = PRETRAINING_FLAGS ] || refuse "$where: --loss_weights belong into PRETRAINING_FLAGS" ;;
@@ -242,7 +243,7 @@ run_row() { # row, seed, flags of all stages...
     return 0
   fi
   row_flags "$row"
-  RAN=""
+  RAN="" HEADS=()
   stage_flags pretraining "$@"
   loss_weights="$(weights "$(value_of --loss_weights "${FLAGS[@]}")")"
   run_stage "$run" pretraining pretrain_webvid "$start" "${FLAGS[@]}" "${OWN[@]}" --loss_weights "$loss_weights" \
@@ -251,8 +252,11 @@ run_row() { # row, seed, flags of all stages...
   for task in $TASKS; do
     script="$(script_of "$task")"
     stage_flags "$task" "$@"
-    run_stage "$run" "$task" "${script}_$DATASET" "$start" "${FLAGS[@]}" "${OWN[@]}" --seed "$seed" || return 1
-    [ -z "$CHAIN" ] || start="$run/$task/best.bin"
+    run_stage "$run" "$task" "${script}_$DATASET" "$start" "${FLAGS[@]}" "${OWN[@]}" "${HEADS[@]}" --seed "$seed" || return 1
+    if [ -n "$CHAIN" ]; then
+      start="$run/$task/best.bin"
+      HEADS=(--init_heads "$run/pretraining/restore.bin")
+    fi
   done
   [ -z "$RAN" ] && [ -f "$OUT/rows/$name.json" ] || "$PYTHON" "$ROOT/utils/ablation_row.py" "$run" --row "$row" \
     --seed "$seed" ${TRUTH:+--truth "$TRUTH"} --output "$OUT/rows/$name.json"

@@ -16,5 +16,6 @@ RATES=(--lr 1e-3 --coef_lr 0.3 --object_lr 3e-4 --fusion_lr 5e-4)
 PRETRAINING=(--contrastive_weight 2 --frame_dropout 0.5 --action_lr 2e-3)
 ANSWERING=(--frame_dropout 0.6)
 # Of sixteen clips hardly two differ in one attribute only, which is what the similarity still has to learn.
-RETRIEVAL=(--batch_size $((4 * BATCH / PROCESSES)))
+# At the rate of the rest it would unlearn what captions have taught the towers.
+RETRIEVAL=(--batch_size $((8 * BATCH / PROCESSES)) --coef_lr 0.2)
 CAPTIONING=(--every_epochs 2 --beam_size 5 --frame_dropout 0.3)

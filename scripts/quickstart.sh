@@ -28,10 +28,10 @@ case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 cd "$ROOT"
 mkdir -p "$OUT"
 if [ -n "$SMOKE" ]; then
-  CLIPS=96 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 RETRIEVAL_EPOCHS=1 CHOICE_EPOCHS=1
+  CLIPS=128 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 RETRIEVAL_EPOCHS=1 CHOICE_EPOCHS=1
   SHAPE_EPOCHS=1 SHOW=4
 else
-  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=4 ANSWER_EPOCHS=4 CAPTION_EPOCHS=6 RETRIEVAL_EPOCHS=1 CHOICE_EPOCHS=1
+  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=4 ANSWER_EPOCHS=4 CAPTION_EPOCHS=5 RETRIEVAL_EPOCHS=2 CHOICE_EPOCHS=1
   SHAPE_EPOCHS=3 SHOW=20
 fi
 source "$ROOT/scripts/demo.sh"
@@ -72,19 +72,21 @@ tune() { # task, output folder, checkpoint to start from, epochs, further flags.
     "${RATES[@]}" "$@"
 }
 
-choose() { # output folder, captioning's folder (it knows what to look at), further flags...
-  tune eval_mc "$1" "$2/best.bin" "$CHOICE_EPOCHS" --train_csv "$OUT/demo/msrvtt/train.csv" \
-    --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:3}"
-}
-
-retrieve() { # output folder, multiple choice's folder (its matching head is trained again), further flags...
-  tune eval_retrieval "$1" "$2/best.bin" "$RETRIEVAL_EPOCHS" "${RETRIEVAL[@]}" --train_csv "$OUT/demo/msrvtt/train.csv" \
-    --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:3}"
-}
-
-caption() { # output folder, question answering's folder (it knows what belongs to what), further flags...
-  tune eval_captioning "$1" "$2/best.bin" "$CAPTION_EPOCHS" "${CAPTIONING[@]}" "${@:3}"
+# What answers questions knows what belongs to what, but only the pre-trained model has heads for captions and matching;
+# they are trained further, not anew.
+caption() { # output folder, question answering's folder, pre-training's folder, further flags...
+  tune eval_captioning "$1" "$2/best.bin" "$CAPTION_EPOCHS" --init_heads "$3/restore.bin" "${CAPTIONING[@]}" "${@:4}"
   "$PY" utils/demo_score.py "$1/predictions.json" "$OUT/demo/msrvtt/truth.json"
+}
+
+choose() { # output folder, captioning's folder (it knows what to look at), pre-training's folder, further flags...
+  tune eval_mc "$1" "$2/best.bin" "$CHOICE_EPOCHS" --init_heads "$3/restore.bin" --train_csv "$OUT/demo/msrvtt/train.csv" \
+    --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:4}"
+}
+
+retrieve() { # output folder, captioning's folder, pre-training's folder, further flags...
+  tune eval_retrieval "$1" "$2/best.bin" "$RETRIEVAL_EPOCHS" --init_heads "$3/restore.bin" "${RETRIEVAL[@]}" \
+    --train_csv "$OUT/demo/msrvtt/train.csv" --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:4}"
 }
 
 answer() { # output folder, checkpoint to start from, epochs, further flags...
@@ -131,9 +133,9 @@ stage pretrain pretrain "$OUT/pretrain" "${OBJECTS[@]}" --object_path "$OUT/demo
   --val_object_path "$OUT/demo/msrvtt/objects"
 MSRVTT_OBJECTS=("${OBJECTS[@]}" --object_path "$OUT/demo/msrvtt/objects")
 stage question_answering answer "$OUT/question_answering" "$OUT/pretrain/restore.bin" "$ANSWER_EPOCHS" "${MSRVTT_OBJECTS[@]}"
-stage captioning caption "$OUT/captioning" "$OUT/question_answering" "${MSRVTT_OBJECTS[@]}"
-stage multiple_choice choose "$OUT/multiple_choice" "$OUT/captioning" "${MSRVTT_OBJECTS[@]}"
-stage retrieval retrieve "$OUT/retrieval" "$OUT/multiple_choice" "${MSRVTT_OBJECTS[@]}"
+stage captioning caption "$OUT/captioning" "$OUT/question_answering" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
+stage multiple_choice choose "$OUT/multiple_choice" "$OUT/captioning" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
+stage retrieval retrieve "$OUT/retrieval" "$OUT/captioning" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
 stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" --train_clips 1 --val_clips 0 \
   --test_clips "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
   --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
@@ -149,9 +151,9 @@ if [ -n "$COMPARE" ]; then
   WITHOUT=_without_objects
   stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT"
   stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT/restore.bin" "$ANSWER_EPOCHS"
-  stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/question_answering$WITHOUT"
-  stage "multiple_choice$WITHOUT" choose "$OUT/multiple_choice$WITHOUT" "$OUT/captioning$WITHOUT"
-  stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/multiple_choice$WITHOUT"
+  stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT"
+  stage "multiple_choice$WITHOUT" choose "$OUT/multiple_choice$WITHOUT" "$OUT/captioning$WITHOUT" "$OUT/pretrain$WITHOUT"
+  stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/captioning$WITHOUT" "$OUT/pretrain$WITHOUT"
   stage "queries_zero_shot$WITHOUT" score_zero_shot "$WITHOUT"
   stage "queries$WITHOUT" score_many "$WITHOUT"
   for task in retrieval captioning question_answering; do

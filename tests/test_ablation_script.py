@@ -120,6 +120,7 @@ def test_variables_are_those_of_the_data_sets_scripts(caller: Caller):
     assert value(stages["all-seed2/question_answering"], "--msrvtt_qa_test_json") == "my/questions/test.jsonl"
     retrieval, choices = (stages[f"all-seed2/{task}"] for task in ("retrieval", "multiple_choice"))
     assert value(retrieval, "--init_model") == "out/runs/all-seed2/question_answering/best.bin"
+    assert value(retrieval, "--init_heads") == "out/runs/all-seed2/pretraining/restore.bin"
     assert (value(retrieval, "--val_csv"), value(choices, "--object_path")) == ("my/list.csv", "my/objects")
     assert "--val_csv my/list.csv" not in " ".join(choices)
     caller.run("--trajectory", "track", ROWS="other_trajectory", TASKS="question_answering")
