@@ -18,4 +18,4 @@ ANSWERING=(--frame_dropout 0.6)
 # Of sixteen clips hardly two differ in one attribute only, which is what the similarity still has to learn.
 # At the rate of the rest it would unlearn what captions have taught the towers.
 RETRIEVAL=(--batch_size $((8 * BATCH / PROCESSES)) --coef_lr 0.2)
-CAPTIONING=(--every_epochs 2 --beam_size 5 --frame_dropout 0.3)
+CAPTIONING=(--every_epochs 3 --beam_size 5 --frame_dropout 0.3)
