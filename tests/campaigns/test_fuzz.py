@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from tests.campaigns.fuzzing.forms import JSON, drop, known
 from tests.campaigns.fuzzing.mutators import cut_short
 from tests.campaigns.fuzzing.reader import Expected, Kind, Mutant, Reader, Taken
 from tests.campaigns.fuzzing.table import table
+from utils.runtime.memory import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMBERS = list(range(20))
@@ -110,6 +112,19 @@ def test_each_kind_of_fault_is_seen_and_the_campaign_goes_on(when_mutated: Any, 
     number, outcome = result.faults[0]
     assert outcome.kind == kind and said in outcome.detail
     assert (tmp_path / f"toy.3.{number}.input").read_bytes() == json.dumps(NUMBERS).encode() + b" "
+
+
+def make_and_keep_freed_memory(folder: Path) -> None:
+    make(folder)
+    assert keep_freed_memory()
+    blocks = [bytearray(b"x" * (8 << 20)) for _ in range(30)]
+    del blocks
+
+
+def test_memory_is_seen_where_freed_memory_is_kept():
+    reader = toy(take_memory, seconds=0.5, megabytes=30)
+    reader = dataclasses.replace(reader, make=make_and_keep_freed_memory)  # runs in the worker alone
+    assert campaign(reader, 6, seed=3).counts[Kind.MEMORY] >= 2
 
 
 def test_a_sound_reader_has_no_fault():

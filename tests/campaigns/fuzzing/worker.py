@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import logging
 import os
@@ -142,6 +143,7 @@ def serve(connection: Connection, readers: dict[str, Reader], folder: Path) -> N
         except Exception as error:  # a fault of the campaign, which ends it
             connection.send(f"{name} does not read its sound files: {type(error).__name__}: {error}")
             return
+        _give_back_freed_memory()
         _limit_memory(readers[name].megabytes << 20)
         for number in numbers:
             given = made.input(seed, number)
@@ -168,6 +170,11 @@ def keep_input(reader: Reader, seed: int, number: int, scratch: Path, keep: Path
 def kept_path(keep: Path, reader: str, seed: int, number: int) -> Path:
     """The file of an input that is kept."""
     return keep / f"{reader}.{seed}.{number}.input"
+
+
+def _give_back_freed_memory() -> None:
+    """What the C library kept, of this process or the one it was made of, would hide as much that a mutant takes."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _forget_peak() -> int:
