@@ -235,6 +235,8 @@ class AVVideo(_Kept):
     def __init__(self, path: Path, transform: Transform | None = None) -> None:
         super().__init__(path, transform)
         self.av: Any = import_av()
+        # One for all frames: PyAV 18 starts threads for each new one, which takes ten times as long as the conversion.
+        self.reformatter = self.av.video.reformatter.VideoReformatter()
         self.container: Any = None
         self.stream = self._open()
         rate = self.stream.average_rate or self.stream.guessed_rate
@@ -327,7 +329,7 @@ class AVVideo(_Kept):
             (np.frombuffer(bytes(data), np.int32) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"),
             None,
         )
-        image = frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
+        image = self.reformatter.reformat(frame, format="rgb24", interpolation="BICUBIC").to_ndarray()
         self.keep(index, upright(image, None if matrix is None else matrix.tolist()))
 
     def _open(self) -> Any:

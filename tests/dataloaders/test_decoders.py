@@ -243,6 +243,23 @@ def test_seeking_decodes_no_more_than_from_the_key_frame_before(tmp_path: Path, 
 
 
 @NEEDS_AV
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux shows them")
+def test_the_conversion_of_frames_starts_no_threads_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_video(tmp_path / "v.avi", 40)
+    held = []
+    original = AVVideo._keep_frame
+
+    def keep(self: AVVideo, index: int, frame: Any) -> None:
+        held.append(frame)  # a converter of its own would live as long
+        original(self, index, frame)
+
+    monkeypatch.setattr(AVVideo, "_keep_frame", keep)
+    before = len(os.listdir("/proc/self/task"))
+    read_clip(path, 40, FrameSettings(video_backend="av", feature_framerate=10))
+    assert len(held) >= 40 and len(os.listdir("/proc/self/task")) - before < 10
+
+
+@NEEDS_AV
 def test_where_seeking_does_not_give_the_frame_everything_is_decoded(tmp_path: Path, monkeypatch):
     path = write_timed(tmp_path / "a.mp4", [index / 10 for index in range(50)])
     expected = read_clip(path, 5, FrameSettings(video_backend="opencv"))
