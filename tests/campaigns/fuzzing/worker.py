@@ -143,8 +143,8 @@ def serve(connection: Connection, readers: dict[str, Reader], folder: Path) -> N
         except Exception as error:  # a fault of the campaign, which ends it
             connection.send(f"{name} does not read its sound files: {type(error).__name__}: {error}")
             return
-        _give_back_freed_memory()
         _limit_memory(readers[name].megabytes << 20)
+        _give_back_freed_memory()  # after the limit, which leaves these addresses to allocators
         for number in numbers:
             given = made.input(seed, number)
             before = _forget_peak()
