@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -12,6 +13,7 @@ from dataloaders.caption_split import CaptionSplit
 from dataloaders.decoders import UnusableClip
 from dataloaders.object_store import ObjectRecord
 from dataloaders.samples import Replacements, Sample, SampleSettings, clip_part, text_part
+from dataloaders.similar_captions import SimilarCaptions
 from dataloaders.video_files import VideoSource
 from modules.random_streams import numpy_generator, sample_key
 from modules.tokenizer import ClipTokenizer
@@ -103,13 +105,19 @@ class RetrievalTrainDataset(Dataset[Sample]):
         split: videos with their captions; every video has at least one.
         reader: of the videos.
         expand: one item per caption; else one per video, with a caption drawn anew in each epoch.
+        similar_among: samples out of which batches with similar captions are put together; 0: batches are drawn.
+
+    Attributes:
+        arrange: puts batches together, for the sampler; None where they are drawn.
     """
 
-    def __init__(self, split: CaptionSplit, reader: ClipReader, *, expand: bool) -> None:
+    def __init__(self, split: CaptionSplit, reader: ClipReader, *, expand: bool, similar_among: int = 0) -> None:
         self.split, self.reader, self.expand = split, reader, expand
         self.first_caption = split.captions_per_video.cumsum() - split.captions_per_video
         self.tokenizer = ClipTokenizer(reader.settings.vocab_size)
         self.replacements = Replacements()
+        videos = split.caption_video if expand else np.arange(len(split.video_ids))
+        self.arrange = SimilarCaptions(split, videos, similar_among) if similar_among else None
 
     def __len__(self) -> int:
         return len(self.split.captions if self.expand else self.split.video_ids)

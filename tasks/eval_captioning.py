@@ -52,8 +52,10 @@ class Captioning(FineTuning):
 
     def train_dataset(self) -> Dataset:
         """Every caption of the training videos, or one per video drawn anew in each epoch."""
-        clips = self.splits["train"]
-        return CaptionTrainDataset(clips.split, clips.reader, expand=self.args.expand_msrvtt_sentences)
+        clips, args = self.splits["train"], self.args
+        return CaptionTrainDataset(
+            clips.split, clips.reader, expand=args.expand_msrvtt_sentences, similar_among=args.similar_batches
+        )
 
     def evaluate(self, split: str) -> Evaluation:
         """Caption a split's videos and score the captions; those of the test split under both protocols."""

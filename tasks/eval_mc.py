@@ -32,6 +32,7 @@ class MultipleChoice(FineTuning):
     def __init__(self, args: ChoiceArguments, runtime: Runtime, log: RunLog) -> None:
         model = setup_model(self.model_class, args, log.info, heads=args.init_heads)
         super().__init__(args, runtime, log, model)
+        self.args: ChoiceArguments = args
         self.model: MultipleChoiceModel = model
         self.use_matching = bool(ranking_of(args, model, log.warning).rerank_top)
 
@@ -42,8 +43,10 @@ class MultipleChoice(FineTuning):
 
     def train_dataset(self) -> Dataset:
         """Text-video pairs: every caption, or one per video drawn anew in each epoch."""
-        clips = self.splits["train"]
-        return RetrievalTrainDataset(clips.split, clips.reader, expand=self.args.expand_msrvtt_sentences)
+        clips, args = self.splits["train"], self.args
+        return RetrievalTrainDataset(
+            clips.split, clips.reader, expand=args.expand_msrvtt_sentences, similar_among=args.similar_batches
+        )
 
     def evaluate(self, split: str) -> Evaluation:
         """Answer a split's questions and compare."""

@@ -33,14 +33,17 @@ class Retrieval(FineTuning):
     def __init__(self, args: RetrievalArguments, runtime: Runtime, log: RunLog) -> None:
         model = setup_model(self.model_class, args, log.info, heads=args.init_heads)
         super().__init__(args, runtime, log, model)
+        self.args: RetrievalArguments = args
         self.ranking = ranking_of(args, model, log.warning)
         open_one = partial(open_split, args, model.config, log=log.info)
         self.open_splits(open_one, has_validation=has_validation(args))
 
     def train_dataset(self) -> Dataset:
         """Text-video pairs: every caption, or one per video drawn anew in each epoch."""
-        clips = self.splits["train"]
-        return RetrievalTrainDataset(clips.split, clips.reader, expand=self.args.expand_msrvtt_sentences)
+        clips, args = self.splits["train"], self.args
+        return RetrievalTrainDataset(
+            clips.split, clips.reader, expand=args.expand_msrvtt_sentences, similar_among=args.similar_batches
+        )
 
     def evaluate(self, split: str) -> Evaluation:
         """Rank a split's videos by its texts, and its texts by its videos."""

@@ -15,10 +15,11 @@ import torch
 
 from dataloaders import video_files
 from dataloaders.frames import Clip
-from tasks import eval_mc, eval_retrieval
+from tasks import eval_captioning, eval_mc, eval_retrieval
 from tests.processes import run_ranks
 from tests.world import ROOT, Downstream
 from utils.runtime.run_log import read_metrics
+from utils.training import fine_tuning
 
 QUICK = ["--device", "cpu", "--num_thread_reader", "0", "--n_display", "1", "--batch_size", "4", "--fusion_layers", "2"]
 WITH_OBJECTS = ["--need_object", "--use_action", "--object_count", "4"]
@@ -147,6 +148,35 @@ def test_two_processes_score_as_one(downstream: Downstream, tmp_path: Path):
         run_ranks(eval_retrieval.main, argv, tmp_path / f"logs{processes}", processes)
     one, two = (json.loads((tmp_path / str(n) / "metrics.json").read_bytes()) for n in (1, 2))
     assert one == two
+
+
+def test_batches_of_similar_captions_are_the_same_for_two_processes(downstream: Downstream, tmp_path: Path):
+    losses = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        flags = ["--do_train", "--max_steps", "2", "--similar_batches", "8", "--batch_size", str(4 // processes)]
+        argv = flags_for(downstream, folder, *flags)
+        run_ranks(eval_retrieval.main, argv, tmp_path / f"logs{processes}", processes)
+        losses.append([line["contrastive"] for line in read_metrics(folder / "metrics.jsonl") if "contrastive" in line])
+    assert len(losses[0]) == 2 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+class Opened(BaseException):
+    """Stands in for the training that would begin now."""
+
+
+@pytest.mark.parametrize("task", [eval_retrieval, eval_mc, eval_captioning])
+@pytest.mark.parametrize("among", [0, 8])
+def test_every_task_of_pairs_can_train_on_batches_of_similar_captions(
+    downstream: Downstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Any, among: int
+):
+    def opened(args: Any, dataset: Any, *_: Any) -> None:
+        raise Opened(dataset.arrange and dataset.arrange.among)
+
+    monkeypatch.setattr(fine_tuning, "train_loader", opened)
+    flags = ["--val_csv", downstream.choices()["TEST_CSV"]] if task is eval_mc else []
+    with pytest.raises(Opened, match="8" if among else "None"):
+        task.main(flags_for(downstream, tmp_path, "--do_train", *(["--similar_batches", "8"] if among else []), *flags))
 
 
 def test_missing_and_unreadable_test_videos(downstream: Downstream, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -10,11 +10,11 @@ from dataloaders.datasets import csv_files, msrvtt, msvd
 from modules.beam_search import SearchSettings
 from modules.config import ModelConfig, setting
 from utils.data.clips import Log, SplitClips, open_captioned
-from utils.settings.arguments import OWN, TaskArguments
+from utils.settings.arguments import OWN, PairArguments
 
 
 @dataclass
-class CaptionArguments(TaskArguments):
+class CaptionArguments(PairArguments):
     """Flags of captioning."""
 
     DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_caption", "msvd_caption", OWN)

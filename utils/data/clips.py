@@ -246,7 +246,8 @@ def train_loader(
 ) -> tuple[Callable[[int, int], DataLoader], int]:
     """`make_loader(epoch, start_batch)` for the trainer, and the number of updates per epoch.
 
-    Workers live as long as the loader: an epoch only moves the sampler.
+    Workers live as long as the loader: an epoch only moves the sampler. A data set with an `arrange` says which samples
+    stand in one batch.
     """
     sampler = GlobalBatchSampler(
         len(dataset),  # type: ignore[arg-type]
@@ -254,7 +255,7 @@ def train_loader(
         rank=runtime.rank,
         world_size=runtime.world_size,
         seed=args.seed,
-        epoch=0,
+        arrange=getattr(dataset, "arrange", None),
     )
     loader = Loader(
         dataset,

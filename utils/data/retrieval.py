@@ -12,7 +12,7 @@ from modules.config import ModelConfig
 from modules.tasks.retrieval import RetrievalModel
 from utils.data.clips import Log, SplitClips, open_captioned, open_task_clips, whole_questions
 from utils.evaluation.retrieval import RankingSettings
-from utils.settings.arguments import OWN, TaskArguments
+from utils.settings.arguments import OWN, PairArguments
 from utils.settings.fields import group
 
 READERS = {"msvd": msvd.read_split, "lsmdc": lsmdc.read_split, "didemo": didemo.read_split}
@@ -20,7 +20,7 @@ DIDEMO_SECONDS = 31.0  # its annotations are about the first 30 s; the released 
 
 
 @dataclass
-class RetrievalArguments(TaskArguments):
+class RetrievalArguments(PairArguments):
     """Flags of retrieval and multiple choice."""
 
     DATA_TYPES: ClassVar[tuple[str, ...]] = (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
 
 Index = tuple[int, int]  # (epoch, sample index): a dataset item's randomness depends on both
+# (samples, size of a global batch): the same samples, put together to batches of that size anew
+Arrange = Callable[[np.ndarray, int], np.ndarray]
 
 
 class GlobalBatchSampler(Sampler[list[Index]]):
@@ -25,6 +27,8 @@ class GlobalBatchSampler(Sampler[list[Index]]):
         start_batch: batches of the epoch that are left out because they are done (exact resume).
         shuffle: False reads in order.
         drop_last: False adds the rest, split as evenly as it goes, if every rank gets at least one sample of it.
+        arrange: which samples of the permutation stand in one batch; the order of batches stays random. What does not
+            fill a batch is drawn before.
 
     Raises:
         ValueError: sizes out of range.
@@ -41,13 +45,14 @@ class GlobalBatchSampler(Sampler[list[Index]]):
         start_batch: int = 0,
         shuffle: bool = True,
         drop_last: bool = True,
+        arrange: Arrange | None = None,
     ) -> None:
         if length < 0 or batch_size_per_rank < 1 or not 0 <= rank < world_size:
             raise ValueError(f"sampler: out of range among {length=} {batch_size_per_rank=} {rank=} {world_size=}")
         self.length = length
         self.batch_size = batch_size_per_rank
         self.rank, self.world_size = rank, world_size
-        self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
+        self.seed, self.shuffle, self.drop_last, self.arrange = seed, shuffle, drop_last, arrange
         self.set_position(epoch, start_batch)
 
     def set_position(self, epoch: int, start_batch: int = 0) -> None:
@@ -70,10 +75,7 @@ class GlobalBatchSampler(Sampler[list[Index]]):
         return self.batches_per_epoch - self.start_batch
 
     def __iter__(self) -> Iterator[list[Index]]:
-        epoch, batch = self.epoch, self.batch_size
-        order = np.arange(self.length, dtype=np.int32 if self.length < 2**31 else np.int64)
-        if self.shuffle:
-            np.random.default_rng([self.seed, epoch]).shuffle(order)
+        epoch, batch, order = self.epoch, self.batch_size, self._order()
         whole = self.length // (batch * self.world_size)
         for step in range(self.start_batch, self.batches_per_epoch):
             first = step * batch * self.world_size
@@ -82,6 +84,21 @@ class GlobalBatchSampler(Sampler[list[Index]]):
             else:
                 mine = np.array_split(order[first:], self.world_size)[self.rank]
             yield [(epoch, int(index)) for index in mine]
+
+    def _order(self) -> np.ndarray:
+        """The samples of the epoch: global batch after global batch, then the rest."""
+        order = np.arange(self.length, dtype=np.int32 if self.length < 2**31 else np.int64)
+        generator = np.random.default_rng([self.seed, self.epoch])
+        if self.shuffle:
+            generator.shuffle(order)
+        size = self.batch_size * self.world_size
+        if self.arrange and len(order) >= size:
+            whole = order[: len(order) // size * size]
+            batches = self.arrange(whole, size).reshape(-1, size)
+            if self.shuffle:
+                generator.shuffle(batches)
+            whole[:] = batches.ravel()
+        return order
 
 
 class EvaluationSampler(Sampler[Index]):

@@ -100,3 +100,14 @@ class TaskArguments(Arguments):
     def has_own_validation(self, kind: Kind) -> bool:
         """Whether tables of one's own have validation rows of a kind; errors as `csv_files.read_captions`."""
         return has_rows(self.table("val"), kind) if self.data_csv else self.is_list_given("val")
+
+
+@dataclass
+class PairArguments(TaskArguments):
+    """Settings of a downstream task that trains on pairs of clip and caption."""
+
+    similar_batches: int = setting(
+        0,
+        "put each batch together of samples with similar captions, out of so many; 0: batches are drawn",
+        minimum=0,
+    )

@@ -1,5 +1,6 @@
 """Order of samples: independent of the number of ranks, resumable, complete."""
 
+import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
@@ -32,6 +33,25 @@ def test_start_batch_continues_the_epoch():
     assert list(later) == whole[2:] and len(later) == 3
     later.set_position(0)
     assert list(later) == whole
+
+
+def neighbours(order, size):
+    """Batches of samples that stand beside each other in the data set."""
+    return np.sort(order)
+
+
+def test_batches_can_be_put_together_anew():
+    together = {"seed": 3, "arrange": neighbours}
+    one = global_batches(1, 4, **together)
+    batches = [[index for _, index in batch] for batch in one]
+    drawn = {index for batch in global_batches(1, 4, seed=3) for _, index in batch}
+    assert sorted(batches) == np.array(sorted(drawn)).reshape(-1, 4).tolist(), "what is dropped is drawn before"
+    assert batches != sorted(batches), "the order of batches is random"
+    assert one == global_batches(2, 2, **together) and one != global_batches(1, 4, epoch=1, **together)
+    assert one[2:] == global_batches(1, 4, start_batch=2, **together)
+    rest = global_batches(1, 4, drop_last=False, **together)
+    assert rest[:-1] == one and len(rest[-1]) == 3
+    assert global_batches(1, 24, **together) == [] and len(global_batches(1, 24, drop_last=False, **together)) == 1
 
 
 def test_rest_is_dropped_or_split_evenly():
