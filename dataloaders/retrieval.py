@@ -106,18 +106,27 @@ class RetrievalTrainDataset(Dataset[Sample]):
         reader: of the videos.
         expand: one item per caption; else one per video, with a caption drawn anew in each epoch.
         similar_among: samples out of which batches with similar captions are put together; 0: batches are drawn.
+        similar_group: samples of a batch that are similar to each other; 0: all.
 
     Attributes:
         arrange: puts batches together, for the sampler; None where they are drawn.
     """
 
-    def __init__(self, split: CaptionSplit, reader: ClipReader, *, expand: bool, similar_among: int = 0) -> None:
+    def __init__(
+        self,
+        split: CaptionSplit,
+        reader: ClipReader,
+        *,
+        expand: bool,
+        similar_among: int = 0,
+        similar_group: int = 0,
+    ) -> None:
         self.split, self.reader, self.expand = split, reader, expand
         self.first_caption = split.captions_per_video.cumsum() - split.captions_per_video
         self.tokenizer = ClipTokenizer(reader.settings.vocab_size)
         self.replacements = Replacements()
         videos = split.caption_video if expand else np.arange(len(split.video_ids))
-        self.arrange = SimilarCaptions(split, videos, similar_among) if similar_among else None
+        self.arrange = SimilarCaptions(split, videos, similar_among, similar_group) if similar_among else None
 
     def __len__(self) -> int:
         return len(self.split.captions if self.expand else self.split.video_ids)

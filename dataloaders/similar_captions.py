@@ -1,4 +1,4 @@
-"""Which samples stand in one batch: those that their captions alone hardly tell apart.
+"""Which samples stand in one batch: such as their captions alone hardly tell apart.
 
 Of a few clips drawn at random hardly two differ in one thing only, so that losses over a batch soon have nothing left
 to tell apart. Grouped mini-batch sampling (Byun et al., GRIT-VLP, ECCV 2022), by the words of the captions instead of
@@ -22,20 +22,21 @@ STEPS = 1000  # of a word's weight: whole numbers, so that sums are exact and or
 
 
 class SimilarCaptions:
-    """Fills batches with the samples whose captions are most similar to those of the batch's first sample.
+    """Fills batches with groups: a sample, and those whose captions are most similar to its own.
 
     Captions are compared by tf-idf, all of a clip together. Samples of one clip, and of clips that share a caption, are
-    kept out of each other's batches as long as others are left: nothing tells them apart.
+    kept out of each other's groups as long as others are left: nothing tells them apart.
 
     Args:
         split: clips with their captions.
         videos: (N,) index into the split's clips of each sample.
-        among: samples out of which a batch is put together; more make more similar batches.
+        among: samples out of which a group is put together; more make more similar groups.
+        group: samples of a group, best a divisor of the batch, whose edge cuts groups else; 0: the whole batch is one.
     """
 
-    def __init__(self, split: CaptionSplit, videos: np.ndarray, among: int) -> None:
+    def __init__(self, split: CaptionSplit, videos: np.ndarray, among: int, group: int = 0) -> None:
         captions = list(split.by_video().values())
-        self.videos, self.among = videos, among
+        self.videos, self.among, self.group = videos, among, group
         self.words = _weighted_words([[WORD.findall(text.lower()) for text in texts] for texts in captions])
         self.lengths = np.sqrt(np.asarray(self.words.multiply(self.words).sum(axis=1))).ravel()
         self.lengths[self.lengths == 0] = 1.0
@@ -44,14 +45,15 @@ class SimilarCaptions:
     def __call__(self, order: np.ndarray, size: int) -> np.ndarray:
         """The samples of `order`, a whole number of batches of `size`, put together anew.
 
-        The first sample of a batch is the first of those left in `order`; a shuffled order makes other batches.
+        The first sample of a group is the first of those left in `order`; a shuffled order makes other groups, and
+        puts others beside each other.
         """
-        part = max(self.among // size, 1) * size
+        part, group = max(self.among // size, 1) * size, self.group or size
         return np.concatenate(
-            [order[:0], *(self._batches(order[i : i + part], size) for i in range(0, len(order), part))]
+            [order[:0], *(self._groups(order[i : i + part], group) for i in range(0, len(order), part))]
         )
 
-    def _batches(self, order: np.ndarray, size: int) -> np.ndarray:
+    def _groups(self, order: np.ndarray, size: int) -> np.ndarray:
         videos = self.videos[order]
         words, lengths = self.words[videos], self.lengths[videos]
         alike = defaultdict(list)  # places in `order` by what makes samples the same
@@ -64,19 +66,19 @@ class SimilarCaptions:
             anchor = int(is_free.argmax())
             similarity = (words @ words[anchor].T).toarray().ravel() / lengths
             ranked = np.argsort(np.where(is_free, -similarity, np.inf), kind="stable")[: len(order) - len(chosen)]
-            batch: list[int] = []
+            group: list[int] = []
             same: set[int] = set()
             for place in [anchor, *ranked.tolist()]:
-                if len(batch) == size:
+                if len(group) == size:
                     break
                 if place not in same:
-                    batch.append(place)
+                    group.append(place)
                     same.update(*(alike[text] for text in self.shared[videos[place]]), [place])
-            if len(batch) < size:
-                taken = set(batch)
-                batch += [place for place in ranked.tolist() if place not in taken][: size - len(batch)]
-            is_free[batch] = False
-            chosen += batch
+            if len(group) < size:
+                taken = set(group)
+                group += [place for place in ranked.tolist() if place not in taken][: size - len(group)]
+            is_free[group] = False
+            chosen += group
         return order[chosen]
 
 

@@ -45,7 +45,11 @@ class MultipleChoice(FineTuning):
         """Text-video pairs: every caption, or one per video drawn anew in each epoch."""
         clips, args = self.splits["train"], self.args
         return RetrievalTrainDataset(
-            clips.split, clips.reader, expand=args.expand_msrvtt_sentences, similar_among=args.similar_batches
+            clips.split,
+            clips.reader,
+            expand=args.expand_msrvtt_sentences,
+            similar_among=args.similar_batches,
+            similar_group=args.similar_group,
         )
 
     def evaluate(self, split: str) -> Evaluation:

@@ -21,10 +21,12 @@ def kinds(count: int) -> CaptionSplit:
     return split_of(*([f"{KINDS[i % 4]}, take {i}", f"{i}: {KINDS[i % 4]}"] for i in range(count)))
 
 
-def arranged(split: CaptionSplit, size: int, among: int = 1000, order: np.ndarray | None = None) -> list[list[int]]:
+def arranged(
+    split: CaptionSplit, size: int, among: int = 1000, order: np.ndarray | None = None, group: int = 0
+) -> list[list[int]]:
     videos = np.arange(len(split.video_ids))
     order = np.random.default_rng(0).permutation(len(videos)) if order is None else order
-    batches = SimilarCaptions(split, videos, among)(order, size)
+    batches = SimilarCaptions(split, videos, among, group)(order, size)
     assert sorted(batches) == sorted(order) and batches.dtype == order.dtype, "each sample once"
     return batches.reshape(-1, size).tolist()
 
@@ -35,6 +37,18 @@ def test_clips_of_one_kind_stand_in_one_batch():
 
 def test_a_batch_begins_with_the_first_clip_that_is_left():
     assert arranged(kinds(12), 2, order=np.array([9, 4, 0, 1, 6, 2])) == [[9, 1], [4, 0], [6, 2]]
+
+
+def test_a_batch_has_several_groups_of_one_kind():
+    batches = arranged(kinds(40), 10, group=5)
+    groups = [{clip % 4 for clip in batch[start : start + 5]} for batch in batches for start in (0, 5)]
+    assert all(len(group) == 1 for group in groups)
+    assert any(first != second for first, second in zip(groups[::2], groups[1::2], strict=True)), "drawn side by side"
+
+
+def test_the_edge_of_a_batch_cuts_a_group():
+    kinds_of = [[clip % 4 for clip in batch] for batch in arranged(kinds(24), 4, order=np.arange(24), group=3)]
+    assert kinds_of == [[0, 0, 0, 1], [1, 1, 2, 2], [2, 3, 3, 3]] * 2
 
 
 def test_clips_that_share_a_caption_are_kept_apart():

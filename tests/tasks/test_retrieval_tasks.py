@@ -171,12 +171,13 @@ def test_every_task_of_pairs_can_train_on_batches_of_similar_captions(
     downstream: Downstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Any, among: int
 ):
     def opened(args: Any, dataset: Any, *_: Any) -> None:
-        raise Opened(dataset.arrange and dataset.arrange.among)
+        raise Opened(dataset.arrange and (dataset.arrange.among, dataset.arrange.group))
 
     monkeypatch.setattr(fine_tuning, "train_loader", opened)
     flags = ["--val_csv", downstream.choices()["TEST_CSV"]] if task is eval_mc else []
-    with pytest.raises(Opened, match="8" if among else "None"):
-        task.main(flags_for(downstream, tmp_path, "--do_train", *(["--similar_batches", "8"] if among else []), *flags))
+    flags += ["--similar_batches", "8", "--similar_group", "2"] if among else []
+    with pytest.raises(Opened, match=r"\(8, 2\)" if among else "None"):
+        task.main(flags_for(downstream, tmp_path, "--do_train", *flags))
 
 
 def test_missing_and_unreadable_test_videos(downstream: Downstream, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -111,3 +111,14 @@ class PairArguments(TaskArguments):
         "put each batch together of samples with similar captions, out of so many; 0: batches are drawn",
         minimum=0,
     )
+    similar_group: int = setting(
+        0,
+        "with --similar_batches, samples with similar captions that a batch has in one group, best a divisor of the "
+        "global batch; 0: all of it",
+        minimum=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.similar_group and not self.similar_batches:
+            raise ValueError("--similar_group is of --similar_batches: name both, or neither")

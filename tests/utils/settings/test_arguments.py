@@ -54,3 +54,9 @@ def test_tables_of_both_kinds_or_of_another_data_type_are_errors():
         own(data_csv="all.csv", train_csv="a.csv", test_csv="b.csv")
     with pytest.raises(ValueError, match="--data_csv is of --datatype csv, not of msvd_retrieval"):
         own(data_csv="all.csv", datatype="msvd_retrieval")
+
+
+def test_groups_of_similar_captions_without_batches_of_them_are_an_error():
+    assert own(similar_batches=64, similar_group=4).similar_group == 4
+    with pytest.raises(ValueError, match="--similar_group is of --similar_batches: name both"):
+        own(similar_group=4)
