@@ -15,7 +15,7 @@ from dataloaders.retrieval import VideoDataset
 from modules.objectives.captions import Captions
 from modules.tasks.captioning import CaptionModel
 from utils.data.captions import CaptionArguments, has_validation, open_split
-from utils.data.clips import evaluation_loader
+from utils.data.clips import evaluation_loader, training_pairs
 from utils.evaluation.captions import generate_captions, score_captions
 from utils.evaluation.loop import with_missing
 from utils.evaluation.result import Evaluation
@@ -52,14 +52,7 @@ class Captioning(FineTuning):
 
     def train_dataset(self) -> Dataset:
         """Every caption of the training videos, or one per video drawn anew in each epoch."""
-        clips, args = self.splits["train"], self.args
-        return CaptionTrainDataset(
-            clips.split,
-            clips.reader,
-            expand=args.expand_msrvtt_sentences,
-            similar_among=args.similar_batches,
-            similar_group=args.similar_group,
-        )
+        return training_pairs(self.args, self.splits["train"], CaptionTrainDataset)
 
     def evaluate(self, split: str) -> Evaluation:
         """Caption a split's videos and score the captions; those of the test split under both protocols."""

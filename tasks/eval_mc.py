@@ -10,9 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 from torch.utils.data import Dataset
 
 from dataloaders.choices import ChoiceDataset, collate_choices
-from dataloaders.retrieval import RetrievalTrainDataset
 from modules.tasks.multiple_choice import MultipleChoiceModel
-from utils.data.clips import SplitClips, evaluation_loader
+from utils.data.clips import SplitClips, evaluation_loader, training_pairs
 from utils.data.retrieval import ChoiceArguments, Choices, has_validation, open_choices, open_split, ranking_of
 from utils.evaluation.choices import evaluate_choices
 from utils.evaluation.result import Evaluation
@@ -43,14 +42,7 @@ class MultipleChoice(FineTuning):
 
     def train_dataset(self) -> Dataset:
         """Text-video pairs: every caption, or one per video drawn anew in each epoch."""
-        clips, args = self.splits["train"], self.args
-        return RetrievalTrainDataset(
-            clips.split,
-            clips.reader,
-            expand=args.expand_msrvtt_sentences,
-            similar_among=args.similar_batches,
-            similar_group=args.similar_group,
-        )
+        return training_pairs(self.args, self.splits["train"])
 
     def evaluate(self, split: str) -> Evaluation:
         """Answer a split's questions and compare."""

@@ -10,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from torch.utils.data import Dataset
 
-from dataloaders.retrieval import RetrievalTrainDataset, VideoDataset
+from dataloaders.retrieval import VideoDataset
 from modules.tasks.retrieval import RetrievalModel
-from utils.data.clips import evaluation_loader
+from utils.data.clips import evaluation_loader, training_pairs
 from utils.data.retrieval import RetrievalArguments, has_validation, open_split, ranking_of
 from utils.evaluation.result import Evaluation
 from utils.evaluation.retrieval import evaluate_retrieval
@@ -40,14 +40,7 @@ class Retrieval(FineTuning):
 
     def train_dataset(self) -> Dataset:
         """Text-video pairs: every caption, or one per video drawn anew in each epoch."""
-        clips, args = self.splits["train"], self.args
-        return RetrievalTrainDataset(
-            clips.split,
-            clips.reader,
-            expand=args.expand_msrvtt_sentences,
-            similar_among=args.similar_batches,
-            similar_group=args.similar_group,
-        )
+        return training_pairs(self.args, self.splits["train"])
 
     def evaluate(self, split: str) -> Evaluation:
         """Rank a split's videos by its texts, and its texts by its videos."""

@@ -15,7 +15,7 @@ from dataloaders.datasets.csv_files import object_names
 from dataloaders.files import atomic_write_text
 from dataloaders.label_map import load_label_map
 from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store, split_object_folder
-from dataloaders.retrieval import ClipReader
+from dataloaders.retrieval import ClipReader, RetrievalTrainDataset
 from dataloaders.samples import SampleSettings, collate
 from dataloaders.video_files import CachedVideos, open_videos
 from modules.config import ModelConfig
@@ -24,7 +24,7 @@ from utils.data.loaders import Loader
 from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.distributed import Runtime
 from utils.runtime.sampler import EvaluationSampler, GlobalBatchSampler
-from utils.settings.arguments import Arguments
+from utils.settings.arguments import Arguments, PairArguments
 from utils.settings.groups import ReadSettings, UseSettings
 
 Log = Callable[[str], None]
@@ -239,6 +239,19 @@ def open_captioned(args: Arguments, config: ModelConfig, split: CaptionSplit, na
     clips = open_task_clips(args, config, with_words(split, name, log), name, log)
     log(f"{name}: {len(clips.split.video_ids)} videos, {len(clips.split.captions)} captions")
     return clips
+
+
+def training_pairs(
+    args: PairArguments, clips: SplitClips, pairs: type[RetrievalTrainDataset] = RetrievalTrainDataset
+) -> RetrievalTrainDataset:
+    """Pairs of clip and caption to train on: every caption, or one per video drawn anew in each epoch."""
+    return pairs(
+        clips.split,
+        clips.reader,
+        expand=args.expand_msrvtt_sentences,
+        similar_among=args.similar_batches,
+        similar_group=args.similar_group,
+    )
 
 
 def train_loader(
