@@ -43,8 +43,8 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 def _quick_gelu_backward(grad: Tensor, x: Tensor) -> Tensor:
-    gate = torch.sigmoid(1.702 * x)
-    return grad.mul_(gate * (1 + 1.702 * x * (1 - gate)))
+    """The slope of silu(1.702 x) / 1.702 is that of silu at 1.702 x, which PyTorch computes in one pass."""
+    return torch.ops.aten.silu_backward(grad, 1.702 * x)
 
 
 # By their names in `ModelConfig.activation`: the function, and the gradient of x by that of its value.
@@ -97,6 +97,62 @@ def count_heads(width: int, head_width: int) -> int:
     return heads
 
 
+NARROW_HEAD, FEW_KEYS = 32, 128
+
+
+def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, is_causal: bool = False):
+    """Scaled dot-product attention, (B, heads, Q, W), (B, heads, K, W), (B, heads, K, W) -> (B, heads, Q, W).
+
+    On the CPU the fused kernel works off one head after the other, which for narrow heads and few keys takes longer
+    than the products themselves: there all heads are multiplied at once.
+
+    Args:
+        mask: boolean, True = may be attended; broadcasts to (B, heads, Q, K).
+        is_causal: row i sees keys 0..i; instead of a mask.
+    """
+    is_small = queries.shape[-1] <= NARROW_HEAD and keys.shape[-2] <= FEW_KEYS
+    if is_small and queries.device.type == "cpu" and queries.dtype == torch.float32:
+        if is_causal:
+            mask = torch.ones(queries.shape[-2], keys.shape[-2], dtype=torch.bool).tril()
+        return _SmallAttention.apply(queries, keys, values, mask)
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=is_causal)
+
+
+class _SmallAttention(torch.autograd.Function):
+    """The plain formula, with the weights kept for the backward pass; a row that sees no key becomes 0."""
+
+    @staticmethod
+    def forward(ctx, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        heads, width = queries.shape[:2], queries.shape[-1]
+        queries, keys, values = (part.flatten(0, 1) for part in (queries, keys, values))
+        scores = _scaled_product(queries, keys.transpose(1, 2), width**-0.5)
+        if mask is not None:
+            hidden = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+            scores.view(*heads, *scores.shape[1:]).add_(hidden)
+        weights = torch.softmax(scores, -1)
+        if mask is not None and (blind := ~mask.any(-1, keepdim=True)).any():
+            weights.view(*heads, *weights.shape[1:]).masked_fill_(blind, 0)
+        ctx.save_for_backward(queries, keys, values, weights)
+        return torch.bmm(weights, values).unflatten(0, heads)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        queries, keys, values, weights = ctx.saved_tensors
+        heads, grad, scale = grad.shape[:2], grad.flatten(0, 1), queries.shape[-1] ** -0.5
+        for_values = torch.bmm(weights.transpose(1, 2), grad)
+        for_weights = torch.bmm(grad, values.transpose(1, 2))
+        for_scores = torch._softmax_backward_data(for_weights, weights, -1, weights.dtype)
+        for_queries = _scaled_product(for_scores, keys, scale)
+        for_keys = _scaled_product(for_scores.transpose(1, 2), queries, scale)
+        return for_queries.unflatten(0, heads), for_keys.unflatten(0, heads), for_values.unflatten(0, heads), None
+
+
+def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale · a·b of (N, R, S) and (N, S, C) in one pass."""
+    return torch.baddbmm(a.new_zeros(()), a, b, beta=0, alpha=scale)
+
+
 class Attention(nn.Module):
     """Multi-head attention with CLIP's packed input projection.
 
@@ -141,7 +197,7 @@ class Attention(nn.Module):
         self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, is_causal: bool = False
     ) -> Tensor:
         """Scaled dot-product attention and the output projection, -> (B, queries, D)."""
-        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=is_causal)
+        out = attention(queries, keys, values, mask, is_causal)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     @staticmethod

@@ -58,7 +58,7 @@ if [ -n "$DEMO" ]; then
   OUT="${OUTPUT_DIR:-$ROOT/output/ablation-$([ "$DEMO" = 1 ] && echo demo || echo "$DEMO")}"
   source "$ROOT/scripts/demo.sh"
   CLIPS_OF="$OUT/demo/msrvtt"
-  export PYTHON="$PY" OMP_NUM_THREADS=1 NPROC="$PROCESSES" CLIP_ARCHIVE="$OUT/clip.pt" LABEL_MAP="$OUT/demo/label_map.json"
+  export PYTHON="$PY" OMP_NUM_THREADS="$THREADS" NPROC="$PROCESSES" CLIP_ARCHIVE="$OUT/clip.pt" LABEL_MAP="$OUT/demo/label_map.json"
   export SHARDS="$OUT/shards" OBJECT_PATH="$CLIPS_OF/objects" VIDEOS="$CLIPS_OF/videos" QUESTIONS="$CLIPS_OF/qa"
   export CAPTIONS="$CLIPS_OF/MSRVTT_data.json"
   TRUTH="$CLIPS_OF/truth.json" CHAIN="${CHAIN:-1}"

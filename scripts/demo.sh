@@ -1,8 +1,10 @@
 # Sourced by quickstart.sh and ablation.sh: the recipe of the small models of demo clips, for both the same. They set
 #   PY, OUT (folder of demo/ and clip.pt), SHOW (updates between two lines of the log)
 # before; NPROC counts processes.
-# So small a model gains little from threads: two processes of one thread instead, or one with the GPU.
-PROCESSES="${NPROC:-$("$PY" -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1))')}"
+# So small a model gains nothing from more than two threads, and two processes of one thread lose a tenth of their time to
+# what they exchange.
+PROCESSES="${NPROC:-1}"
+THREADS=$(($(getconf _NPROCESSORS_ONLN) > PROCESSES && PROCESSES < 2 ? 2 : 1))
 FRAMES=4 RATE=2 # of 12 candidates in the 6 s of a clip
 BATCH=16
 OBJECTS=(--need_object --use_action --object_count 5 --num_actions 8 --labelmap_path "$OUT/demo/label_map.json")
@@ -19,4 +21,4 @@ ANSWERING=(--frame_dropout 0.6)
 SIMILAR=(--similar_batches 8192)
 # At the rate of the rest retrieval would unlearn what captions have taught the towers.
 RETRIEVAL=("${SIMILAR[@]}" --batch_size $((4 * BATCH / PROCESSES)) --coef_lr 0.2)
-CAPTIONING=("${SIMILAR[@]}" --every_epochs 3 --beam_size 5 --frame_dropout 0.3)
+CAPTIONING=("${SIMILAR[@]}" --every_epochs 6 --beam_size 5 --frame_dropout 0.3)

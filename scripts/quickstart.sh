@@ -28,11 +28,9 @@ case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 cd "$ROOT"
 mkdir -p "$OUT"
 if [ -n "$SMOKE" ]; then
-  CLIPS=128 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 RETRIEVAL_EPOCHS=1 CHOICE_EPOCHS=1
-  SHAPE_EPOCHS=1 SHOW=4
+  CLIPS=128 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 RETRIEVAL_EPOCHS=1 SHAPE_EPOCHS=1 SHOW=4
 else
-  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=4 ANSWER_EPOCHS=4 CAPTION_EPOCHS=6 RETRIEVAL_EPOCHS=2 CHOICE_EPOCHS=1
-  SHAPE_EPOCHS=3 SHOW=20
+  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=4 ANSWER_EPOCHS=4 CAPTION_EPOCHS=6 RETRIEVAL_EPOCHS=2 SHAPE_EPOCHS=3 SHOW=20
 fi
 source "$ROOT/scripts/demo.sh"
 [ -z "$SEED" ] || COMMON+=(--seed "$SEED")
@@ -51,7 +49,7 @@ printf 'setup\t%s\n' "$(($(date +%s) - START))" >> "$OUT/seconds.tsv"
 run_task() { # task, flags...
   local task="$1"
   shift
-  OMP_NUM_THREADS=1 "$PY" -m torch.distributed.run --standalone --nproc_per_node "$PROCESSES" "tasks/$task.py" "$@"
+  OMP_NUM_THREADS="$THREADS" "$PY" -m torch.distributed.run --standalone --nproc_per_node "$PROCESSES" "tasks/$task.py" "$@"
 }
 
 pretrain() { # output folder, further flags...
@@ -79,8 +77,9 @@ caption() { # output folder, question answering's folder, pre-training's folder,
   "$PY" utils/demo_score.py "$1/predictions.json" "$OUT/demo/msrvtt/truth.json"
 }
 
+# Half an epoch is enough for it.
 choose() { # output folder, captioning's folder (it knows what to look at), pre-training's folder, further flags...
-  tune eval_mc "$1" "$2/best.bin" "$CHOICE_EPOCHS" --init_heads "$3/restore.bin" --train_csv "$OUT/demo/msrvtt/train.csv" \
+  tune eval_mc "$1" "$2/best.bin" 1 --max_steps 200 --init_heads "$3/restore.bin" --train_csv "$OUT/demo/msrvtt/train.csv" \
     --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:4}"
 }
 
@@ -140,7 +139,7 @@ stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" -
   --test_clips "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
   --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
 stage multiple_choice_more_clips choose_among_many
-stage alignment env OMP_NUM_THREADS=1 "$PY" utils/score_alignment.py "$OUT/pretrain/restore.bin" --data "$OUT/queries/msrvtt" \
+stage alignment env OMP_NUM_THREADS="$THREADS" "$PY" utils/score_alignment.py "$OUT/pretrain/restore.bin" --data "$OUT/queries/msrvtt" \
   --clips "$QUERIES" --output "$OUT/alignment.json"
 if [ -n "$MANY" ]; then
   stage queries_zero_shot score_zero_shot "" "${OBJECTS[@]}" --object_path "$OUT/demo/webvid/objects" \

@@ -8,7 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.config import ACTIVATIONS
-from modules.layers import GELUS, MLP, Attention, ResidualBlock, count_heads, gelu_linear, maybe_checkpoint
+from modules.layers import (
+    FEW_KEYS,
+    GELUS,
+    MLP,
+    NARROW_HEAD,
+    Attention,
+    ResidualBlock,
+    attention,
+    count_heads,
+    gelu_linear,
+    maybe_checkpoint,
+)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -112,6 +123,67 @@ def test_only_the_hidden_layer_is_kept(activation: str):
 def test_heads_are_as_many_of_the_width_asked_for_as_divide_the_whole_evenly(width: int, head_width: int, heads: int):
     assert count_heads(width, head_width) == heads == Attention(width, head_width).heads
     assert width % heads == 0 and (heads == 1 or width // heads >= head_width)
+
+
+def masks() -> dict[str, Tensor | None]:
+    """Of 3 clips, 2 heads, 5 queries and 7 keys, in all shapes that broadcast to them; one row of one sees nothing."""
+    torch.manual_seed(0)
+    whole = torch.rand(3, 2, 5, 7) > 0.4
+    whole[..., 0] = True
+    blind = whole[:, :1].clone()
+    blind[1, 0, 2] = False
+    return {
+        "none": None,
+        "keys of each clip": whole[:, :1, :1],
+        "keys of each query": whole[:, :1],
+        "every head its own": whole,
+        "the same for all clips": whole[0, 0],
+        "a row without keys": blind,
+    }
+
+
+def attended(mask: Tensor | None, is_causal: bool, fused: bool, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Output and gradients of queries, keys and values, as the model has them: heads transposed behind the tokens."""
+    torch.manual_seed(1)
+    parts = [torch.randn(3, rows, 2, 16, dtype=dtype).requires_grad_() for rows in (5, 7, 7)]
+    queries, keys, values = (part.transpose(1, 2) for part in parts)
+    function = F.scaled_dot_product_attention if fused else attention
+    out = function(queries, keys, values, mask, is_causal=is_causal)
+    return [out.detach(), *torch.autograd.grad(out, parts, torch.randn(out.shape, dtype=dtype))]
+
+
+@pytest.mark.parametrize("name", masks())
+def test_narrow_heads_attend_as_the_fused_kernel_does(name: str):
+    for found, expected in zip(
+        attended(masks()[name], False, False), attended(masks()[name], False, True), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_narrow_heads_are_causal_as_the_fused_kernel_is():
+    for found, expected in zip(attended(None, True, False), attended(None, True, True), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("width", "keys", "dtype", "is_fused"),
+    [
+        (NARROW_HEAD, FEW_KEYS, torch.float32, False),
+        (NARROW_HEAD + 1, FEW_KEYS, torch.float32, True),
+        (NARROW_HEAD, FEW_KEYS + 1, torch.float32, True),
+        (NARROW_HEAD, FEW_KEYS, torch.bfloat16, True),
+    ],
+)
+def test_wide_heads_many_keys_and_short_numbers_have_the_fused_kernel(
+    monkeypatch: pytest.MonkeyPatch, width: int, keys: int, dtype: torch.dtype, is_fused: bool
+):
+    fused = F.scaled_dot_product_attention
+    calls: list[int] = []
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k))
+    queries, others = torch.randn(1, 2, 3, width, dtype=dtype), torch.randn(1, 2, keys, width, dtype=dtype)
+    found = attention(queries, others, others)
+    assert bool(calls) == is_fused
+    torch.testing.assert_close(found, fused(queries, others, others), rtol=1e-4, atol=1e-5)
 
 
 def test_row_weights_reproduce_a_block_s_attention():

@@ -96,12 +96,9 @@ class BertAdam(torch.optim.Optimizer):
             if not self.state[p]:
                 self.state[p] = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
         if group["max_grad_norm"] > 0:
-            factors = list(torch._foreach_norm(grads))
-            torch._foreach_add_(factors, 1e-6)
-            torch._foreach_reciprocal_(factors)
-            torch._foreach_mul_(factors, group["max_grad_norm"])
-            torch._foreach_clamp_max_(factors, 1.0)
-            torch._foreach_mul_(grads, factors)
+            norms = torch.stack(torch._foreach_norm(grads))
+            factors = (norms + 1e-6).reciprocal_().mul_(group["max_grad_norm"]).clamp_(max=1.0)
+            torch._foreach_mul_(grads, list(factors.unbind()))
         if group["weight_decay"]:  # apart, since the kernel's factor 1 - rate · decay loses a digit in single precision
             torch._foreach_add_(params, params, alpha=-self.rate(group) * group["weight_decay"])
         # PyTorch's own kernel reads and writes each tensor once. It corrects the moments' bias by the number of steps
