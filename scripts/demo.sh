@@ -21,4 +21,4 @@ ANSWERING=(--frame_dropout 0.6)
 SIMILAR=(--similar_batches 8192)
 # At the rate of the rest retrieval would unlearn what captions have taught the towers.
 RETRIEVAL=("${SIMILAR[@]}" --batch_size $((4 * BATCH / PROCESSES)) --coef_lr 0.2)
-CAPTIONING=("${SIMILAR[@]}" --every_epochs 6 --beam_size 5 --frame_dropout 0.3)
+CAPTIONING=("${SIMILAR[@]}" --every_epochs 7 --beam_size 5 --frame_dropout 0.3)

@@ -4,7 +4,7 @@
 # Sets up .venv, renders a world of captioned demo clips with detections, writes shards, pre-trains a small model with
 # objects and actions, fine-tunes it for question answering, captioning, multiple choice and retrieval, and prints their
 # scores on held-out clips.
-# 35 to 45 minutes on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
+# About 35 minutes on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
 # --score_many: scores every task on 500 more clips too, since of 100 clips several percent are chance.
 # --compare: adds the same without objects and actions, and compares both on these clips; and question answering on
 # clips of things of one shape, with both rules of --trajectory.
@@ -30,7 +30,7 @@ mkdir -p "$OUT"
 if [ -n "$SMOKE" ]; then
   CLIPS=128 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 RETRIEVAL_EPOCHS=1 SHAPE_EPOCHS=1 SHOW=4
 else
-  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=4 ANSWER_EPOCHS=4 CAPTION_EPOCHS=6 RETRIEVAL_EPOCHS=2 SHAPE_EPOCHS=3 SHOW=20
+  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=4 ANSWER_EPOCHS=4 CAPTION_EPOCHS=7 RETRIEVAL_EPOCHS=1 SHAPE_EPOCHS=3 SHOW=20
 fi
 source "$ROOT/scripts/demo.sh"
 [ -z "$SEED" ] || COMMON+=(--seed "$SEED")
