@@ -26,8 +26,11 @@ def read_environment(folder: Path, *, readahead: bool) -> lmdb.Environment:
     Raises:
         lmdb.Error: it cannot be opened, or is incomplete.
     """
-    key = str(folder.resolve())
-    environment = _environments.get(key)
+    # By the name as it is first: to resolve it takes longer than to read a value.
+    environment = _environments.get(str(folder))
+    if environment is None:
+        key = str(folder.resolve())
+        environment = _environments.get(key)
     if environment is None:
         environment = lmdb.open(key, readonly=True, lock=False, readahead=readahead, subdir=True)
         try:

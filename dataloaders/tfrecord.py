@@ -159,6 +159,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    if position < len(message) and message[position] < 0x80:  # as most are: tags, and lengths of what is short
+        return message[position], position + 1
     number = 0
     for shift in range(0, 70, 7):
         if position >= len(message):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
-from modules.layers import LayerNorm, Transformer, gelu_linear
+from modules.layers import LayerNorm, Transformer, perceptron
 from modules.module_clip import CLIP
 from modules.parts import Owner
 
@@ -103,7 +103,7 @@ class TightTransf(nn.Module):
         for block in self.transformer.resblocks[:-1]:
             pairs = block(pairs, mask)
         row = self.transformer.resblocks[-1](pairs, mask, rows=pairs[:, :1])[:, 0]
-        return gelu_linear(self.dense(self.ln_pool(row)), self.similarity_dense).view(texts, videos)
+        return perceptron(self.ln_pool(row), self.dense, self.similarity_dense).view(texts, videos)
 
 
 def build_similarity(config: ModelConfig) -> LooseSimilarity | TightTransf:

@@ -24,7 +24,8 @@ VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 START, END = "<|startoftext|>", "<|endoftext|>"
 NOT_MERGED = 256 + 256 + 2  # symbols beside the merges: bytes, final bytes, and the two above
 WORD_PATTERN = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
-CACHED_WORDS = 1 << 17
+CACHED_WORDS, CACHED_TEXTS = 1 << 17, 1 << 16
+CACHED_CHARACTERS = 256  # of a text whose ids are kept: questions and captions come again in every epoch
 MAX_CHARACTERS = 8192  # of a text that are read; CLIP's 77 tokens end long before
 
 
@@ -39,6 +40,13 @@ def clean_text(text: str) -> str:
 def split_words(text: str) -> list[str]:
     """Return a text's words in CLIP's sense: runs of letters, single digits, runs of other signs, English clitics."""
     return WORD_PATTERN.findall(clean_text(text))
+
+
+def _keep(cache: dict[str, tuple[int, ...]], key: str, ids: tuple[int, ...], limit: int) -> None:
+    """Add to a cache; a full one begins anew."""
+    if len(cache) >= limit:
+        cache.clear()
+    cache[key] = ids
 
 
 class ClipTokenizer:
@@ -86,13 +94,19 @@ class ClipTokenizer:
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
         self._symbol_bytes = {symbol: byte for byte, symbol in self._byte_symbols.items()}
         self._cache: dict[str, tuple[int, ...]] = {}
+        self._texts: dict[str, tuple[int, ...]] = {}
         self.vocab_size = vocab_size
         self.start_id = self._ids[START]
         self.end_id = self._ids[END]
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without start and end."""
-        return [piece for word in split_words(text) for piece in self.word_ids(word)]
+        cached = self._texts.get(text)
+        if cached is None:
+            cached = tuple(piece for word in split_words(text) for piece in self.word_ids(word))
+            if len(text) <= CACHED_CHARACTERS:
+                _keep(self._texts, text, cached, CACHED_TEXTS)
+        return list(cached)
 
     def encode_words(self, text: str) -> tuple[list[int], list[int]]:
         """Return the ids of a text and, for each, the index of its word in `split_words(text)`."""
@@ -108,9 +122,8 @@ class ClipTokenizer:
         """Return the ids of one word as `split_words` gives it."""
         cached = self._cache.get(word)
         if cached is None:
-            if len(self._cache) >= CACHED_WORDS:
-                self._cache.clear()
-            cached = self._cache[word] = tuple(self._ids[piece] for piece in self._merge(word))
+            cached = tuple(self._ids[piece] for piece in self._merge(word))
+            _keep(self._cache, word, cached, CACHED_WORDS)
         return cached
 
     def ends_word(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@
 # So small a model gains nothing from more than two threads, and two processes of one thread lose a tenth of their time to
 # what they exchange.
 PROCESSES="${NPROC:-1}"
-THREADS=$(($(getconf _NPROCESSORS_ONLN) > PROCESSES && PROCESSES < 2 ? 2 : 1))
+THREADS=1
+if [ "$PROCESSES" = 1 ] && [ "$(getconf _NPROCESSORS_ONLN)" -gt 1 ]; then THREADS=2; fi
 FRAMES=4 RATE=2 # of 12 candidates in the 6 s of a clip
 BATCH=16
 OBJECTS=(--need_object --use_action --object_count 5 --num_actions 8 --labelmap_path "$OUT/demo/label_map.json")

@@ -47,9 +47,11 @@ stage() { # name, command...: run it and note its seconds
 printf 'setup\t%s\n' "$(($(date +%s) - START))" >> "$OUT/seconds.tsv"
 
 run_task() { # task, flags...
-  local task="$1"
+  local task="$1" start=("$PY")
   shift
-  OMP_NUM_THREADS="$THREADS" "$PY" -m torch.distributed.run --standalone --nproc_per_node "$PROCESSES" "tasks/$task.py" "$@"
+  # For one process a launcher would only load PyTorch once more.
+  [ "$PROCESSES" = 1 ] || start+=(-m torch.distributed.run --standalone --nproc_per_node "$PROCESSES")
+  OMP_NUM_THREADS="$THREADS" "${start[@]}" "tasks/$task.py" "$@"
 }
 
 pretrain() { # output folder, further flags...

@@ -29,6 +29,13 @@ def test_equals_resize_and_centre_crop_of_pil(size: tuple[int, int], resolution:
     assert difference.mean() < 0.3
 
 
+@pytest.mark.parametrize("size", [(96, 64), (97, 64), (67, 64), (64, 65), (64, 1000), (64, 64)])
+def test_a_frame_whose_short_side_fits_is_cut_as_torchvision_does(size: tuple[int, int]):
+    image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    expected = transforms.CenterCrop(64)(torch.from_numpy(image).permute(2, 0, 1))
+    assert torch.equal(frames_to_tensor([image], 64)[0], expected)
+
+
 def test_frames_of_different_sizes_and_repeated_ones_keep_their_order():
     wide, tall = smooth_image(96, 48), smooth_image(40, 80)
     video = frames_to_tensor([wide, tall, wide, wide], 32)

@@ -43,6 +43,17 @@ def test_ids_are_those_of_open_clip(tokenizer: ClipTokenizer) -> None:
     assert tokenizer.vocab_size == reference.vocab_size
 
 
+def test_ids_of_a_text_that_comes_again_are_the_same_and_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.tokenizer.CACHED_TEXTS", 2)
+    small = ClipTokenizer()
+    texts = ["a red square", "two circles", "a star that is spinning", "x" * 1000]
+    expected = [ClipTokenizer().encode(text) for text in texts]
+    for _ in range(3):
+        assert [small.encode(text) for text in texts] == expected
+        small.encode(texts[0]).append(7)
+    assert len(small._texts) <= 2
+
+
 def test_pieces_know_their_words(tokenizer: ClipTokenizer) -> None:
     text = "A skateboarder's photobombing 42 pelicans!"
     ids, word_index = tokenizer.encode_words(text)
