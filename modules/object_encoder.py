@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from modules.config import ModelConfig
 from modules.layers import draw_positions, maybe_checkpoint
 from modules.module_clip import ObjectTokens
 from modules.parts import Owner
+from modules.roi_align import roi_align
 
 
 class ObjectEncoder(nn.Module):
@@ -68,11 +68,7 @@ class ObjectEncoder(nn.Module):
 
     def _pool(self, reduced: Tensor, boxes: Tensor, frame: Tensor) -> Tensor:
         """Pooled value of K boxes: reduced (B·T, P, D/2), boxes (K, 4), frame (K,) -> (K, D)."""
-        grid = self.grid
-        maps = reduced.transpose(1, 2).unflatten(2, (grid, grid)).float()
-        rois = torch.cat([frame[:, None].to(maps.dtype), boxes], dim=1)
-        cells = roi_align(maps, rois, (grid, grid), grid / self.resolution, sampling_ratio=-1, aligned=True)
-        cells = cells.flatten(2).transpose(1, 2)  # (K, P, D/2)
+        cells = roi_align(reduced.float(), boxes * (self.grid / self.resolution), frame)  # (K, P, D/2)
         hidden = self.patch_mlp[2](self.patch_mlp[1](cells))
         # relu and maximum commute; the smaller tensor goes through relu.
         return self.patch_mlp[3](hidden.amax(dim=1).float()) if len(boxes) else hidden.sum(dim=1).float()

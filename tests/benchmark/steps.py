@@ -122,7 +122,7 @@ def backward(model: PretrainModel, batch: Batch) -> dict[str, Tensor]:
 
 def update(model: PretrainModel, optimizer: BertAdam) -> None:
     """What follows the backward pass in the trainer."""
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.clip(1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     model.after_update()

@@ -32,6 +32,15 @@ def test_texts_are_cut_to_the_longest():
     assert batch["text_ids"].tolist() == [[1, 2, 3, 0, 0], [1, 2, 3, 4, 5], [1, 2, 0, 0, 0]]
 
 
+def test_questions_in_the_same_words_are_counted_once():
+    ids = torch.tensor([[1, 2, 0], [1, 3, 4], [1, 2, 0], [1, 2, 4], [1, 3, 4]])
+    questions = {"text_ids": ids, "text_mask": ids != 0, "text_clip": torch.tensor([0, 0, 1, 1, 2])}
+    batch = finish_batch(questions)
+    assert batch["distinct_texts"].tolist() == [0, 1, 3] and batch["text_wording"].tolist() == [0, 1, 0, 2, 1]
+    assert torch.equal(ids[batch["distinct_texts"]][batch["text_wording"]], ids)
+    assert "text_wording" not in finish_batch(texts())
+
+
 def test_marked_positions_are_packed_to_the_front():
     batch = finish_batch(texts(mlm_mask=flags([1], [1, 3], [])))
     assert batch["mlm_positions"].tolist() == [[1, 0], [1, 3], [0, 0]]

@@ -41,6 +41,17 @@ def test_uint8_video_equals_normalised_video():
     torch.testing.assert_close(visual(batch["video"]).frame_features, visual(floats).frame_features)
 
 
+@pytest.mark.parametrize("height, width", [(32, 32), (37, 45)], ids=["whole patches", "some pixels left over"])
+def test_the_patch_layer_equals_its_convolution(height: int, width: int):
+    visual = tiny.model(Backbone, **WITHOUT_OBJECTS).clip.visual
+    pixels = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    found, expected = visual._project_patches(pixels), visual.conv1(pixels).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    wanted = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    gradients = [torch.autograd.grad((patches * wanted).sum(), visual.conv1.weight)[0] for patches in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
 @torch.no_grad()
 def test_frames_are_apart_until_the_last_two_blocks():
     model = tiny.model(Backbone, **WITHOUT_OBJECTS)

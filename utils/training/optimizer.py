@@ -66,6 +66,7 @@ class BertAdam(torch.optim.Optimizer):
             "names": [],
         }
         super().__init__(params, defaults)
+        self._is_clipped = False
 
     @staticmethod
     def rate(group: dict[str, Any]) -> float:
@@ -77,6 +78,36 @@ class BertAdam(torch.optim.Optimizer):
         return {group["label"]: self.rate(group) for group in self.param_groups}
 
     @torch.no_grad()
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale all gradients to a common norm of at most `max_norm`, then each to its group's, as `step` would.
+
+        Gradients are read once and written once for both; the next step leaves them as they are.
+
+        Args:
+            max_norm: infinity leaves the common norm as it is.
+
+        Returns:
+            The common norm as it was, a scalar.
+        """
+        parts = [(group["max_grad_norm"], _gradients(group)) for group in self.param_groups]
+        parts = [(limit, grads) for limit, grads in parts if grads]
+        if not parts:
+            return torch.zeros(())
+        norms = [torch.stack(torch._foreach_norm(grads)) for _, grads in parts]
+        total = torch.linalg.vector_norm(torch.cat(norms))
+        common = _at_most(max_norm, total)
+        for (limit, grads), own in zip(parts, norms, strict=True):
+            factors = common * _at_most(limit, common * own) if limit > 0 else common.expand_as(own)
+            torch._foreach_mul_(grads, list(factors.unbind()))
+        self._is_clipped = True
+        return total
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As every optimizer's."""
+        super().zero_grad(set_to_none)
+        self._is_clipped = False
+
+    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; gradients are cut in place."""
         loss = None
@@ -86,18 +117,18 @@ class BertAdam(torch.optim.Optimizer):
         for group in self.param_groups:
             self._update([p for p in group["params"] if p.grad is not None], group)
             group["step"] += 1
+        self._is_clipped = False
         return loss
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
         if not params:
             return
-        grads = [p.grad for p in params if p.grad is not None]
+        grads = _gradients(group)
         for p in params:
             if not self.state[p]:
                 self.state[p] = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-        if group["max_grad_norm"] > 0:
-            norms = torch.stack(torch._foreach_norm(grads))
-            factors = (norms + 1e-6).reciprocal_().mul_(group["max_grad_norm"]).clamp_(max=1.0)
+        if group["max_grad_norm"] > 0 and not self._is_clipped:
+            factors = _at_most(group["max_grad_norm"], torch.stack(torch._foreach_norm(grads)))
             torch._foreach_mul_(grads, list(factors.unbind()))
         if group["weight_decay"]:  # apart, since the kernel's factor 1 - rate · decay loses a digit in single precision
             torch._foreach_add_(params, params, alpha=-self.rate(group) * group["weight_decay"])
@@ -119,6 +150,15 @@ class BertAdam(torch.optim.Optimizer):
             amsgrad=False,
             maximize=False,
         )
+
+
+def _gradients(group: dict[str, Any]) -> list[Tensor]:
+    return [p.grad for p in group["params"] if p.grad is not None]
+
+
+def _at_most(limit: float, norms: Tensor) -> Tensor:
+    """Factors that cut `norms` to a limit; 1 where they are not above it."""
+    return (norms + 1e-6).reciprocal_().mul_(limit).clamp_(max=1.0)
 
 
 def parameter_groups(

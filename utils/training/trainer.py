@@ -211,8 +211,7 @@ class Trainer:
     def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)
         # Without gradient clipping the norm is still wanted for the log.
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm or math.inf, foreach=True)
-        self.meter.add({"grad_norm": norm})
+        self.meter.add({"grad_norm": self.optimizer.clip(self.settings.max_grad_norm or math.inf)})
         self._rates = self.optimizer.rates()
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -87,6 +87,25 @@ def test_slot_equals_one_question_at_a_time(choices, behaviour):
     torch.testing.assert_close(model(batch)["answer"], loss, rtol=1e-4, atol=1e-5)
 
 
+def test_questions_in_the_same_words_are_encoded_once(monkeypatch):
+    model = answer_model()
+    batch = question_batch(model, [0, 1, 1, 2])
+    for name in ("text_ids", "text_mask"):
+        batch[name][2:] = batch[name][:2]
+    plain = {name: value for name, value in finish_batch(batch).items() if name != "text_wording"}
+    encoded, encode = [], model.encode_text
+    monkeypatch.setattr(model, "encode_text", lambda ids: encoded.append(len(ids)) or encode(ids))
+    gradients = []
+    for one in (finish_batch(batch), plain):
+        model.zero_grad()
+        tiny.total(model(one)).backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert encoded == [2, 4]
+    for name, gradient in gradients[1].items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(gradients[0][name], gradient, rtol=1e-4, atol=1e-5 * scale, msg=name)
+
+
 def test_dropout_is_drawn_per_question():
     model = answer_model(dropout=0.5)
     batch = question_batch(model, [0, 0, 1])

@@ -1,6 +1,7 @@
 """BertAdam against the golden numbers, parameter groups and frozen layers."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,45 @@ def test_update_equals_the_rule_written_out(max_grad_norm):
         optimizer.step()
     for p, (value, _, _) in zip(params, expected, strict=True):
         torch.testing.assert_close(p.detach(), value.float(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 3.0, math.inf])
+def test_clipping_once_equals_clipping_all_and_then_each(max_norm):
+    runs = []
+    for is_together in (True, False):
+        torch.manual_seed(0)
+        params = [nn.Parameter(torch.randn(size)) for size in ((5, 4), (7,), (3,), (2,))]
+        groups = [{"params": params[:2]}, {"params": params[2:], "max_grad_norm": 0.0}]
+        optimizer = BertAdam(groups, lr=0.1, warmup=0.0, t_total=10)
+        norms = []
+        for scale in (3.0, 0.1, 1.0):
+            for p in params[:-1]:
+                p.grad = torch.randn_like(p) * scale
+            if is_together:
+                norms.append(optimizer.clip(max_norm))
+            else:
+                norms.append(nn.utils.clip_grad_norm_(params, max_norm))
+            optimizer.step()
+            optimizer.zero_grad()
+        runs.append((torch.stack(norms), *(p.detach() for p in params)))
+    for together, apart in zip(*runs, strict=True):
+        torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_made_after_a_clip_are_clipped_by_the_step():
+    p = nn.Parameter(torch.zeros(2))
+    optimizer = BertAdam([p], lr=0.1, warmup=0.0, t_total=10)
+    p.grad = torch.tensor([3.0, 4.0])
+    assert float(optimizer.clip(math.inf)) == 5
+    optimizer.zero_grad()  # no step: a scaler has found an overflow
+    p.grad = torch.tensor([3.0, 4.0])
+    optimizer.step()
+    torch.testing.assert_close(p.grad, torch.tensor([0.6, 0.8]))
+
+
+def test_without_gradients_there_is_nothing_to_clip():
+    optimizer = BertAdam([nn.Parameter(torch.zeros(2))], lr=0.1)
+    assert float(optimizer.clip(1.0)) == 0
 
 
 def test_state_survives_a_round_trip():
