@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from dataloaders.opencv import cv2
 
@@ -39,6 +37,14 @@ def frames_to_tensor(frames: Sequence[np.ndarray], resolution: int) -> torch.Ten
     return video
 
 
+def load_resizing() -> None:
+    """Load what resizes frames, which takes two seconds: at its first use otherwise.
+
+    For processes that are forked from this one, so that each need not do it.
+    """
+    from torchvision.transforms.v2 import functional  # noqa: F401
+
+
 def crop_frame(frame: np.ndarray, resolution: int) -> np.ndarray:
     """One frame (H, W, 3) as `frames_to_tensor` prepares it: uint8 (R, R, 3)."""
     return np.ascontiguousarray(_prepare(frame, resolution).permute(1, 2, 0).numpy())
@@ -53,6 +59,10 @@ def _centre(frame: np.ndarray, resolution: int) -> np.ndarray:
 def _prepare(frame: np.ndarray, resolution: int) -> torch.Tensor:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
+    # Here, since it takes two seconds to load and frames of the right size do without (`load_resizing`).
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
     # A view with channels last, for which torchvision has its fast uint8 kernel.
     image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
     image = functional.resize(image, [resolution], interpolation=InterpolationMode.BICUBIC, antialias=True)

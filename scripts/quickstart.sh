@@ -128,7 +128,7 @@ score_many() { # ending of the folders' names, further flags...: every task on Q
 }
 
 stage render "$PY" utils/make_demo_data.py --output_dir "$OUT/demo" --train_clips "$CLIPS" --val_clips "$HELD_OUT" \
-  --test_clips "$HELD_OUT" --reserve "$QUERIES" --lsmdc_clips 0 --didemo_clips 0 \
+  --test_clips "$HELD_OUT" --reserve "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
   --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
 stage clip "$PY" utils/make_random_clip.py --preset demo --output "$OUT/clip.pt" --seed "${SEED:-0}"
 stage shards "$PY" utils/webvid_to_tfrecord.py --csv "$OUT/demo/webvid/results_demo_train.csv" \

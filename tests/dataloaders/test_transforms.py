@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ from PIL import Image
 from torchvision import transforms
 
 from dataloaders.transforms import frames_to_tensor
+
+ROOT = Path(__file__).parents[2]
 
 
 def smooth_image(width: int, height: int) -> np.ndarray:
@@ -34,6 +40,23 @@ def test_a_frame_whose_short_side_fits_is_cut_as_torchvision_does(size: tuple[in
     image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     expected = transforms.CenterCrop(64)(torch.from_numpy(image).permute(2, 0, 1))
     assert torch.equal(frames_to_tensor([image], 64)[0], expected)
+
+
+def test_torchvision_is_loaded_for_frames_that_are_resized_alone():
+    steps = [
+        "import sys, numpy",
+        "from dataloaders.transforms import frames_to_tensor, load_resizing",
+        "frame = numpy.zeros((40, 32, 3), numpy.uint8)",
+        "frames_to_tensor([frame], 32)",
+        "print('torchvision' in sys.modules)",
+        "load_resizing()",
+        "print('torchvision' in sys.modules)",
+        "print(tuple(frames_to_tensor([frame], 16).shape))",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(steps)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split("\n")[:3] == ["False", "True", "(1, 3, 16, 16)"]
 
 
 def test_frames_of_different_sizes_and_repeated_ones_keep_their_order():

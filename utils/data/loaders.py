@@ -7,6 +7,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from dataloaders.transforms import load_resizing
+
 PATIENCE = 1800.0  # seconds for a batch; a slow disk is quicker, a network share that is gone or a stuck decoder is not
 
 
@@ -25,6 +27,8 @@ class Loader(DataLoader):
     """
 
     def __init__(self, dataset: Dataset, workers: int, **choices: Any) -> None:
+        if workers:
+            load_resizing()
         super().__init__(dataset, num_workers=workers, timeout=PATIENCE if workers else 0, **choices)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

@@ -185,11 +185,11 @@ def _measure(
         hidden[bar[1] : bar[3], bar[0] : bar[2]] = True
     for index in front_to_back:
         whole = masks[index] >= 128
-        seen = whole & ~hidden
-        if seen.any():
-            rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-            boxes[index] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-            visible[index] = seen.sum() / whole.sum()
+        seen = (whole & ~hidden).view(np.uint8)
+        if count := cv2.countNonZero(seen):
+            x, y, width, height = cv2.boundingRect(seen)
+            boxes[index] = x, y, x + width, y + height
+            visible[index] = count / cv2.countNonZero(whole.view(np.uint8))
         hidden |= whole
 
 

@@ -34,6 +34,14 @@ def test_it_gives_what_the_dataset_has(workers: int):
     assert read(workers, [4, 0, 2]) == [4, 0, 2]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_resizes_frames_is_loaded_before_workers_are_forked(workers: int, monkeypatch: pytest.MonkeyPatch):
+    loaded: list[bool] = []
+    monkeypatch.setattr(loaders, "load_resizing", lambda: loaded.append(True))
+    assert read(workers, [1, 2]) == [1, 2]
+    assert bool(loaded) == bool(workers)
+
+
 def test_a_worker_that_stands_still_is_an_error_that_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loaders, "PATIENCE", 0.5)
     with pytest.raises(StalledWorker, match=r"from 1 reading processes .* goes on from .*--num_thread_reader 0"):
