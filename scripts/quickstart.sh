@@ -73,11 +73,9 @@ tune() { # task, output folder, checkpoint to start from, epochs, further flags.
 }
 
 # What answers questions knows what belongs to what, but only the pre-trained model has heads for captions and matching;
-# they are trained further, not anew. The first layers have learned by then what edges and letters are: without their
-# gradients a step takes an eighth less.
+# they are trained further, not anew.
 caption() { # output folder, question answering's folder, pre-training's folder, further flags...
-  tune eval_captioning "$1" "$2/best.bin" "$CAPTION_EPOCHS" --init_heads "$3/restore.bin" "${CAPTIONING[@]}" \
-    --freeze_layer_num 1 "${@:4}"
+  tune eval_captioning "$1" "$2/best.bin" "$CAPTION_EPOCHS" --init_heads "$3/restore.bin" "${CAPTIONING[@]}" "${@:4}"
   "$PY" utils/demo_score.py "$1/predictions.json" "$OUT/demo/msrvtt/truth.json"
 }
 
