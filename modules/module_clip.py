@@ -108,7 +108,8 @@ class VisionTower(nn.Module):
     def _project_patches(self, pixels: Tensor) -> Tensor:
         """The patch layer as one product, (N, 3, R, R) -> (N, P, D): patches do not overlap.
 
-        On a CPU it takes half the time of the convolution, backward included.
+        On a CPU it takes two thirds of the convolution's time with a small model, backward pass included, and nine
+        tenths with ViT-B/16.
         """
         weight = self.conv1.weight
         side = weight.shape[-1]
