@@ -11,8 +11,11 @@ def roi_align(patches: Tensor, boxes: Tensor, frame: Tensor) -> Tensor:
     """Values at the centres of the cells of boxes, as many cells as a frame has patches.
 
     It equals torchvision's `roi_align(aligned=True, sampling_ratio=-1)`, which takes one sample of each cell unless a
-    box is larger than the frame. As a weighted sum of rows, it has a backward pass that runs on all cores, where
-    torchvision's runs on one (tests/README, "A small model's step").
+    box is larger than the frame. By rounding, torchvision finds a box from edge to edge larger at some resolutions (336
+    pixels in patches of 14) and blurs it with two samples; here it has one, as every other box.
+
+    As a weighted sum of rows, it has a backward pass that runs on all cores, where torchvision's runs on one
+    (tests/README, "A small model's step").
 
     Args:
         patches: (N, P, D), the square grid of patches of each frame, row by row.
