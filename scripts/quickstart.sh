@@ -2,7 +2,7 @@
 # From a fresh clone to fine-tuned models: bash scripts/quickstart.sh [--smoke] [--score_many] [--compare]
 #
 # Sets up .venv, renders a world of captioned demo clips with detections, writes shards, pre-trains a small model with
-# objects and actions, fine-tunes it for question answering, captioning, multiple choice and retrieval, and prints their
+# objects and actions, fine-tunes it for question answering, captioning, retrieval and multiple choice, and prints their
 # scores on held-out clips.
 # About 31 minutes on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
 # --score_many: scores every task on 500 more clips too, since of 100 clips several percent are chance.
@@ -30,7 +30,7 @@ mkdir -p "$OUT"
 if [ -n "$SMOKE" ]; then
   CLIPS=128 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 SHAPE_EPOCHS=1 SHOW=4
 else
-  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=4 ANSWER_EPOCHS=4 CAPTION_EPOCHS=7 SHAPE_EPOCHS=3 SHOW=20
+  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=4 ANSWER_EPOCHS=4 CAPTION_EPOCHS=5 SHAPE_EPOCHS=3 SHOW=20
 fi
 source "$ROOT/scripts/demo.sh"
 [ -z "$SEED" ] || COMMON+=(--seed "$SEED")
@@ -79,16 +79,15 @@ caption() { # output folder, question answering's folder, pre-training's folder,
   "$PY" utils/demo_score.py "$1/predictions.json" "$OUT/demo/msrvtt/truth.json"
 }
 
-# Half an epoch is enough for it.
-choose() { # output folder, captioning's folder (it knows what to look at), pre-training's folder, further flags...
-  tune eval_mc "$1" "$2/best.bin" 1 --max_steps 200 --init_heads "$3/restore.bin" --train_csv "$OUT/demo/msrvtt/train.csv" \
-    --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:4}"
+retrieve() { # output folder, captioning's folder (it knows what to look at), pre-training's folder, further flags...
+  tune eval_retrieval "$1" "$2/best.bin" 1 --init_heads "$3/restore.bin" "${RETRIEVAL[@]}" \
+    --train_csv "$OUT/demo/msrvtt/train.csv" --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:4}"
 }
 
-# As for choosing, half an epoch is enough.
-retrieve() { # output folder, captioning's folder, pre-training's folder, further flags...
-  tune eval_retrieval "$1" "$2/best.bin" 1 --max_steps 50 --init_heads "$3/restore.bin" "${RETRIEVAL[@]}" \
-    --train_csv "$OUT/demo/msrvtt/train.csv" --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:4}"
+# Its losses are those of retrieval, so it goes on from there, by half an epoch.
+choose() { # output folder, retrieval's folder, further flags...
+  tune eval_mc "$1" "$2/best.bin" 1 --max_steps 50 "${RETRIEVAL[@]}" --train_csv "$OUT/demo/msrvtt/train.csv" \
+    --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:3}"
 }
 
 answer() { # output folder, checkpoint to start from, epochs, further flags...
@@ -136,8 +135,8 @@ stage pretrain pretrain "$OUT/pretrain" "${OBJECTS[@]}" --object_path "$OUT/demo
 MSRVTT_OBJECTS=("${OBJECTS[@]}" --object_path "$OUT/demo/msrvtt/objects")
 stage question_answering answer "$OUT/question_answering" "$OUT/pretrain/restore.bin" "$ANSWER_EPOCHS" "${MSRVTT_OBJECTS[@]}"
 stage captioning caption "$OUT/captioning" "$OUT/question_answering" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
-stage multiple_choice choose "$OUT/multiple_choice" "$OUT/captioning" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
 stage retrieval retrieve "$OUT/retrieval" "$OUT/captioning" "$OUT/pretrain" "${MSRVTT_OBJECTS[@]}"
+stage multiple_choice choose "$OUT/multiple_choice" "$OUT/retrieval" "${MSRVTT_OBJECTS[@]}"
 stage render_queries "$PY" utils/make_demo_data.py --output_dir "$OUT/queries" --train_clips 1 --val_clips 0 \
   --test_clips "$QUERIES" --msvd_clips 0 --lsmdc_clips 0 --didemo_clips 0 \
   --feature_framerate "$RATE" --max_frames "$FRAMES" --workers 2
@@ -154,8 +153,8 @@ if [ -n "$COMPARE" ]; then
   stage "pretrain$WITHOUT" pretrain "$OUT/pretrain$WITHOUT"
   stage "question_answering$WITHOUT" answer "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT/restore.bin" "$ANSWER_EPOCHS"
   stage "captioning$WITHOUT" caption "$OUT/captioning$WITHOUT" "$OUT/question_answering$WITHOUT" "$OUT/pretrain$WITHOUT"
-  stage "multiple_choice$WITHOUT" choose "$OUT/multiple_choice$WITHOUT" "$OUT/captioning$WITHOUT" "$OUT/pretrain$WITHOUT"
   stage "retrieval$WITHOUT" retrieve "$OUT/retrieval$WITHOUT" "$OUT/captioning$WITHOUT" "$OUT/pretrain$WITHOUT"
+  stage "multiple_choice$WITHOUT" choose "$OUT/multiple_choice$WITHOUT" "$OUT/retrieval$WITHOUT"
   stage "queries_zero_shot$WITHOUT" score_zero_shot "$WITHOUT"
   stage "queries$WITHOUT" score_many "$WITHOUT"
   for task in retrieval captioning question_answering; do
