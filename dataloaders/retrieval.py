@@ -107,6 +107,7 @@ class RetrievalTrainDataset(Dataset[Sample]):
         expand: one item per caption; else one per video, with a caption drawn anew in each epoch.
         similar_among: samples out of which batches with similar captions are put together; 0: batches are drawn.
         similar_group: samples of a batch that are similar to each other; 0: all.
+        similar_after: epochs of drawn batches that come before.
 
     Attributes:
         arrange: puts batches together, for the sampler; None where they are drawn.
@@ -120,13 +121,15 @@ class RetrievalTrainDataset(Dataset[Sample]):
         expand: bool,
         similar_among: int = 0,
         similar_group: int = 0,
+        similar_after: int = 0,
     ) -> None:
         self.split, self.reader, self.expand = split, reader, expand
         self.first_caption = split.captions_per_video.cumsum() - split.captions_per_video
         self.tokenizer = ClipTokenizer(reader.settings.vocab_size)
         self.replacements = Replacements()
         videos = split.caption_video if expand else np.arange(len(split.video_ids))
-        self.arrange = SimilarCaptions(split, videos, similar_among, similar_group) if similar_among else None
+        similar = SimilarCaptions(split, videos, similar_among, similar_group, similar_after) if similar_among else None
+        self.arrange = similar
 
     def __len__(self) -> int:
         return len(self.split.captions if self.expand else self.split.video_ids)

@@ -32,22 +32,25 @@ class SimilarCaptions:
         videos: (N,) index into the split's clips of each sample.
         among: samples out of which a group is put together; more make more similar groups.
         group: samples of a group, best a divisor of the batch, whose edge cuts groups else; 0: the whole batch is one.
+        after: epochs before, whose batches stay as they were drawn.
     """
 
-    def __init__(self, split: CaptionSplit, videos: np.ndarray, among: int, group: int = 0) -> None:
+    def __init__(self, split: CaptionSplit, videos: np.ndarray, among: int, group: int = 0, after: int = 0) -> None:
         captions = list(split.by_video().values())
-        self.videos, self.among, self.group = videos, among, group
+        self.videos, self.among, self.group, self.after = videos, among, group, after
         self.words = _weighted_words([[WORD.findall(text.lower()) for text in texts] for texts in captions])
         self.lengths = np.sqrt(np.asarray(self.words.multiply(self.words).sum(axis=1))).ravel()
         self.lengths[self.lengths == 0] = 1.0
         self.shared = _shared_texts(captions)
 
-    def __call__(self, order: np.ndarray, size: int) -> np.ndarray:
+    def __call__(self, order: np.ndarray, size: int, epoch: int) -> np.ndarray:
         """The samples of `order`, a whole number of batches of `size`, put together anew.
 
         The first sample of a group is the first of those left in `order`; a shuffled order makes other groups, and
         puts others beside each other.
         """
+        if epoch < self.after:
+            return order
         part, group = max(self.among // size, 1) * size, self.group or size
         return np.concatenate(
             [order[:0], *(self._groups(order[i : i + part], group) for i in range(0, len(order), part))]

@@ -26,7 +26,7 @@ def arranged(
 ) -> list[list[int]]:
     videos = np.arange(len(split.video_ids))
     order = np.random.default_rng(0).permutation(len(videos)) if order is None else order
-    batches = SimilarCaptions(split, videos, among, group)(order, size)
+    batches = SimilarCaptions(split, videos, among, group)(order, size, 0)
     assert sorted(batches) == sorted(order) and batches.dtype == order.dtype, "each sample once"
     return batches.reshape(-1, size).tolist()
 
@@ -51,6 +51,13 @@ def test_the_edge_of_a_batch_cuts_a_group():
     assert kinds_of == [[0, 0, 0, 1], [1, 1, 2, 2], [2, 3, 3, 3]] * 2
 
 
+def test_the_first_epochs_can_stay_as_they_were_drawn():
+    arrange, order = SimilarCaptions(kinds(40), np.arange(40), 1000, after=2), np.arange(40)
+    drawn, similar = [[arrange(order, 5, epoch).tolist() for epoch in epochs] for epochs in ((0, 1), (2, 3))]
+    assert all(batches == order.tolist() for batches in drawn)
+    assert all(batches == sum(arranged(kinds(40), 5, order=order), []) for batches in similar)
+
+
 def test_clips_that_share_a_caption_are_kept_apart():
     split = split_of(*([f"{KINDS[0]} {i}", "the same text" if i < 4 else f"text {i}"] for i in range(12)))
     assert [min(batch) for batch in arranged(split, 3, order=np.arange(12))] == [0, 1, 2, 3]
@@ -62,7 +69,7 @@ def test_where_all_share_a_caption_batches_are_filled_all_the_same():
 
 def test_captions_of_one_clip_are_kept_apart():
     split = kinds(8)
-    batches = SimilarCaptions(split, split.caption_video, 1000)(np.arange(16), 2).reshape(-1, 2)
+    batches = SimilarCaptions(split, split.caption_video, 1000)(np.arange(16), 2, 0).reshape(-1, 2)
     clips = split.caption_video[batches]
     assert (clips[:, 0] != clips[:, 1]).all() and (clips[:, 0] % 4 == clips[:, 1] % 4).all()
 
@@ -78,7 +85,7 @@ def test_batches_are_put_together_out_of_so_many(among: int, size: int):
 
 def test_captions_without_a_rare_word_are_no_error():
     assert len(arranged(split_of(*(["...", "the"] for _ in range(4))), 2)) == 2
-    assert SimilarCaptions(kinds(4), np.arange(4), 8)(np.arange(0), 2).tolist() == []
+    assert SimilarCaptions(kinds(4), np.arange(4), 8)(np.arange(0), 2, 0).tolist() == []
 
 
 def test_words_count_by_how_rare_they_are():

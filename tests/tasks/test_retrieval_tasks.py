@@ -171,12 +171,12 @@ def test_every_task_of_pairs_can_train_on_batches_of_similar_captions(
     downstream: Downstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Any, among: int
 ):
     def opened(args: Any, dataset: Any, *_: Any) -> None:
-        raise Opened(dataset.arrange and (dataset.arrange.among, dataset.arrange.group))
+        raise Opened(dataset.arrange and (dataset.arrange.among, dataset.arrange.group, dataset.arrange.after))
 
     monkeypatch.setattr(fine_tuning, "train_loader", opened)
     flags = ["--val_csv", downstream.choices()["TEST_CSV"]] if task is eval_mc else []
-    flags += ["--similar_batches", "8", "--similar_group", "2"] if among else []
-    with pytest.raises(Opened, match=r"\(8, 2\)" if among else "None"):
+    flags += ["--similar_batches", "8", "--similar_group", "2", "--similar_after", "1"] if among else []
+    with pytest.raises(Opened, match=r"\(8, 2, 1\)" if among else "None"):
         task.main(flags_for(downstream, tmp_path, "--do_train", *flags))
 
 

@@ -251,6 +251,7 @@ def training_pairs(
         expand=args.expand_msrvtt_sentences,
         similar_among=args.similar_batches,
         similar_group=args.similar_group,
+        similar_after=args.similar_after,
     )
 
 

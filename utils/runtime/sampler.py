@@ -8,8 +8,8 @@ import numpy as np
 from torch.utils.data import Sampler
 
 Index = tuple[int, int]  # (epoch, sample index): a dataset item's randomness depends on both
-# (samples, size of a global batch): the same samples, put together to batches of that size anew
-Arrange = Callable[[np.ndarray, int], np.ndarray]
+# (samples, size of a global batch, epoch): the same samples, put together to batches of that size anew
+Arrange = Callable[[np.ndarray, int, int], np.ndarray]
 
 
 class GlobalBatchSampler(Sampler[list[Index]]):
@@ -94,7 +94,7 @@ class GlobalBatchSampler(Sampler[list[Index]]):
         size = self.batch_size * self.world_size
         if self.arrange and len(order) >= size:
             whole = order[: len(order) // size * size]
-            batches = self.arrange(whole, size).reshape(-1, size)
+            batches = self.arrange(whole, size, self.epoch).reshape(-1, size)
             if self.shuffle:
                 generator.shuffle(batches)
             whole[:] = batches.ravel()

@@ -117,8 +117,12 @@ class PairArguments(TaskArguments):
         "global batch; 0: all of it",
         minimum=0,
     )
+    similar_after: int = setting(0, "with --similar_batches, epochs of drawn batches that come before", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.similar_group and not self.similar_batches:
-            raise ValueError("--similar_group is of --similar_batches: name both, or neither")
+        for name in ("similar_group", "similar_after"):
+            if getattr(self, name) and not self.similar_batches:
+                raise ValueError(f"--{name} is of --similar_batches: name both, or neither")
+        if self.similar_after and self.similar_after >= self.epochs:
+            raise ValueError(f"--similar_after {self.similar_after} leaves no epoch of --epochs {self.epochs}")

@@ -35,7 +35,7 @@ def test_start_batch_continues_the_epoch():
     assert list(later) == whole
 
 
-def neighbours(order, size):
+def neighbours(order, size, epoch):
     """Batches of samples that stand beside each other in the data set."""
     return np.sort(order)
 
@@ -52,6 +52,14 @@ def test_batches_can_be_put_together_anew():
     rest = global_batches(1, 4, drop_last=False, **together)
     assert rest[:-1] == one and len(rest[-1]) == 3
     assert global_batches(1, 24, **together) == [] and len(global_batches(1, 24, drop_last=False, **together)) == 1
+
+
+def test_who_puts_batches_together_is_told_their_size_and_epoch():
+    told = []
+    options = {"epoch": 3, "arrange": lambda order, size, epoch: told.append((len(order), size, epoch)) or order}
+    drawn, kept = global_batches(2, 4, epoch=3), global_batches(2, 4, **options)
+    assert set(told) == {(16, 8, 3)}
+    assert sorted(kept) == sorted(drawn), "the same batches, in another order"
 
 
 def test_rest_is_dropped_or_split_evenly():

@@ -56,7 +56,14 @@ def test_tables_of_both_kinds_or_of_another_data_type_are_errors():
         own(data_csv="all.csv", datatype="msvd_retrieval")
 
 
-def test_groups_of_similar_captions_without_batches_of_them_are_an_error():
-    assert own(similar_batches=64, similar_group=4).similar_group == 4
-    with pytest.raises(ValueError, match="--similar_group is of --similar_batches: name both"):
-        own(similar_group=4)
+@pytest.mark.parametrize("name", ["similar_group", "similar_after"])
+def test_what_is_of_batches_of_similar_captions_is_an_error_without_them(name: str):
+    assert getattr(own(similar_batches=64, **{name: 4}), name) == 4
+    with pytest.raises(ValueError, match=f"--{name} is of --similar_batches: name both"):
+        own(**{name: 4})
+
+
+def test_batches_of_similar_captions_after_the_last_epoch_are_an_error():
+    assert own(similar_batches=64, similar_after=4, epochs=5).similar_after == 4
+    with pytest.raises(ValueError, match="--similar_after 5 leaves no epoch of --epochs 5"):
+        own(similar_batches=64, similar_after=5, epochs=5)
