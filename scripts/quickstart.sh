@@ -4,7 +4,7 @@
 # Sets up .venv, renders a world of captioned demo clips with detections, writes shards, pre-trains a small model with
 # objects and actions, fine-tunes it for question answering, captioning, retrieval and multiple choice, and prints their
 # scores on held-out clips.
-# About 31 minutes on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
+# 30 to 45 minutes on 2 cores; run again it goes on where it was. --smoke: the same path on a handful of clips.
 # --score_many: scores every task on 500 more clips too, since of 100 clips several percent are chance.
 # --compare: adds the same without objects and actions, and compares both on these clips; and question answering on
 # clips of things of one shape, with both rules of --trajectory.
