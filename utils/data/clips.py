@@ -262,15 +262,21 @@ def train_loader(
 
     Workers live as long as the loader: an epoch only moves the sampler. A data set with an `arrange` says which samples
     stand in one batch.
+
+    Raises:
+        ValueError: the run ends within the epochs of drawn batches that come before such.
     """
+    arrange = getattr(dataset, "arrange", None)
     sampler = GlobalBatchSampler(
         len(dataset),  # type: ignore[arg-type]
         args.micro_batch_size,
         rank=runtime.rank,
         world_size=runtime.world_size,
         seed=args.seed,
-        arrange=getattr(dataset, "arrange", None),
+        arrange=arrange,
     )
+    updates = sampler.batches_per_epoch // args.gradient_accumulation_steps
+    _check_arranged(args, updates * getattr(arrange, "after", 0))
     loader = Loader(
         dataset,
         args.num_thread_reader,
@@ -284,7 +290,16 @@ def train_loader(
         sampler.set_position(epoch, start_batch)
         return loader
 
-    return make_loader, sampler.batches_per_epoch // args.gradient_accumulation_steps
+    return make_loader, updates
+
+
+def _check_arranged(args: Arguments, drawn: int) -> None:
+    """A run that ends before its first arranged batch must not pass for one that had some."""
+    if drawn and args.max_steps and args.max_steps <= drawn:
+        raise ValueError(
+            f"--max_steps {args.max_steps} ends within the epochs of drawn batches (--similar_after), {drawn} "
+            "updates: no batch would be of similar captions. Raise it, or lower --similar_after"
+        )
 
 
 def evaluation_loader(

@@ -28,8 +28,10 @@ from utils.data.clips import (
     prepare_split_objects,
     sample_settings,
     train_loader,
+    training_pairs,
     whole_questions,
 )
+from utils.data.retrieval import RetrievalArguments
 from utils.evaluation.bad_videos import BadVideos
 from utils.runtime.distributed import Runtime
 from utils.settings.arguments import Arguments
@@ -270,6 +272,31 @@ def test_ranks_share_a_batch(tmp_path: Path):
     ours, theirs = (list(make_loader(0, 0)) for make_loader, _ in parts)
     whole, _ = train_loader(arguments(tmp_path, batch_size=4), Places(), ONE, list)
     assert [one + other for one, other in zip(ours, theirs, strict=True)] == list(whole(0, 0))
+
+
+def test_a_run_cannot_end_before_its_first_batch_of_similar_captions(videos: Path, tmp_path: Path):
+    def pairs(max_steps: int | None, similar_after: int) -> int:
+        """Updates of an epoch."""
+        args = RetrievalArguments(
+            do_train=True,
+            datatype="msrvtt_retrieval",
+            output_dir=str(tmp_path / "out"),
+            data_path=str(tmp_path),
+            features_path=str(videos),
+            num_thread_reader=0,
+            batch_size=2,
+            expand_msrvtt_sentences=True,
+            similar_batches=8,
+            similar_after=similar_after,
+            max_steps=max_steps,
+        )
+        clips = open_captioned(args, PLAIN, split_of("a", "c"), "train", lambda _: None)
+        return train_loader(args, training_pairs(args, clips), ONE)[1]
+
+    assert pairs(5, 2) == 2 and pairs(None, 2) == 2 and pairs(1, 0) == 2
+    for ended in (1, 4):
+        with pytest.raises(ValueError, match=f"--max_steps {ended} ends within .* 4 updates: .*--similar_after"):
+            pairs(ended, 2)
 
 
 def test_evaluation_reads_each_clip_once_and_in_order(tmp_path: Path):
