@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dataloaders.object_store import ObjectRecord, ObjectSettings, find_object_file, read_record
+from dataloaders.object_records import ObjectRecord, ObjectSettings, find_object_file, read_record
 from dataloaders.samples import UnusableObjects
 from modules.utils_object_tractor import ObjectFileError, ObjectReport
 

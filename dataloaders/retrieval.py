@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from dataloaders.caption_split import CaptionSplit
 from dataloaders.decoders import UnusableClip
-from dataloaders.object_store import ObjectRecord
+from dataloaders.object_records import ObjectRecord
 from dataloaders.samples import Replacements, Sample, SampleSettings, clip_part, text_part
 from dataloaders.similar_captions import SimilarCaptions
 from dataloaders.video_files import VideoSource

@@ -11,7 +11,7 @@ import torch
 
 from dataloaders.decoders import Misfit, UnusableClip
 from dataloaders.frames import FRAME_RULE, FrameSettings
-from dataloaders.object_store import ObjectRecord
+from dataloaders.object_records import ObjectRecord
 from dataloaders.transforms import frames_to_tensor
 from modules.batch import Batch, finish_batch
 from modules.boxes import PADDING, map_boxes_to_crop

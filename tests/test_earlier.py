@@ -20,7 +20,8 @@ import pytest
 import torch
 
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import ObjectRules, ObjectSettings, ObjectStore, build_object_store
+from dataloaders.object_records import ObjectRules, ObjectSettings
+from dataloaders.object_store import ObjectStore, build_object_store
 from tests.utils.toy_run import make_settings, make_trainer
 from utils.inference.search_index import SearchIndex
 from utils.predictor import Predictor

@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 
 from dataloaders.id_lists import read_frame_sizes, read_ids
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import PROBLEMS_FILE, ObjectRules, ObjectSettings, ObjectStore, build_object_store
+from dataloaders.object_records import ObjectRules, ObjectSettings
+from dataloaders.object_store import PROBLEMS_FILE, ObjectStore, build_object_store
 from modules.utils_object_tractor import ObjectReport
 from utils.runtime.terminal import log_to_stderr, show, show_error
 from utils.settings.fields import add_flags, flags_of, from_flat

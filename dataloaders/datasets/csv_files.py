@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from dataloaders.annotation_files import annotation_file
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
 from dataloaders.multiple_choice import ChoiceItem
-from dataloaders.object_store import find_object_file
+from dataloaders.object_records import find_object_file
 from dataloaders.questions import Question
 from dataloaders.video_files import split_extension
 from modules.foreign_text import caption_text, read_json_lines, read_table, video_path

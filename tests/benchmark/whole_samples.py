@@ -18,7 +18,8 @@ from dataloaders.decoders import has_av
 from dataloaders.frame_cache import FrameCache
 from dataloaders.frames import FrameSettings
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store
+from dataloaders.object_records import ObjectSettings
+from dataloaders.object_store import ObjectStore, build_object_store
 from dataloaders.retrieval import ClipReader, RetrievalTrainDataset
 from dataloaders.samples import Sample, SampleSettings, _object_part
 from dataloaders.video_files import CachedVideos, VideoFolder

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataloaders.object_store import ObjectRules, ObjectSettings, pack_record, read_record, unpack_record
+from dataloaders.object_records import ObjectRules, ObjectSettings, pack_record, read_record, unpack_record
 from dataloaders.stored_clips import ShardReader
 from dataloaders.stored_frames import stored_candidates
 from dataloaders.tfrecord import DamagedRecord, iterate_records

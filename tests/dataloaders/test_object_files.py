@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dataloaders.object_files import ObjectFiles
-from dataloaders.object_store import ObjectRules, ObjectSettings, ObjectStore, build_object_store, record_of_frames
+from dataloaders.object_records import ObjectRules, ObjectSettings, record_of_frames
+from dataloaders.object_store import ObjectStore, build_object_store
 from modules.utils_object_tractor import ObjectFileError, ObjectReport
 
 LABELS = {"label_to_idx": {"man": 1, "dog": 2}}

@@ -15,26 +15,11 @@ import lmdb
 import numpy as np
 import pytest
 
-from dataloaders import object_store
+from dataloaders import object_records, object_store
 from dataloaders.built_caches import CannotCache, fallback_place
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import (
-    HEADER,
-    MAGIC,
-    OBJECTS,
-    REPORT_FOLDER,
-    ObjectRecord,
-    ObjectRules,
-    ObjectSettings,
-    ObjectStore,
-    RectOrderError,
-    build_object_store,
-    default_store_path,
-    detected_frames,
-    pack_record,
-    split_object_folder,
-    unpack_record,
-)
+from dataloaders.object_records import ObjectRules, ObjectSettings, split_object_folder
+from dataloaders.object_store import ObjectStore, RectOrderError, build_object_store, default_store_path
 from tests.dataloaders.test_built_caches import refuse
 
 LABELS = {"label_to_idx": {"man": 1, "dog": 2}}
@@ -48,29 +33,6 @@ def write_clip(folder: Path, video_id: str, left: int = 10, frames: int = 2) -> 
         {"class": "dog", "rect": [200, 20, 220, 40], "conf": 0.9},
     ]
     (folder / f"{video_id}.json").write_text(json.dumps([{"objects": objects}] * frames))
-
-
-@pytest.mark.parametrize("indices", [None, np.array([0, 25, 2**31 - 1])], ids=["unknown frames", "known frames"])
-def test_records_survive_packing(indices: np.ndarray | None) -> None:
-    record = ObjectRecord(
-        np.random.default_rng(0).random((3, 4, 4), np.float32),
-        np.arange(12).reshape(3, 4),
-        np.arange(12, 24).reshape(3, 4),
-        np.arange(8),
-        indices,
-    )
-    unpacked = unpack_record(pack_record(record))
-    assert isinstance(unpacked, ObjectRecord)
-    for packed, expected in zip(unpacked, record, strict=True):
-        if expected is None:
-            assert packed is None
-            continue
-        assert packed.dtype == expected.dtype
-        np.testing.assert_array_equal(packed, expected)
-    assert unpacked.boxes.flags.writeable
-    for damaged in (b"", b"no record at all", pack_record(record)[:-1]):
-        with pytest.raises(ValueError, match="record"):
-            unpack_record(damaged)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -297,7 +259,7 @@ def test_a_store_of_an_earlier_format_is_built_again_and_never_misread(
     write_clip(tmp_path, "a")
     with monkeypatch.context() as earlier:
         earlier.setattr(object_store, "FORMAT", 1)
-        earlier.setattr(object_store, "MAGIC", b"OBJ1")
+        earlier.setattr(object_records, "MAGIC", b"OBJ1")
         path = build_object_store(tmp_path, LABELS, SETTINGS)
     with pytest.raises(ValueError, match="not an object record; delete the folder"):
         ObjectStore(path).get("a")
@@ -359,28 +321,6 @@ def test_object_folder_of_a_split_is_the_released_one_or_its_own_or_the_shared_o
     assert store.get("1.mov_[0]_[31]") is not None
 
 
-@pytest.mark.parametrize(
-    ("report", "expected"),
-    [
-        ({"frame_indices": [0, 10, 20]}, [0, 10, 20]),
-        ({"frame_indices": [0, 10]}, None),
-        ({"frame_indices": [0, 10, 2**40]}, None),
-        ({"frame_indices": [0, True, 2.5]}, None),
-        ({}, None),
-        ([], None),
-        (None, None),
-    ],
-    ids=str,
-)
-def test_the_frames_of_the_boxes_are_those_of_the_detector_s_report(tmp_path: Path, report: Any, expected: Any) -> None:
-    path = tmp_path / "a.json"
-    if report is not None:
-        (tmp_path / REPORT_FOLDER).mkdir()
-        (tmp_path / REPORT_FOLDER / "a.json").write_text(json.dumps(report))
-    found = detected_frames(path, 3)
-    assert (None if found is None else found.tolist()) == expected
-
-
 def test_no_store_at_a_path_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="not an object store"):
         ObjectStore(tmp_path)
@@ -391,11 +331,6 @@ def test_a_damaged_store_is_named_with_its_remedy(tmp_path: Path, content: str) 
     (tmp_path / "store.json").write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=rf"{tmp_path.name}, store\.json is not that.*delete the folder"):
         ObjectStore(tmp_path)
-
-
-def test_a_record_of_an_unknown_kind_is_damaged() -> None:
-    with pytest.raises(ValueError, match="unknown kind, 7"):
-        unpack_record(object_store.HEADER.pack(object_store.MAGIC, 7, 0, 0))
 
 
 def test_real_object_files_make_a_store_without_problems(shared: Path, tmp_path: Path) -> None:
@@ -414,12 +349,6 @@ def test_real_object_files_make_a_store_without_problems(shared: Path, tmp_path:
     assert horse in record.trajectory_ids
     assert store.report["files"] == 5
     assert store.report["examples"] == {}
-
-
-@pytest.mark.parametrize(("objects", "frames"), [(0, 2**31 - 1), (65_535, 2**31 - 1), (1, -1), (0, 0)])
-def test_a_header_that_states_other_sizes_than_the_value_has_is_refused(objects: int, frames: int):
-    with pytest.raises(ValueError, match=f"does not fit {frames} frames of {objects} boxes"):
-        unpack_record(HEADER.pack(MAGIC, OBJECTS, objects, frames))
 
 
 @pytest.mark.parametrize("content", ["", "[" * 10**5, "[]", "{}", '{"settings": {}, "report": 3}', '{"settings": 3}'])

@@ -10,7 +10,8 @@ import torch
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
 from dataloaders.decoders import UnreadableVideo
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store
+from dataloaders.object_records import ObjectSettings
+from dataloaders.object_store import ObjectStore, build_object_store
 from dataloaders.retrieval import ClipReader, RetrievalTrainDataset, VideoDataset
 from dataloaders.samples import SampleSettings, collate
 from dataloaders.video_files import VideoFolder

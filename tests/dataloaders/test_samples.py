@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dataloaders.decoders import Misfit, UnreadableVideo
-from dataloaders.object_store import ObjectRecord
+from dataloaders.object_records import ObjectRecord
 from dataloaders.samples import (
     MIN_MISFITS,
     OUTSIDE,

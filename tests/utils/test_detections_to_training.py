@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from dataloaders.label_map import class_names, load_label_map
-from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store
+from dataloaders.object_records import ObjectSettings
+from dataloaders.object_store import ObjectStore, build_object_store
 from dataloaders.retrieval import ClipReader
 from dataloaders.samples import SampleSettings
 from dataloaders.video_files import VideoFolder

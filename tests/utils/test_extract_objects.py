@@ -14,7 +14,8 @@ import torchvision
 
 from dataloaders.frames import Clip, read_clip
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store
+from dataloaders.object_records import ObjectSettings
+from dataloaders.object_store import ObjectStore, build_object_store
 from modules.boxes import iou_matrix
 from tests.utils.preparation import tiny_detectors
 from tests.world import Downstream

@@ -20,7 +20,7 @@ from dataloaders.container_end import cut_short
 from dataloaders.decoders import UnreadableVideo
 from dataloaders.frames import Clip, FrameSettings, read_clip
 from dataloaders.lmdb_files import value_as_file
-from dataloaders.object_store import ObjectSettings, detected_frames, load_objects
+from dataloaders.object_records import ObjectSettings, detected_frames, load_objects
 from modules.utils_object_tractor import ObjectFileError, ObjectReport
 from utils.checks.findings import Finding
 from utils.preparation.video_workers import WorkerDied, WorkerPool
@@ -48,7 +48,7 @@ class ClipSettings:
     """The settings by which training reads videos and objects.
 
     max_frames, frames: see `dataloaders.frames.read_clip`. min_candidates: a video with fewer candidate frames is noted
-    as short. objects: see `dataloaders.object_store.load_objects`; label_map: None without objects.
+    as short. objects: see `dataloaders.object_records.load_objects`; label_map: None without objects.
     has_original_boxes: boxes are in pixels of the video, so that those outside its frame can be told.
     """
 

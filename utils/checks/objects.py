@@ -8,12 +8,8 @@ from typing import Any
 
 from dataloaders.built_caches import fallback_place
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import (
-    default_store_path,
-    find_object_file,
-    object_file_ids,
-    split_object_folder,
-)
+from dataloaders.object_records import find_object_file, object_file_ids, split_object_folder
+from dataloaders.object_store import default_store_path
 from dataloaders.samples import MIN_MISFITS
 from utils.checks.findings import CANNOT_START, Finding, stop
 from utils.checks.setup import CheckArguments, ListedSplit

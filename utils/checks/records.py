@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloaders.frames import pick_positions
-from dataloaders.object_store import find_object_file
+from dataloaders.object_records import find_object_file
 from dataloaders.stored_clips import ShardReader, StoredClip, WrongClip
 from dataloaders.stored_frames import stored_candidates
 from dataloaders.tfrecord import DamagedRecord

@@ -12,7 +12,7 @@ from dataloaders.caption_split import CaptionSplit
 from dataloaders.datasets import csv_files, didemo, msrvtt, msvd
 from dataloaders.id_lists import listed_ids
 from dataloaders.multiple_choice import ChoiceItem, read_choices
-from dataloaders.object_store import ObjectSettings
+from dataloaders.object_records import ObjectSettings
 from dataloaders.question_samples import AnswerCode
 from dataloaders.questions import Question
 from dataloaders.samples import SampleSettings

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataloaders.id_lists import read_frame_sizes
-from dataloaders.object_store import object_file_ids
+from dataloaders.object_records import object_file_ids
 from dataloaders.pretrain_index import Clips, Note, captioned_clips, clip_places, require_inputs
 from dataloaders.samples import MAX_BAD_CLIPS
 from dataloaders.stored_clips import ShardReader, resolve_shard

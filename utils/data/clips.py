@@ -14,7 +14,8 @@ from dataloaders.caption_split import CaptionSplit
 from dataloaders.datasets.csv_files import object_names
 from dataloaders.files import atomic_write_text
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import ObjectSettings, ObjectStore, build_object_store, split_object_folder
+from dataloaders.object_records import ObjectSettings, split_object_folder
+from dataloaders.object_store import ObjectStore, build_object_store
 from dataloaders.retrieval import ClipReader, RetrievalTrainDataset
 from dataloaders.samples import SampleSettings, collate
 from dataloaders.video_files import CachedVideos, open_videos

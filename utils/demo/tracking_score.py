@@ -12,7 +12,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from dataloaders.frames import candidate_indices, pick_positions
-from dataloaders.object_store import ObjectRecord, ObjectRules, ObjectSettings, ObjectStore, build_object_store
+from dataloaders.object_records import ObjectRecord, ObjectRules, ObjectSettings
+from dataloaders.object_store import ObjectStore, build_object_store
 from modules.boxes import iou_matrix
 from utils.demo.detections import detect, label_map
 from utils.demo.render import Rendering, render

@@ -11,7 +11,7 @@ import torch
 
 from dataloaders.frames import Clip
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import ObjectRecord, ObjectSettings, read_record, record_of_frames
+from dataloaders.object_records import ObjectRecord, ObjectSettings, read_record, record_of_frames
 from dataloaders.samples import ClipFrames, SampleSettings, UnusableObjects
 from dataloaders.video_files import VideoSource, clip_frames, read_sampled
 from modules.config import ModelConfig

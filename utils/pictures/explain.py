@@ -14,7 +14,7 @@ import torch
 from dataloaders.frames import Clip
 from dataloaders.label_map import class_names
 from dataloaders.object_files import ObjectFiles
-from dataloaders.object_store import ObjectRecord
+from dataloaders.object_records import ObjectRecord
 from dataloaders.samples import ClipFrames, SampleSettings, clip_part, collate, frame_order
 from dataloaders.tagged_text import tagged_text
 from dataloaders.tagging import Tagger, make_tagger

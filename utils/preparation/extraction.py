@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dataloaders.decoders import UnreadableVideo
 from dataloaders.files import atomic_write_text, file_stamp
 from dataloaders.frames import FRAME_RULE, Clip, FrameSettings, read_clip
-from dataloaders.object_store import REPORT_FOLDER
+from dataloaders.object_records import REPORT_FOLDER
 from modules.foreign_text import class_name
 from modules.utils_object_tractor import ObjectFileError, ObjectReport, usable_objects
 from utils.preparation.detectors import Detector, Frame

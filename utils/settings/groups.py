@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dataloaders.frame_cache import FrameCacheSettings
 from dataloaders.frames import FrameSettings
-from dataloaders.object_store import ObjectRules
+from dataloaders.object_records import ObjectRules
 from dataloaders.samples import SampleChoices
 from modules.config import ModelChoices, ModelConfig, check_settings, setting
 from utils.settings.fields import group

@@ -15,15 +15,8 @@ import numpy as np
 from dataloaders.caption_store import ARRAYS, array_path, iter_captions
 from dataloaders.frame_cache import CachedClip, FrameCache, index_line
 from dataloaders.lmdb_files import forget_environment
-from dataloaders.object_store import (
-    HEADER,
-    META_FILE,
-    ObjectSettings,
-    ObjectStore,
-    build_object_store,
-    pack_record,
-    read_record,
-)
+from dataloaders.object_records import HEADER, ObjectSettings, pack_record, read_record
+from dataloaders.object_store import META_FILE, ObjectStore, build_object_store
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from dataloaders.tagging import HantaTagger, Tagger, tag_caption
 from modules.tokenizer import ClipTokenizer

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from dataloaders.frames import Clip
-from dataloaders.object_store import ObjectRules, ObjectSettings, pack_record, read_record
+from dataloaders.object_records import ObjectRules, ObjectSettings, pack_record, read_record
 from modules.foreign_text import is_class_name
 from modules.utils_object_tractor import ObjectFileError, ObjectReport, object_loader_confident
 from tests.campaigns.fuzzing.annotation_files import LABEL_MAP

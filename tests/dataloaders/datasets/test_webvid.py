@@ -15,7 +15,8 @@ from dataloaders.datasets.webvid import WebVidPretrainDataset
 from dataloaders.decoders import Misfit
 from dataloaders.frames import read_clip
 from dataloaders.label_map import load_label_map
-from dataloaders.object_store import ObjectRecord, ObjectSettings, ObjectStore, build_object_store
+from dataloaders.object_records import ObjectRecord, ObjectSettings
+from dataloaders.object_store import ObjectStore, build_object_store
 from dataloaders.pretrain_index import PretrainIndex, prepare_pretrain_index
 from dataloaders.samples import SampleSettings, clip_part
 from dataloaders.stored_clips import ShardReader, StoredClip

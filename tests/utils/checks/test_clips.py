@@ -12,7 +12,7 @@ import lmdb
 import pytest
 
 from dataloaders.frames import FrameSettings
-from dataloaders.object_store import REPORT_FOLDER, ObjectSettings
+from dataloaders.object_records import REPORT_FOLDER, ObjectSettings
 from modules.utils_object_tractor import PROBLEMS
 from tests.videos import write_video
 from utils.checks.clips import OBJECT_KINDS, ClipResult, ClipSettings, ClipTask, check_all, check_clip, check_objects

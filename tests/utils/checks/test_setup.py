@@ -9,7 +9,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from dataloaders.object_store import ObjectRules
+from dataloaders.object_records import ObjectRules
 from dataloaders.samples import SampleChoices
 from modules.config import ModelChoices, ModelConfig
 from tests.utils.data.test_captions import write_captions

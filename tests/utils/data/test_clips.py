@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from dataloaders.caption_split import CaptionSplit, TextVideoPair
 from dataloaders.frames import FrameSettings
 from dataloaders.multiple_choice import ChoiceItem
-from dataloaders.object_store import ObjectRules, ObjectStore
+from dataloaders.object_records import ObjectRules
+from dataloaders.object_store import ObjectStore
 from dataloaders.questions import Question
 from modules.config import ModelConfig
 from tests.videos import write_video

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dataloaders.object_store import ObjectRecord
+from dataloaders.object_records import ObjectRecord
 from utils.demo.tracking_score import count_right, do_paths_cross, make_clip, score, true_identities
 
 
