@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from dataloaders import frame_cache
-from dataloaders.frame_cache import CachedClip, FrameCache, Unreadable, index_line
+from dataloaders.frame_cache import CachedClip, FrameCache, Unreadable
+from dataloaders.frame_segments import index_line
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 8

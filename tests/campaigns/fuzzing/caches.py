@@ -13,7 +13,8 @@ import lmdb
 import numpy as np
 
 from dataloaders.caption_store import ARRAYS, array_path, iter_captions
-from dataloaders.frame_cache import CachedClip, FrameCache, index_line
+from dataloaders.frame_cache import CachedClip, FrameCache
+from dataloaders.frame_segments import index_line
 from dataloaders.lmdb_files import forget_environment
 from dataloaders.object_records import HEADER, ObjectSettings, pack_record, read_record
 from dataloaders.object_store import META_FILE, ObjectStore, build_object_store
