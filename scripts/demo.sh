@@ -19,7 +19,6 @@ RATES=(--lr 1e-3 --coef_lr 0.3 --object_lr 3e-4 --fusion_lr 5e-4)
 PRETRAINING=(--contrastive_weight 2 --frame_dropout 0.5 --action_lr 2e-3)
 ANSWERING=(--frame_dropout 0.6)
 CAPTIONING=(--every_epochs 5 --beam_size 5 --frame_dropout 0.6)
-# Of clips drawn at random hardly two differ in one attribute only, which is what the similarity still has to learn.
-SIMILAR=(--similar_batches 8192)
-# At the rate of the rest the towers would unlearn what captions have taught them.
-RETRIEVAL=("${SIMILAR[@]}" --batch_size $((4 * BATCH / PROCESSES)) --coef_lr 0.2)
+# Of clips drawn at random hardly two differ in one attribute only, which is what the similarity still has to learn; at the
+# rate of the rest the towers would unlearn what captions have taught them.
+RETRIEVAL=(--similar_batches 8192 --batch_size $((4 * BATCH / PROCESSES)) --coef_lr 0.2)

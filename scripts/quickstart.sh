@@ -28,9 +28,9 @@ case "$OUT" in /*) ;; *) OUT="$PWD/$OUT" ;; esac
 cd "$ROOT"
 mkdir -p "$OUT"
 if [ -n "$SMOKE" ]; then
-  CLIPS=128 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=2 DRAWN_EPOCHS=1 SHAPE_EPOCHS=1 SHOW=4
+  CLIPS=128 HELD_OUT=12 QUERIES=20 EPOCHS=2 ANSWER_EPOCHS=1 CAPTION_EPOCHS=1 RETRIEVAL_EPOCHS=1 SHAPE_EPOCHS=1 SHOW=4
 else
-  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=4 ANSWER_EPOCHS=4 CAPTION_EPOCHS=5 DRAWN_EPOCHS=3 SHAPE_EPOCHS=3 SHOW=20
+  CLIPS=6500 HELD_OUT=100 QUERIES=500 EPOCHS=4 ANSWER_EPOCHS=4 CAPTION_EPOCHS=5 RETRIEVAL_EPOCHS=3 SHAPE_EPOCHS=3 SHOW=20
 fi
 source "$ROOT/scripts/demo.sh"
 [ -z "$SEED" ] || COMMON+=(--seed "$SEED")
@@ -73,19 +73,21 @@ tune() { # task, output folder, checkpoint to start from, epochs, further flags.
 }
 
 # What answers questions knows what belongs to what, but only the pre-trained model has heads for captions and matching;
-# they are trained further, not anew. Captions are learned faster from drawn batches, the similarity from similar ones.
+# they are trained further, not anew.
 caption() { # output folder, question answering's folder, pre-training's folder, further flags...
-  tune eval_captioning "$1" "$2/best.bin" "$CAPTION_EPOCHS" --init_heads "$3/restore.bin" "${CAPTIONING[@]}" \
-    "${SIMILAR[@]}" --similar_after "$DRAWN_EPOCHS" "${@:4}"
+  tune eval_captioning "$1" "$2/best.bin" "$CAPTION_EPOCHS" --init_heads "$3/restore.bin" "${CAPTIONING[@]}" "${@:4}"
   "$PY" utils/demo_score.py "$1/predictions.json" "$OUT/demo/msrvtt/truth.json"
 }
 
+# Only the similarity is learned, in half the time per clip; the matching head, which ranks the first ones again, stays as
+# it was pre-trained.
 retrieve() { # output folder, captioning's folder (it knows what to look at), pre-training's folder, further flags...
-  tune eval_retrieval "$1" "$2/best.bin" 1 --init_heads "$3/restore.bin" "${RETRIEVAL[@]}" \
-    --train_csv "$OUT/demo/msrvtt/train.csv" --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:4}"
+  tune eval_retrieval "$1" "$2/best.bin" "$RETRIEVAL_EPOCHS" --init_heads "$3/restore.bin" "${RETRIEVAL[@]}" \
+    --loss_weights vtm=0 --train_csv "$OUT/demo/msrvtt/train.csv" --val_csv "$OUT/demo/msrvtt/val.csv" \
+    --test_csv "$OUT/demo/msrvtt/test.csv" "${@:4}"
 }
 
-# Its losses are those of retrieval, so it goes on from there, by half an epoch.
+# Its similarity is that of retrieval, so it goes on from there; half an epoch is enough for the matching head.
 choose() { # output folder, retrieval's folder, further flags...
   tune eval_mc "$1" "$2/best.bin" 1 --max_steps 50 "${RETRIEVAL[@]}" --train_csv "$OUT/demo/msrvtt/train.csv" \
     --val_csv "$OUT/demo/msrvtt/mc_val.jsonl" --test_csv "$OUT/demo/msrvtt/mc_test.jsonl" "${@:3}"
