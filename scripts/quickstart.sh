@@ -79,12 +79,13 @@ caption() { # output folder, question answering's folder, pre-training's folder,
   "$PY" utils/demo_score.py "$1/predictions.json" "$OUT/demo/msrvtt/truth.json"
 }
 
-# Only the similarity is learned, in half the time per clip; the matching head, which ranks the first ones again, stays as
-# it was pre-trained.
+# What has learned captions reads objects, so it ranks the first ones again. Only the similarity, which does not, is
+# learned, in half the time per clip.
+RANKING=(--rerank_by caption --rerank_top 10)
 retrieve() { # output folder, captioning's folder (it knows what to look at), pre-training's folder, further flags...
   tune eval_retrieval "$1" "$2/best.bin" "$RETRIEVAL_EPOCHS" --init_heads "$3/restore.bin" "${RETRIEVAL[@]}" \
-    --loss_weights vtm=0 --train_csv "$OUT/demo/msrvtt/train.csv" --val_csv "$OUT/demo/msrvtt/val.csv" \
-    --test_csv "$OUT/demo/msrvtt/test.csv" "${@:4}"
+    "${RANKING[@]}" --every_epochs "$RETRIEVAL_EPOCHS" --loss_weights vtm=0 --train_csv "$OUT/demo/msrvtt/train.csv" \
+    --val_csv "$OUT/demo/msrvtt/val.csv" --test_csv "$OUT/demo/msrvtt/test.csv" "${@:4}"
 }
 
 # Its similarity is that of retrieval, so it goes on from there; half an epoch is enough for the matching head.
@@ -119,7 +120,7 @@ score_many() { # ending of the folders' names, further flags...: every task on Q
   shift
   local flags=("${COMMON[@]}" --features_path "$clips/videos" --data_path "$clips/MSRVTT_data.json" --do_eval)
   run_task eval_retrieval --output_dir "$folder/retrieval" --init_model "$OUT/retrieval$ending/best.bin" \
-    "${flags[@]}" --val_csv "$clips/test.csv" "$@"
+    "${flags[@]}" "${RANKING[@]}" --val_csv "$clips/test.csv" "$@"
   run_task eval_captioning --output_dir "$folder/captioning" --init_model "$OUT/captioning$ending/best.bin" \
     "${flags[@]}" --beam_size 5 "$@"
   "$PY" utils/demo_score.py "$folder/captioning/predictions.json" "$clips/truth.json"

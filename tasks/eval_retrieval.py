@@ -11,11 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file
 from torch.utils.data import Dataset
 
 from dataloaders.retrieval import VideoDataset
-from modules.tasks.retrieval import RetrievalModel
+from modules.tasks.retrieval import CaptionRankedModel, RetrievalModel
 from utils.data.clips import evaluation_loader, training_pairs
 from utils.data.retrieval import RetrievalArguments, has_validation, open_split, ranking_of
 from utils.evaluation.result import Evaluation
-from utils.evaluation.retrieval import evaluate_retrieval
+from utils.evaluation.retrieval import CAPTION, evaluate_retrieval
 from utils.evaluation.retrieval_report import describe
 from utils.models.setup import setup_model
 from utils.runtime.distributed import Runtime
@@ -25,13 +25,19 @@ from utils.training.task_main import run_task
 
 
 class Retrieval(FineTuning):
-    """Fine-tuning on one data set; the second stage re-ranks where the matching head has been trained."""
+    """Fine-tuning on one data set; the second stage re-ranks where what it reads has been trained.
+
+    Attributes:
+        caption_ranked_class: `model_class` of `--rerank_by caption`.
+    """
 
     selection_metric = "t2v_R1"
     model_class: type[RetrievalModel] = RetrievalModel
+    caption_ranked_class: type[CaptionRankedModel] = CaptionRankedModel
 
     def __init__(self, args: RetrievalArguments, runtime: Runtime, log: RunLog) -> None:
-        model = setup_model(self.model_class, args, log.info, heads=args.init_heads)
+        kind = self.caption_ranked_class if args.ranking.rerank_by == CAPTION else self.model_class
+        model = setup_model(kind, args, log.info, heads=args.init_heads)
         super().__init__(args, runtime, log, model)
         self.args: RetrievalArguments = args
         self.ranking = ranking_of(args, model, log.warning)

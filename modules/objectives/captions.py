@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from modules.objectives.next_tokens import NextTokens
 class Captions(NextTokens):
     """The next-token loss of fine-tuning: nothing is detached, and frames have positions, as released."""
 
-    NAMES = ("caption",)
+    NAMES: ClassVar[tuple[str, ...]] = ("caption",)
     STREAM = "caption"
     TURN = 0
 
@@ -30,3 +31,9 @@ class Captions(NextTokens):
         """`caption`, and `caption_accuracy`, the share of right arg-max tokens."""
         loss = self.loss(encoded, encoded.video, encoded.text)
         return {"caption": loss.loss, "caption_accuracy": loss.accuracy}
+
+
+class CaptionScores(Captions):
+    """What has learned captions, kept to score texts (modules/caption_scoring.py): no loss, and nothing trains it."""
+
+    NAMES = ()

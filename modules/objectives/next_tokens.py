@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,7 +23,7 @@ class NextTokens(Objective):
         label_smoothing: as in `token_loss`.
     """
 
-    NAMES = ("plm",)
+    NAMES: ClassVar[tuple[str, ...]] = ("plm",)
     STREAM = "plm"
     label_smoothing = 0.0
 

@@ -1,8 +1,12 @@
-"""Fine-tuning for text-video retrieval: contrastive and matching losses; scores of pairs for re-ranking."""
+"""Fine-tuning for text-video retrieval: contrastive and matching losses; what scores pairs for re-ranking."""
 
 from __future__ import annotations
 
-from modules.heads import MatchingHead
+from typing import ClassVar
+
+from modules.heads import MatchingHead, VocabularyHead
+from modules.objectives.base import Objective
+from modules.objectives.captions import CaptionScores
 from modules.objectives.contrastive import Contrastive
 from modules.objectives.matching import Matching
 from modules.tasks.task_model import TaskModel
@@ -15,5 +19,15 @@ class RetrievalModel(TaskModel):
     features and text tokens are detached, trajectories and actions are not.
     """
 
-    OBJECTIVES = (Matching, Contrastive)
+    OBJECTIVES: ClassVar[tuple[type[Objective], ...]] = (Matching, Contrastive)
     matching_head: MatchingHead
+
+
+class CaptionRankedModel(RetrievalModel):
+    """Retrieval whose second stage asks how likely a clip makes a text (modules/caption_scoring.py).
+
+    The vocabulary head comes from a captioning or pre-trained checkpoint and stays as it is.
+    """
+
+    OBJECTIVES = (*RetrievalModel.OBJECTIVES, CaptionScores)
+    vocabulary_head: VocabularyHead

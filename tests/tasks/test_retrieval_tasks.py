@@ -18,6 +18,7 @@ from dataloaders.frames import Clip
 from tasks import eval_captioning, eval_mc, eval_retrieval
 from tests.processes import run_ranks
 from tests.world import ROOT, Downstream
+from utils.evaluation.result import Evaluation
 from utils.runtime.run_log import read_metrics
 from utils.training import fine_tuning
 
@@ -119,6 +120,36 @@ def test_plain_clip_is_evaluated_without_re_ranking(downstream: Downstream, tmp_
     metrics = json.loads((tmp_path / "metrics.json").read_bytes())["metrics"]
     assert metrics["videos"] == 7 and not any(name.startswith("first_stage") for name in metrics)
     assert "the matching head has not been trained" in (tmp_path / "log.txt").read_text()
+
+
+def test_what_has_learned_captions_re_ranks_and_training_the_similarity_leaves_it_as_it_is(
+    downstream: Downstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    unscored = Evaluation({"CIDEr": 0.0}, {})  # what captions score is not looked at here
+    monkeypatch.setattr(eval_captioning.Captioning, "evaluate", lambda task, split: unscored)
+    small = ["--max_frames", "2", "--max_words", "8"]
+    captions = ["--do_train", "--max_steps", "1", "--select_on", "test", *small]
+    assert eval_captioning.main(flags_for(downstream, tmp_path / "captions", *captions)) == 0
+    ranking = ["--rerank_by", "caption", "--rerank_top", "3", *small]
+    known = [*ranking, "--init_model", str(tmp_path / "captions" / "best.bin")]
+    train = ["--do_train", "--max_steps", "2", "--select_on", "test"]
+
+    def log_of(name: str, *flags: str, status: int = 0) -> str:
+        assert eval_retrieval.main(flags_for(downstream, tmp_path / name, *flags)) == status
+        return (tmp_path / name / "log.txt").read_text()
+
+    assert "no checkpoint gave the vocabulary head" in log_of("clip", "--do_eval", *ranking, status=1)
+    assert "add --loss_weights vtm=0" in log_of("both", *train, *known, status=1)
+    log_of("alone", *train, *known, "--loss_weights", "vtm=0")
+    log_of("again", "--do_eval", *ranking, "--init_model", str(tmp_path / "alone" / "best.bin"))
+    trained, again = (json.loads((tmp_path / name / "metrics.json").read_bytes()) for name in ("alone", "again"))
+    assert trained["metrics"] == again["metrics"] and "first_stage_t2v_R1" in again["metrics"]
+    start, end = (
+        torch.load(tmp_path / name / "best.bin", weights_only=True)["model"] for name in ("captions", "alone")
+    )
+    fixed = [name for name in start if name.startswith(("vocabulary_head.", "fusion."))]
+    assert fixed and all(torch.equal(start[name], end[name]) for name in fixed)
+    assert any(not torch.equal(start[name], end[name]) for name in start if name.startswith("clip.visual."))
 
 
 def test_a_fine_tuned_model_is_evaluated_with_and_without_objects(downstream: Downstream, tmp_path: Path):

@@ -11,7 +11,7 @@ from dataloaders.multiple_choice import ChoiceItem, read_choices
 from modules.config import ModelConfig
 from modules.tasks.retrieval import RetrievalModel
 from utils.data.clips import Log, SplitClips, open_captioned, open_task_clips, whole_questions
-from utils.evaluation.retrieval import RankingSettings
+from utils.evaluation.retrieval import CAPTION, RankingSettings
 from utils.settings.arguments import OWN, PairArguments
 from utils.settings.fields import group
 
@@ -44,6 +44,11 @@ class ChoiceArguments(RetrievalArguments):
     """Flags of multiple choice."""
 
     DATA_TYPES: ClassVar[tuple[str, ...]] = ("msrvtt_mc", OWN)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ranking.rerank_by == CAPTION:
+            raise ValueError("--rerank_by caption: retrieval has it; multiple choice is scored by the matching head")
 
 
 def has_validation(args: RetrievalArguments) -> bool:
@@ -99,10 +104,31 @@ def open_choices(args: RetrievalArguments, config: ModelConfig, name: str, log: 
 
 
 def ranking_of(args: RetrievalArguments, model: RetrievalModel, warn: Log) -> RankingSettings:
-    """Settings of a ranking, without its second stage if the matching head is absent, or untrained and not to train."""
+    """Settings of a ranking, without its second stage if the matching head is absent, or untrained and not to train.
+
+    Raises:
+        ValueError: as `_check_caption_ranking`.
+    """
     if not model.needs_fusion(model.config):
         return replace(args.ranking, rerank_top=0)
+    if args.ranking.rerank_by == CAPTION:
+        _check_caption_ranking(args, model)
+        return args.ranking
     if args.do_train or not args.ranking.rerank_top or model.is_trained("matching"):
         return args.ranking
     warn("the matching head has not been trained: results are those of the first stage, without re-ranking")
     return replace(args.ranking, rerank_top=0)
+
+
+def _check_caption_ranking(args: RetrievalArguments, model: RetrievalModel) -> None:
+    """ValueError if nothing has learned captions, or if training would leave behind what has."""
+    if not model.is_trained("vocabulary"):
+        raise ValueError(
+            "--rerank_by caption: no checkpoint gave the vocabulary head; name one of captioning or pre-training with "
+            "--init_model or --init_heads"
+        )
+    if args.do_train and args.loss_weights.get("vtm", 1.0):
+        raise ValueError(
+            "--rerank_by caption: the matching loss would train the fusion encoder away from the vocabulary head, "
+            "which is not trained here; add --loss_weights vtm=0, or re-rank by the matching head"
+        )

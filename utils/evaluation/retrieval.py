@@ -12,8 +12,10 @@ from torch import Tensor
 
 from dataloaders.caption_split import CaptionSplit
 from modules.batch import Batch
+from modules.caption_scoring import CaptionScorer
 from modules.config import ModelConfig, check_settings, setting
 from modules.fusion_encoder import VideoTokens, pad_columns
+from modules.objectives.captions import CaptionScores
 from modules.reranking import PairScorer, Probabilities, Reranked, TextTokens, rerank_both
 from modules.tokenizer import ClipTokenizer
 from utils.evaluation.loop import over_clips
@@ -24,14 +26,21 @@ from utils.settings.groups import ReadSettings
 
 TEXTS_TOGETHER = 256  # encoded at once
 Observer = Callable[[Batch, VideoTokens], None]
+MATCHING, CAPTION = "matching", "caption"
 
 
 @dataclass(frozen=True)
 class RankingSettings:
     """How a test set is ranked."""
 
-    rerank_top: int = setting(32, "candidates that the matching head re-ranks; 0: none", minimum=0)
+    rerank_top: int = setting(32, "candidates that are re-ranked; 0: none", minimum=0)
     dsl: bool = setting(False, "report dual-softmax normalised results too; they use all test queries at once")
+    rerank_by: str = setting(
+        MATCHING,
+        "re-ranks by the matching head, or by how likely the clip makes the text, for which --init_model or "
+        "--init_heads has learned captions",
+        choices=(MATCHING, CAPTION),
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -109,7 +118,7 @@ def evaluate_retrieval(
     """Rank clips by their score with each text, and texts by their score with each clip.
 
     Args:
-        model: a backbone; with `rerank_top` one that has a matching head. Left in evaluation mode.
+        model: a backbone; with `rerank_top` one that has what `rerank_by` says. Left in evaluation mode.
         split: captions of the clips.
         videos: this rank's part of the clips of `split`, in order (dataloaders/retrieval.py, VideoDataset).
         observe: as in `encode_videos`.
@@ -123,8 +132,9 @@ def evaluate_retrieval(
     similarity = first_stage(model, texts, bank.tokens, runtime)
     final = Reranked(similarity.double(), similarity.double())
     if ranking.rerank_top:
-        scores = pair_scores(model, texts, bank.tokens, runtime, settings)
-        final = rerank_both(similarity, ranking.rerank_top, scores, model.matching_head.is_pairwise)
+        scores = pair_scores(model, texts, bank.tokens, runtime, settings, ranking.rerank_by)
+        is_pairwise = ranking.rerank_by == CAPTION or model.matching_head.is_pairwise
+        final = rerank_both(similarity, ranking.rerank_top, scores, is_pairwise)
     return RetrievalResult(split, bank.skipped, similarity, final, ranking)
 
 
@@ -227,14 +237,24 @@ def first_stage(model: Any, texts: TextBank, videos: VideoTokens, runtime: Runti
 
 
 def pair_scores(
-    model: Any, texts: TextBank, videos: VideoTokens, runtime: Runtime, settings: ReadSettings
+    model: Any, texts: TextBank, videos: VideoTokens, runtime: Runtime, settings: ReadSettings, by: str = MATCHING
 ) -> Probabilities:
-    """P(match) of groups of pairs by their indices, the groups shared out among the ranks."""
+    """Scores in 0..1 of groups of pairs by their indices, the groups shared out among the ranks.
+
+    Args:
+        by: as `RankingSettings.rerank_by`.
+    """
 
     def tokens(index: Tensor) -> TextTokens:
         return TextTokens(_encode(model, texts.ids, texts.lengths, index, runtime), texts.lengths[index])
 
-    scorer = PairScorer(model.fusion, model.matching_head, videos, tokens, texts.lengths, runtime.device)
+    device, lengths = runtime.device, texts.lengths
+    scorer: PairScorer | CaptionScorer
+    if by == CAPTION:
+        objective, words = model.objective(CaptionScores), model.clip.word_vectors
+        scorer = CaptionScorer(objective, model.fusion, words, videos, tokens, texts.ids, lengths, device)
+    else:
+        scorer = PairScorer(model.fusion, model.matching_head, videos, tokens, lengths, device)
 
     def probabilities(text_index: Tensor, video_index: Tensor) -> Tensor:
         mine = own_part(len(text_index), runtime)

@@ -12,7 +12,7 @@ import pytest
 from dataloaders.frames import FrameSettings
 from modules.config import ModelConfig
 from modules.tasks.multiple_choice import MultipleChoiceModel
-from modules.tasks.retrieval import RetrievalModel
+from modules.tasks.retrieval import CaptionRankedModel, RetrievalModel
 from tests import tiny
 from utils.data.retrieval import (
     ChoiceArguments,
@@ -133,3 +133,30 @@ def test_a_model_without_matching_head_has_no_second_stage_and_that_is_no_warnin
     for flags in ({}, {"do_train": False, "do_eval": True}):
         assert ranked(model, warned, "clip.logit_scale", **flags) == RankingSettings(0, dsl=True)
     assert warned == []
+
+
+def by_captions(*new: str, **flags: Any) -> RankingSettings:
+    """As `ranked`, with --rerank_by caption."""
+    model = tiny.model(CaptionRankedModel)
+    model.new_names = frozenset(new)
+    args = arguments(ranking=RankingSettings(16, rerank_by="caption"), **{"loss_weights": {"vtm": 0.0}, **flags})
+    return ranking_of(args, model, pytest.fail)
+
+
+def test_ranking_by_captions_needs_a_head_that_has_learned_them():
+    evaluation = {"do_train": False, "do_eval": True, "loss_weights": {}}
+    for flags in ({}, evaluation):
+        assert by_captions("matching_head.match", **flags) == RankingSettings(16, rerank_by="caption")
+        with pytest.raises(ValueError, match="no checkpoint gave the vocabulary head; name one .* --init_heads"):
+            by_captions("vocabulary_head.proj", **flags)
+
+
+@pytest.mark.parametrize("weights", [{}, {"vtm": 2.0}, {"contrastive": 1.0}])
+def test_ranking_by_captions_is_not_trained_beside_the_matching_loss(weights: dict[str, float]):
+    with pytest.raises(ValueError, match="train the fusion encoder away .* add --loss_weights vtm=0"):
+        by_captions(loss_weights=weights)
+
+
+def test_multiple_choice_is_not_ranked_by_captions():
+    with pytest.raises(ValueError, match="--rerank_by caption: retrieval has it"):
+        arguments(datatype="msrvtt_mc", ranking=RankingSettings(rerank_by="caption"))

@@ -22,10 +22,10 @@ from modules.config import ModelConfig
 from modules.fusion_encoder import join, pad_columns
 from modules.reranking import OFFSET, Reranked
 from modules.similarity import LooseSimilarity
-from modules.tasks.retrieval import RetrievalModel
+from modules.tasks.retrieval import CaptionRankedModel, RetrievalModel
 from modules.tokenizer import ClipTokenizer
 from tests import tiny
-from tests.plain_forms import match_probabilities
+from tests.plain_forms import match_probabilities, next_token
 from tests.processes import run_ranks
 from utils.evaluation import retrieval
 from utils.evaluation.bad_videos import BadVideos
@@ -84,8 +84,8 @@ def captioned(numbers: Collection[int]) -> CaptionSplit:
     return CaptionSplit.from_pairs(pairs)
 
 
-def make_model(**choices: Any) -> RetrievalModel:
-    model = tiny.model(RetrievalModel, vocab_size=ClipTokenizer().vocab_size, header_layers=1, **choices).eval()
+def make_model(kind: type[RetrievalModel] = RetrievalModel, **choices: Any) -> RetrievalModel:
+    model = tiny.model(kind, vocab_size=ClipTokenizer().vocab_size, header_layers=1, **choices).eval()
     model.matching_head.match.data.mul_(50)  # so that the second stage moves ranks
     if not isinstance(model.similarity, LooseSimilarity):
         # Let the clip weigh as much as the text, or all scores of a text all but agree.
@@ -105,7 +105,7 @@ def evaluate(
     data = VideoDataset(split.video_ids, Clips(model.config, bad))
     sampler = EvaluationSampler(len(data), runtime.rank, runtime.world_size)
     loader = DataLoader(data, sampler=sampler, batch_size=3, collate_fn=collate)
-    ranking = RankingSettings(rerank_top, dsl)
+    ranking = RankingSettings(rerank_top, dsl, "caption" if isinstance(model, CaptionRankedModel) else "matching")
     return evaluate_retrieval(model, split, loader, runtime, ReadSettings(**choices), ranking)
 
 
@@ -128,8 +128,12 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     runtime, results = find_runtime(device="cpu"), []
     with runtime.process_group():
-        for choices, tops in (({}, (3, 32)), (NO_OBJECTS, (0, 3))):
-            model = make_model(sim_header=args.header, **choices)
+        for kind, choices, tops in (
+            (RetrievalModel, {}, (3, 32)),
+            (RetrievalModel, NO_OBJECTS, (0, 3)),
+            (CaptionRankedModel, {}, (3,)),
+        ):
+            model = make_model(kind, sim_header=args.header, **choices)
             for top in tops:
                 for length in (7, 4, 1):
                     results.append(content(evaluate(model, captioned(range(length)), runtime, rerank_top=top)))
@@ -150,7 +154,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, header: str):
     run_ranks(main, [str(tmp_path / "two"), *flags], tmp_path / "logs2", processes=2)
     one, two, other = (json.loads((tmp_path / name).read_text()) for name in ("one.0", "two.0", "two.1"))
     assert two == other
-    assert [len(result["videos"]) for result in one[:-1]] == [7, 4, 1, 7, 4, 1, 4, 3] * 2
+    assert [len(result["videos"]) for result in one[:-1]] == [7, 4, 1, 7, 4, 1, 4, 3] * 2 + [7, 4, 1, 4, 3]
     for found, expected in zip(two, one, strict=True):
         # Matrix products of other sizes round otherwise in the last place; ranks and metrics are the same numbers.
         for scores, wanted in zip(found.pop("scores", []), expected.pop("scores", []), strict=True):
@@ -202,6 +206,27 @@ def test_final_scores_equal_a_plain_loop_over_queries(top: int):
         ranks[stage] = (scores >= scores[range(12), split.caption_video, None]).sum(1).numpy() - 1
         assert result.metrics()[f"{stage}t2v_MeanR"] == ranks[stage].mean() + 1
     assert result.ranks()["t2v"].tolist() == ranks[""].tolist() != ranks["first_stage_"].tolist()
+
+
+@torch.no_grad()
+def test_ranked_by_captions_a_candidate_has_its_likelihood_in_place_of_the_match():
+    model, split = make_model(CaptionRankedModel), captioned(range(6))
+    result = evaluate(model, split, rerank_top=3)
+    assert torch.equal(result.first_stage, evaluate(model, split).first_stage)
+    data, tokenizer = VideoDataset(split.video_ids, Clips(model.config)), ClipTokenizer()
+    clips = [model.encode_video(collate([data[0, index]])) for index in range(len(data))]
+    for query in (0, 4, 11):
+        row = result.first_stage[query]
+        ids, mask = tokenizer.to_tensor_ids(split.captions[query], model.config.max_words)
+        best = row.topk(3).indices
+        likelihood = []
+        for video in (clips[clip] for clip in best.tolist()):
+            text = torch.from_numpy(ids)[None, : mask.sum()]
+            steps = next_token(model, model.fusion.context(video), text)
+            logits = model.vocabulary_head(torch.cat(steps), model.clip.word_vectors).double()
+            likelihood.append(logits.log_softmax(-1).gather(1, text[0, 1:, None]).mean().exp())
+        expected = row[best].double().softmax(-1) * torch.stack(likelihood) * 1000 + OFFSET
+        torch.testing.assert_close(result.final.text_to_video[query, best], expected, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize(("owner", "median"), [([0, 0, 1, 1], 1.0), ([0, 1], 1.5)])
