@@ -26,6 +26,7 @@ class TaskModel(Backbone):
         frame_dropout: share of training samples that show language losses and answers trajectories alone (set by
             whoever trains).
         new_names: parameters that neither a checkpoint nor CLIP gave a value (set by whoever loads weights).
+        borrowed_names: parameters from another checkpoint than the rest (likewise).
     """
 
     OBJECTIVES: ClassVar[tuple[type[Objective], ...]] = ()
@@ -49,6 +50,7 @@ class TaskModel(Backbone):
         self.active_losses: frozenset[str] = frozenset(self.available_losses)
         self.frame_dropout = 0.0
         self.new_names: frozenset[str] = frozenset()
+        self.borrowed_names: frozenset[str] = frozenset()
         self._trainable: set[str] | None = None
 
     @property

@@ -138,9 +138,14 @@ def test_what_has_learned_captions_re_ranks_and_training_the_similarity_leaves_i
         assert eval_retrieval.main(flags_for(downstream, tmp_path / name, *flags)) == status
         return (tmp_path / name / "log.txt").read_text()
 
-    assert "no checkpoint gave the vocabulary head" in log_of("clip", "--do_eval", *ranking, status=1)
+    assert "--init_model has not learned captions" in log_of("clip", "--do_eval", *ranking, status=1)
     assert "add --loss_weights vtm=0" in log_of("both", *train, *known, status=1)
     log_of("alone", *train, *known, "--loss_weights", "vtm=0")
+    heads = ["--init_heads", str(tmp_path / "captions" / "best.bin")]
+    plain = ["--init_model", str(tmp_path / "plain" / "best.bin"), *small]
+    log_of("plain", *train, *small)
+    mixed = log_of("mixed", "--do_eval", *plain, *heads, "--rerank_by", "caption", status=1)
+    assert "the vocabulary head is that of --init_heads" in mixed
     log_of("again", "--do_eval", *ranking, "--init_model", str(tmp_path / "alone" / "best.bin"))
     trained, again = (json.loads((tmp_path / name / "metrics.json").read_bytes()) for name in ("alone", "again"))
     assert trained["metrics"] == again["metrics"] and "first_stage_t2v_R1" in again["metrics"]

@@ -121,11 +121,16 @@ def ranking_of(args: RetrievalArguments, model: RetrievalModel, warn: Log) -> Ra
 
 
 def _check_caption_ranking(args: RetrievalArguments, model: RetrievalModel) -> None:
-    """ValueError if nothing has learned captions, or if training would leave behind what has."""
+    """ValueError if the model has not learned captions, or if training would leave behind what has."""
     if not model.is_trained("vocabulary"):
         raise ValueError(
-            "--rerank_by caption: no checkpoint gave the vocabulary head; name one of captioning or pre-training with "
-            "--init_model or --init_heads"
+            "--rerank_by caption: --init_model has not learned captions; name a checkpoint of captioning or "
+            "pre-training, or one of retrieval that went on from there with --rerank_by caption"
+        )
+    if model.borrowed_names.intersection(model.part("vocabulary")):
+        raise ValueError(
+            "--rerank_by caption: the vocabulary head is that of --init_heads and reads another fusion encoder than "
+            "that of --init_model; name a model that has learned captions with --init_model"
         )
     if args.do_train and args.loss_weights.get("vtm", 1.0):
         raise ValueError(

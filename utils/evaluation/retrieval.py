@@ -37,8 +37,8 @@ class RankingSettings:
     dsl: bool = setting(False, "report dual-softmax normalised results too; they use all test queries at once")
     rerank_by: str = setting(
         MATCHING,
-        "re-ranks by the matching head, or by how likely the clip makes the text, for which --init_model or "
-        "--init_heads has learned captions",
+        "re-ranks by the matching head, or by how likely the clip makes the text, for which --init_model has learned "
+        "captions",
         choices=(MATCHING, CAPTION),
     )
 

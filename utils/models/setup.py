@@ -251,6 +251,7 @@ class _Setup:
         given = {name: value for name, value in state["model"].items() if name in missing}
         _check_shapes(model, given, path)
         model.load_state_dict(given, strict=False)
+        model.borrowed_names = frozenset(given)
         shown = f": {', '.join(sorted(given)[:5])}" if given else ""
         self.log(f"{path}: {len(given)} of {len(missing)} parameters that --init_model lacks taken{shown}")
         return set(given)

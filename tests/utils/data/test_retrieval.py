@@ -147,8 +147,18 @@ def test_ranking_by_captions_needs_a_head_that_has_learned_them():
     evaluation = {"do_train": False, "do_eval": True, "loss_weights": {}}
     for flags in ({}, evaluation):
         assert by_captions("matching_head.match", **flags) == RankingSettings(16, rerank_by="caption")
-        with pytest.raises(ValueError, match="no checkpoint gave the vocabulary head; name one .* --init_heads"):
+        with pytest.raises(ValueError, match="--init_model has not learned captions; name a checkpoint of captioning"):
             by_captions("vocabulary_head.proj", **flags)
+
+
+def test_ranking_by_captions_does_not_mix_two_models():
+    model = tiny.model(CaptionRankedModel)
+    args = arguments(ranking=RankingSettings(16, rerank_by="caption"), do_train=False, do_eval=True)
+    model.borrowed_names = frozenset({"matching_head.match"})
+    assert ranking_of(args, model, pytest.fail) == args.ranking
+    model.borrowed_names = frozenset({"vocabulary_head.proj"})
+    with pytest.raises(ValueError, match="that of --init_heads and reads another fusion encoder"):
+        ranking_of(args, model, pytest.fail)
 
 
 @pytest.mark.parametrize("weights", [{}, {"vtm": 2.0}, {"contrastive": 1.0}])
